@@ -1,0 +1,50 @@
+"""The one answer of a run, structured: what a caller shows and what the payload store keeps as JSON."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from engine.domain.base import Frozen, JsonValue
+
+
+class Kpi(Frozen):
+    """One figure with its unit and the step it comes from. ``low`` and ``high`` bound it where the step gave an interval."""
+
+    name: str
+    value: float | int | str
+    unit: str = ""
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    step_id: str
+
+
+class AnswerTable(Frozen):
+    """A small table; rows hold one JSON scalar per column."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[JsonValue, ...], ...]
+    step_id: str
+
+
+class Insight(Frozen):
+    """One finding in words, with the steps that support it."""
+
+    text: str
+    step_ids: tuple[str, ...] = ()
+
+
+class Answer(Frozen):
+    """The composed answer.
+
+    ``degraded_reason`` is set when no model wrote it; ``missing`` names steps whose output the answer lacks and why.
+    """
+
+    goal: str
+    summary: str
+    kpis: tuple[Kpi, ...] = ()
+    tables: tuple[AnswerTable, ...] = ()
+    insights: tuple[Insight, ...] = ()
+    missing: tuple[str, ...] = Field(default=())
+    degraded_reason: str | None = None

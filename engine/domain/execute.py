@@ -1,0 +1,71 @@
+"""The agent contract: body and answers of ``POST /execute``, shared by the engine, the agent kit and every agent.
+
+Headers: ``Authorization: Bearer`` (who calls), ``Idempotency-Key`` (equal to ``idempotency_key``), ``traceparent`` (W3C).
+Same key and same request: the stored success is answered again. Same key, other request: 422. In flight: 409.
+The request is the pair (capability, inputs); attempt, deadline and trace do not count.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from engine.domain.base import Frozen, JsonObject, JsonValue, UtcDatetime
+from engine.domain.ids import WireId
+
+EXECUTE_AUDIENCE = "api://livoa-agents"
+"""Audience of the token that agents accept by default."""
+
+MAX_REQUEST_BYTES = 256 * 1024
+MAX_RESPONSE_BYTES = 1024 * 1024
+
+
+class ExecuteRequest(Frozen):
+    """One call of one capability for one step. ``attempt`` counts from 1; the answer must come before ``deadline_at``."""
+
+    tenant_id: WireId
+    run_id: WireId
+    step_id: WireId
+    item: int | None = None
+    attempt: int = Field(ge=1)
+    capability: str
+    inputs: JsonObject
+    idempotency_key: str = Field(min_length=1, max_length=300)
+    deadline_at: UtcDatetime
+
+
+class Usage(Frozen):
+    """What the call cost, as the agent knows it. Absent figures fall back to the manifest's cost model."""
+
+    cost_micro_usd: int | None = Field(default=None, ge=0)
+    input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
+
+
+class ExecuteSucceeded(Frozen):
+    """The capability's output; it must fit the manifest's ``output_schema``."""
+
+    status: Literal["succeeded"] = "succeeded"
+    output: JsonValue
+    usage: Usage = Usage()
+
+
+class ExecuteError(Frozen):
+    """A typed error. ``code`` is stable; ``retryable`` says whether the same call may succeed later."""
+
+    code: str = Field(min_length=1, max_length=100)
+    message: str = Field(default="", max_length=2_000)
+    retryable: bool = False
+    retry_after_s: float | None = Field(default=None, ge=0)
+
+
+class ExecuteFailed(Frozen):
+    """The capability could not do it."""
+
+    status: Literal["failed"] = "failed"
+    error: ExecuteError
+
+
+ExecuteResponse = Annotated[ExecuteSucceeded | ExecuteFailed, Field(discriminator="status")]
+EXECUTE_RESPONSE: TypeAdapter[ExecuteResponse] = TypeAdapter(ExecuteResponse)

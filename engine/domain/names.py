@@ -1,0 +1,16 @@
+"""Durable names: what orchestrators and clients call, so that neither needs to import the other side."""
+
+from __future__ import annotations
+
+RUN_ORCHESTRATOR = "run_orchestrator"
+MAP_ORCHESTRATOR = "map_orchestrator"
+
+PLAN_RUN = "plan_run"
+PERFORM_STEP = "perform_step"
+EXPAND_MAP = "expand_map"
+COLLECT_MAP = "collect_map"
+COMPOSE_ANSWER = "compose_answer"
+FINISH_RUN = "finish_run"
+
+CANCEL_EVENT = "cancel"
+"""External event that asks a run to stop. Its waiter lives as long as the run."""

@@ -1,0 +1,70 @@
+"""The value an activity returns: expected failures are values, because the durable SDK delivers exceptions as bare text.
+
+An outcome crosses durable history, so it holds codes and references, never inputs, outputs or messages with content.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from engine.domain.base import Frozen
+
+
+class Succeeded(Frozen):
+    """The step has an output in the payload store. ``item_count`` is set for maps."""
+
+    status: Literal["succeeded"] = "succeeded"
+    item_count: int | None = None
+
+
+class Failed(Frozen):
+    """The attempt failed. ``retryable`` says whether another attempt could help."""
+
+    status: Literal["failed"] = "failed"
+    code: str
+    retryable: bool = False
+    retry_after_s: float | None = None
+
+
+class Denied(Frozen):
+    """Policy said no; the step never ran and will not be retried."""
+
+    status: Literal["denied"] = "denied"
+    code: str
+
+
+class Skipped(Frozen):
+    """The step did not run because its ``when`` was false or an input's producer was skipped."""
+
+    status: Literal["skipped"] = "skipped"
+    code: str
+
+
+class Cancelled(Frozen):
+    """The run was cancelled before or while the step ran."""
+
+    status: Literal["cancelled"] = "cancelled"
+    code: str = "run.cancelled"
+
+
+class Waiting(Frozen):
+    """A ``wait`` step that is over at ``until_at`` (RFC 3339, UTC). Asking again after that time gives Succeeded."""
+
+    status: Literal["waiting"] = "waiting"
+    until_at: str
+
+
+class Expanded(Frozen):
+    """A ``for_each`` step with this many items, ready to be run item by item."""
+
+    status: Literal["expanded"] = "expanded"
+    item_count: int = Field(ge=0)
+
+
+StepOutcome = Annotated[
+    Succeeded | Failed | Denied | Skipped | Cancelled | Waiting | Expanded, Field(discriminator="status")
+]
+OUTCOME: TypeAdapter[StepOutcome] = TypeAdapter(StepOutcome)
+"""Parses an activity's JSON into the outcome it stands for."""
