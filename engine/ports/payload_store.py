@@ -1,0 +1,24 @@
+"""Content: requests, plans, inputs, outputs, answers. Rows and durable state hold references to it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.domain.run import PayloadRef
+
+
+class PayloadStore(Protocol):
+    """Content-addressed bytes, per tenant and run. Writing the same content twice is one object."""
+
+    async def put(self, tenant_id: str, run_id: str, data: bytes, media_type: str = "application/json") -> PayloadRef:
+        """Store bytes durably before returning. Over the cap: ``LivoaError("payload.too_large", status=413)``."""
+        ...
+
+    async def get(self, tenant_id: str, run_id: str, ref: PayloadRef) -> bytes:
+        """The bytes of ``ref``; their hash is checked. Absent or of another tenant or run: ``NotFoundError``;
+        corrupt: ``LivoaError("payload.corrupt", status=500)``."""
+        ...
+
+    async def delete_run(self, tenant_id: str, run_id: str) -> int:
+        """Remove everything of one run; returns the number of objects removed."""
+        ...

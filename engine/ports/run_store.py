@@ -1,0 +1,124 @@
+"""Runs, their steps and their events: one consistency boundary, because an event is written with the change it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from engine.domain.events import NewEvent, RunEvent
+from engine.domain.run import ErrorInfo, PayloadRef, Run, StepRecord
+from engine.domain.status import RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyClaim:
+    """A caller's Idempotency-Key and the SHA-256 of the canonical request it came with. Scoped to tenant and subject."""
+
+    key: str
+    request_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResult:
+    """``created``: the run is new. ``existing``: same key, same request; ``run`` is the first one. ``mismatch``: same key,
+    other request; nothing was written."""
+
+    outcome: Literal["created", "existing", "mismatch"]
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A page of runs, newest first, and the cursor of the next page (None at the end)."""
+
+    runs: tuple[Run, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """Fields to set; None leaves a field as it is."""
+
+    status: RunStatus | None = None
+    plan_ref: PayloadRef | None = None
+    plan_hash: str | None = None
+    plan_version: int | None = None
+    answer_ref: PayloadRef | None = None
+    degraded_reason: str | None = None
+    error: ErrorInfo | None = None
+    finished_at: datetime | None = None
+    add_cost_micro_usd: int = 0
+
+
+class RunStore(Protocol):
+    """Runs and steps of tenants. All writes are atomic together with the events handed in; events with a known key are
+    not appended again. Unknown run: ``NotFoundError("run.not_found")``."""
+
+    async def create(self, run: Run, events: Sequence[NewEvent], claim: IdempotencyClaim | None) -> CreateResult:
+        """Insert a run and its first events, or find the run of the same claim."""
+        ...
+
+    async def get(self, tenant_id: str, run_id: str) -> Run | None:
+        """The run, or None when it is absent or another tenant's."""
+        ...
+
+    async def page(self, tenant_id: str, *, status: RunStatus | None, cursor: str | None, limit: int) -> RunPage:
+        """Runs of a tenant, newest first, keyset paging. A malformed or foreign cursor: ``LivoaError("cursor.invalid")``."""
+        ...
+
+    async def change(
+        self,
+        tenant_id: str,
+        run_id: str,
+        change: RunChange,
+        events: Sequence[NewEvent] = (),
+        *,
+        only_from: frozenset[RunStatus] | None = None,
+    ) -> Run:
+        """Apply a change. With ``only_from``, a run in another status is left alone: ``ConflictError("run.conflict")``.
+
+        A run in a final status never leaves it: a change of status then raises ``ConflictError("run.finished")``.
+        """
+        ...
+
+    async def put_step(self, step: StepRecord, events: Sequence[NewEvent] = (), *, add_cost_micro_usd: int = 0) -> bool:
+        """Write the latest state of a step or item, and its events, in one transaction.
+
+        Returns False and writes nothing when the stored record is final, or belongs to a later attempt: a late or repeated
+        result changes nothing.
+        """
+        ...
+
+    async def get_step(self, tenant_id: str, run_id: str, step_id: str, item: int | None = None) -> StepRecord | None:
+        """One step's (or item's) latest record, or None."""
+        ...
+
+    async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
+        """All step records of a run without the items of maps, in order of step id."""
+        ...
+
+    async def items(self, tenant_id: str, run_id: str, step_id: str) -> tuple[StepRecord, ...]:
+        """The item records of one map, in order of item."""
+        ...
+
+    async def unfinished(self, limit: int) -> tuple[Run, ...]:
+        """Runs of any tenant that are not final, oldest first: what recovery looks at. Not reachable from any route."""
+        ...
+
+
+class EventLog(Protocol):
+    """The ordered, gapless log of each run. ``seq`` counts from 1 and is valid for the run's whole retention."""
+
+    async def append(self, tenant_id: str, run_id: str, events: Sequence[NewEvent]) -> tuple[RunEvent, ...]:
+        """Append events that have no state change of their own (progress, answer deltas). Known keys are skipped."""
+        ...
+
+    async def read(self, tenant_id: str, run_id: str, *, after_seq: int, limit: int) -> tuple[RunEvent, ...]:
+        """Events with ``seq > after_seq``, in order."""
+        ...
+
+    async def wait(self, tenant_id: str, run_id: str, *, after_seq: int, timeout_s: float) -> bool:
+        """Return True as soon as an event after ``after_seq`` exists, False when ``timeout_s`` passed first."""
+        ...
