@@ -1,0 +1,57 @@
+"""Everything a trigger or an activity may ask for, as one parameter. Built by engine.bootstrap, faked in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.ports.audit_log import AuditLog
+from engine.ports.budget import BudgetLedger
+from engine.ports.catalog import Catalog
+from engine.ports.clock import Clock
+from engine.ports.identity import TokenValidator
+from engine.ports.invoker import CapabilityInvoker
+from engine.ports.payload_store import PayloadStore
+from engine.ports.planner import AnswerComposer, Planner
+from engine.ports.policy import PolicyEngine
+from engine.ports.run_store import EventLog, RunStore
+from engine.ports.telemetry import Telemetry
+from engine.ports.tenant_directory import TenantDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """Settings that edges look at. ``http_streaming`` says whether responses may stream (an app-wide switch of the worker)."""
+
+    environment: Literal["local", "azure"] = "azure"
+    http_streaming: bool = False
+    max_body_bytes: int = 4 * 1024 * 1024
+    long_poll_s: float = 20.0
+    stream_limit_s: float = 200.0
+    heartbeat_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """The ports, resolved. One instance per process."""
+
+    settings: AppSettings
+    clock: Clock
+    tokens: TokenValidator
+    tenants: TenantDirectory
+    catalog: Catalog
+    runs: RunStore
+    events: EventLog
+    payloads: PayloadStore
+    audit: AuditLog
+    policy: PolicyEngine
+    budgets: BudgetLedger
+    invoker: CapabilityInvoker
+    planner: Planner
+    composer: AnswerComposer
+    telemetry: Telemetry
+
+
+DepsProvider = Callable[[], Deps]
+"""Resolves the dependencies on first use, so that indexing the app builds no client."""
