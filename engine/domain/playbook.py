@@ -8,19 +8,33 @@ from pydantic import Field
 
 from engine.domain.base import Frozen, JsonObject, JsonValue
 
-ParameterType = Literal["string", "integer", "number", "date", "choice"]
+ParameterSource = Literal[
+    "intent",
+    "period.start",
+    "period.end",
+    "previous.start",
+    "previous.end",
+    "following.start",
+    "following.end",
+    "amount",
+    "choice",
+    "choices",
+]
 
 
 class PlaybookParameter(Frozen):
-    """One typed parameter.
+    """One parameter of a playbook.
 
-    Filled from ``run#/context/values/{name}`` first, then from the intent (a date, a number, or one of ``choices`` with its
-    ``synonyms`` found in the words), then ``default``; a required one that stays empty makes the playbook unfit.
+    Filled, in this order, from the caller's ``context.values[name]`` (as a reference, so its provenance stays visible), from
+    the words of the intent as ``source`` says, then from ``default``. ``source``: the intent itself; the first day or last
+    day of the period it names, of the one before, or of the one after (without a named period: the last complete quarter);
+    the first amount; the first choice or all ``choices`` named by their own words or a synonym. A required parameter that
+    stays empty makes the playbook unfit.
     """
 
-    name: str
-    type: ParameterType
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)
     description: str = ""
+    source: ParameterSource | None = None
     required: bool = False
     default: JsonValue = None
     choices: tuple[str, ...] = ()
@@ -28,12 +42,12 @@ class PlaybookParameter(Frozen):
 
 
 class Playbook(Frozen):
-    """A plan with ``{"$param": name}`` where a parameter's value goes, and the words by which the router finds it."""
+    """A plan with ``{"$param": name}`` where a parameter's value goes, and the sentences by which the router finds it."""
 
-    name: str
-    version: str
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     title: str
     description: str
-    examples: tuple[str, ...]
+    examples: tuple[str, ...] = Field(min_length=1)
     parameters: tuple[PlaybookParameter, ...] = ()
     plan: JsonObject
