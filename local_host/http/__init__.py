@@ -1,0 +1,1 @@
+"""HTTP side of the embedded host: routes, keys, classic and streaming requests."""
