@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -38,8 +38,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_INTEGER_CHARS = len(str(-MAX_INTEGER))
 
 
-_Place = tuple[Any, str | int] | None
-"""Where a value stands, as a chain towards the root: pointers are spelled out only for what is reported."""
+Place = tuple[Any, str | int] | None
+"""Where a value stands, as a chain (parent place, token) towards the root, None. Keys can be as long as a document, so
+pointers are spelled out (``pointer_of``) only for what is reported."""
 
 
 class _Offence:
@@ -66,9 +67,22 @@ def escape_token(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
 
 
-def pointer_to(tokens: Iterable[str | int]) -> str:
-    """The JSON Pointer made of these member names and array indexes; empty for the whole document."""
-    return "".join(f"/{escape_token(str(token))}" for token in tokens)
+def pointer_of(place: Place) -> str:
+    """The JSON Pointer of a place, cut to its nearest ancestor that fits: keys can be as long as the document.
+
+    Lone surrogates become U+FFFD, because an error must itself be encodable.
+    """
+    tokens: list[str | int] = []
+    while place is not None:
+        place, token = place
+        tokens.append(token)
+    pointer = ""
+    for token in reversed(tokens):
+        longer = f"{pointer}/{escape_token(_SURROGATE.sub(REPLACEMENT, str(token)))}"
+        if len(longer) > MAX_POINTER_CHARS:
+            break
+        pointer = longer
+    return pointer
 
 
 def parse(data: bytes, *, max_bytes: int, max_depth: int = DEFAULT_MAX_DEPTH) -> JsonValue:
@@ -161,15 +175,17 @@ def _refuse_offences(value: JsonValue) -> None:
 
 def _offences(value: JsonValue) -> Iterator[Violation]:
     """Every refused place in document order."""
-    stack: list[tuple[_Place, Any]] = [(None, value)]
+    stack: list[tuple[Place, Any]] = [(None, value)]
     while stack:
         place, node = stack.pop()
         if isinstance(node, _Offence):
-            yield Violation(code=node.code, pointer=_pointer(place), message=node.message)
+            yield Violation(code=node.code, pointer=pointer_of(place), message=node.message)
         elif isinstance(node, str):
             if _SURROGATE.search(node):
                 yield Violation(
-                    code="json.lone_surrogate", pointer=_pointer(place), message="A string holds half a surrogate pair."
+                    code="json.lone_surrogate",
+                    pointer=pointer_of(place),
+                    message="A string holds half a surrogate pair.",
                 )
         elif isinstance(node, list):
             stack.extend(((place, index), node[index]) for index in range(len(node) - 1, -1, -1))
@@ -179,31 +195,13 @@ def _offences(value: JsonValue) -> Iterator[Violation]:
             stack.extend(((place, key), member) for key, member in reversed(members))
 
 
-def _bad_keys(place: _Place, members: list[tuple[str, Any]]) -> Iterator[Violation]:
+def _bad_keys(place: Place, members: list[tuple[str, Any]]) -> Iterator[Violation]:
     times: dict[str, int] = {}
     for key, _ in members:
         times[key] = times.get(key, 0) + 1
         if times[key] == 1 and _SURROGATE.search(key):
             message = "A member name holds half a surrogate pair."
-            yield Violation(code="json.lone_surrogate", pointer=_pointer((place, key)), message=message)
+            yield Violation(code="json.lone_surrogate", pointer=pointer_of((place, key)), message=message)
         elif times[key] == 2:
             message = "An object has this member more than once."
-            yield Violation(code="json.duplicate_key", pointer=_pointer((place, key)), message=message)
-
-
-def _pointer(place: _Place) -> str:
-    """The pointer of a place, cut to its nearest ancestor that fits: keys can be as long as the document.
-
-    Lone surrogates become U+FFFD, because an error must itself be encodable.
-    """
-    tokens: list[str | int] = []
-    while place is not None:
-        place, token = place
-        tokens.append(token)
-    pointer = ""
-    for token in reversed(tokens):
-        longer = f"{pointer}/{escape_token(_SURROGATE.sub(REPLACEMENT, str(token)))}"
-        if len(longer) > MAX_POINTER_CHARS:
-            break
-        pointer = longer
-    return pointer
+            yield Violation(code="json.duplicate_key", pointer=pointer_of((place, key)), message=message)

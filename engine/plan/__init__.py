@@ -1,0 +1,31 @@
+"""The plan language: models, checks, skeleton, and the binding of references to values.
+
+Pure: no I/O, no clock, no SDK. A plan is proposed by a model, a playbook or a caller; what ``check_plan`` returns is the only
+form in which anything else sees one.
+"""
+
+from engine.plan.models import (
+    AnswerSpec,
+    Approval,
+    Call,
+    Plan,
+    Retry,
+    Step,
+    Wait,
+    When,
+    parse_checked_plan,
+    plan_schema,
+)
+
+__all__ = [
+    "AnswerSpec",
+    "Approval",
+    "Call",
+    "Plan",
+    "Retry",
+    "Step",
+    "Wait",
+    "When",
+    "parse_checked_plan",
+    "plan_schema",
+]
