@@ -1,0 +1,33 @@
+"""The pure brain of a run: `decide` what to do, `evolve` with what happened, one transition table each for runs and steps.
+
+No SDK, no clock, no randomness, no I/O. It holds ids, edges, caps and codes, never inputs, outputs or words of anybody.
+"""
+
+from engine.scheduler.codec import dumps, loads
+from engine.scheduler.graph import IN_FLIGHT_CAP, Graph, compile_graph, graph_from_wire, graph_to_wire
+from engine.scheduler.part import PartRef, PartState, decide_part, evolve_part, new_part
+from engine.scheduler.report import progress, step_report
+from engine.scheduler.run import MAX_TIMER, RunRef, RunState, decide, evolve, new_run
+
+__all__ = [
+    "IN_FLIGHT_CAP",
+    "MAX_TIMER",
+    "Graph",
+    "PartRef",
+    "PartState",
+    "RunRef",
+    "RunState",
+    "compile_graph",
+    "decide",
+    "decide_part",
+    "dumps",
+    "evolve",
+    "evolve_part",
+    "graph_from_wire",
+    "graph_to_wire",
+    "loads",
+    "new_part",
+    "new_run",
+    "progress",
+    "step_report",
+]

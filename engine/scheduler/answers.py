@@ -1,0 +1,82 @@
+"""What crosses the durable border, parsed into what the brain understands. Total: nonsense becomes a failure with a code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from engine.domain.outcomes import OUTCOME, Failed, StepOutcome
+from engine.domain.status import RunStatus
+from engine.scheduler.commands import (
+    Broken,
+    ComposeAnswer,
+    Done,
+    FinishRun,
+    Planned,
+    PlanRun,
+    Refused,
+    RunCall,
+    RunOutcome,
+)
+from engine.scheduler.graph import graph_from_wire
+
+CRASH_CODE = "activity.crashed"
+"""An exception crossed the durable border, where it is bare text: a surprise, worth another attempt within the policy."""
+
+
+def step_outcome(value: Any) -> StepOutcome:
+    """Parse the answer of a call for a step."""
+    try:
+        return OUTCOME.validate_python(value)
+    except ValidationError:
+        return Failed(code="step.malformed_outcome")
+
+
+def step_crash() -> StepOutcome:
+    """The outcome of a call for a step that raised."""
+    return Failed(code=CRASH_CODE, retryable=True)
+
+
+def run_outcome(call: RunCall, value: Any) -> RunOutcome:
+    """Parse the answer of a call for the run itself.
+
+    ``plan_run``: ``{"status": "planned", "skeleton": wire}`` or ``{"status": "rejected" | "denied" | "failed", "code"}``.
+    ``compose_answer``: ``{"status": "composed"}``; ``finish_run``: anything without ``"status": "failed"``. Each may answer
+    ``{"status": "failed", "code", "retryable"}``.
+    """
+    answer = value if isinstance(value, dict) else {}
+    status, code = answer.get("status"), answer.get("code")
+    if status == "failed" and answer.get("retryable") is True:
+        return Broken(_code(code, "run.call_failed"), retryable=True)
+    match call, status:
+        case PlanRun(), "planned":
+            return _planned(answer.get("skeleton"))
+        case PlanRun(), "denied":
+            return Refused(RunStatus.DENIED, _code(code, "plan.denied"))
+        case PlanRun(), "rejected" | "failed":
+            return Refused(RunStatus.FAILED, _code(code, f"plan.{status}"))
+        case ComposeAnswer(), "composed":
+            return Done()
+        case FinishRun(), _ if status != "failed":
+            return Done()
+        case _:
+            return Broken(_code(code, "run.malformed_outcome"), retryable=False)
+
+
+def run_crash() -> RunOutcome:
+    """The outcome of a call for the run itself that raised."""
+    return Broken(CRASH_CODE, retryable=True)
+
+
+def _planned(skeleton: Any) -> RunOutcome:
+    if not isinstance(skeleton, dict):
+        return Broken("plan.malformed_skeleton", retryable=False)
+    try:
+        return Planned(graph_from_wire(skeleton))
+    except ValueError:
+        return Broken("plan.malformed_skeleton", retryable=False)
+
+
+def _code(code: Any, default: str) -> str:
+    return code if isinstance(code, str) and code else default

@@ -1,0 +1,238 @@
+"""Where every step stands, and which could start now: immutable boards, changed through short-lived drafts.
+
+A completion costs O(its edges): records live in chunks of which only the touched ones are copied, and the ready set is one
+integer with a bit per rank, so its lowest bit is the step that matters most. What outcomes mean is decided in `steps`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from engine.domain.skeleton import SkeletonStep
+from engine.domain.status import StepStatus
+from engine.scheduler.graph import Graph
+from engine.scheduler.transitions import STEP_TABLE, StepTrigger
+
+CHUNK = 64
+
+
+class Stage(StrEnum):
+    """Which kind of call a step is at; only maps pass through more than one."""
+
+    PERFORM = "perform"
+    EXPAND = "expand"
+    PARTS = "parts"
+    COLLECT = "collect"
+
+
+@dataclass(frozen=True, slots=True)
+class MapProgress:
+    """How far a map is. ``open_parts`` holds (first item, granted concurrency) of running parts; ``verdict`` is set once a
+    part ended badly: no further part starts, and the step ends so when the open ones are back."""
+
+    item_count: int
+    next_item: int = 0
+    open_parts: tuple[tuple[int, int], ...] = ()
+    verdict: tuple[StepTrigger, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """One step. ``attempt`` (from 1) and ``look`` name the call that is open or comes next; ``unmet`` counts needs that
+    are not final."""
+
+    status: StepStatus = StepStatus.PENDING
+    attempt: int = 1
+    look: int = 0
+    stage: Stage = Stage.PERFORM
+    unmet: int = 0
+    code: str | None = None
+    progress: MapProgress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All steps of one graph at one moment.
+
+    ``ready`` has bit ``rank`` set for each step whose next call may be issued; ``used`` is the capacity taken by open calls;
+    ``sleepers`` are (due time, step) of waiting steps, earliest first; ``unfinished`` counts steps that are not final;
+    ``stopped`` is the code under which the board stopped starting anything.
+    """
+
+    graph: Graph
+    chunks: tuple[tuple[StepState, ...], ...]
+    ready: int
+    used: int
+    sleepers: tuple[tuple[datetime, int], ...]
+    unfinished: int
+    stopped: str | None = None
+
+    def record(self, step: int) -> StepState:
+        """The state of one step."""
+        return self.chunks[step // CHUNK][step % CHUNK]
+
+    def records(self) -> Iterator[StepState]:
+        """All states in plan order."""
+        for chunk in self.chunks:
+            yield from chunk
+
+    def is_ready(self, step: int) -> bool:
+        """True when the step's next call may be issued."""
+        return bool(self.ready >> self.graph.rank_of[step] & 1)
+
+    @property
+    def capacity_left(self) -> int:
+        """How much more may be open at once."""
+        return self.graph.capacity - self.used
+
+    @property
+    def next_due_at(self) -> datetime | None:
+        """When the first waiting step is due."""
+        return self.sleepers[0][0] if self.sleepers else None
+
+
+def new_board(graph: Graph) -> Board:
+    """A board on which nothing has started."""
+    records = [
+        StepState(unmet=unmet, stage=Stage.EXPAND if step.kind == "map" else Stage.PERFORM)
+        for step, unmet in zip(graph.steps, graph.need_counts, strict=True)
+    ]
+    ready = 0
+    for index, record in enumerate(records):
+        if record.unmet == 0:
+            ready |= 1 << graph.rank_of[index]
+    return Board(
+        graph=graph,
+        chunks=chunked(records),
+        ready=ready,
+        used=0,
+        sleepers=(),
+        unfinished=len(records),
+    )
+
+
+def chunked(records: list[StepState]) -> tuple[tuple[StepState, ...], ...]:
+    """Cut a list of records into the chunks of a board."""
+    return tuple(tuple(records[start : start + CHUNK]) for start in range(0, len(records), CHUNK))
+
+
+class Draft:
+    """A board being changed. Lives within one call of ``evolve``; the board it came from stays as it was."""
+
+    def __init__(self, board: Board) -> None:
+        self.graph = board.graph
+        self.ready = board.ready
+        self.used = board.used
+        self.unfinished = board.unfinished
+        self.stopped = board.stopped
+        self._sleepers = board.sleepers
+        self._chunks: list[tuple[StepState, ...] | list[StepState]] = list(board.chunks)
+
+    def frozen(self) -> Board:
+        """The changed board."""
+        chunks = tuple(chunk if isinstance(chunk, tuple) else tuple(chunk) for chunk in self._chunks)
+        return Board(self.graph, chunks, self.ready, self.used, self._sleepers, self.unfinished, self.stopped)
+
+    def spec(self, step: int) -> SkeletonStep:
+        """The step's entry in the skeleton."""
+        return self.graph.steps[step]
+
+    def record(self, step: int) -> StepState:
+        """The step's state as changed so far."""
+        return self._chunks[step // CHUNK][step % CHUNK]
+
+    def put(self, step: int, record: StepState) -> None:
+        """Replace a step's state."""
+        chunk = self._chunks[step // CHUNK]
+        if isinstance(chunk, tuple):
+            chunk = self._chunks[step // CHUNK] = list(chunk)
+        chunk[step % CHUNK] = record
+
+    def is_ready(self, step: int) -> bool:
+        """True when the step's next call may be issued."""
+        return bool(self.ready >> self.graph.rank_of[step] & 1)
+
+    def set_ready(self, step: int, ready: bool) -> None:
+        """Put the step into the ready set, or take it out."""
+        bit = 1 << self.graph.rank_of[step]
+        self.ready = self.ready | bit if ready else self.ready & ~bit
+
+    def start(self, step: int) -> None:
+        """Mark the step's call as issued; its stage and attempt stay."""
+        record = self.record(step)
+        if record.status is not StepStatus.RUNNING:
+            self.put(step, replace(record, status=STEP_TABLE[record.status, StepTrigger.START]))
+        self.set_ready(step, False)
+
+    def sleep(self, step: int, due_at: datetime, record: StepState) -> None:
+        """Let the step wait until ``due_at`` and then make the call that ``record`` names."""
+        self.put(step, replace(record, status=STEP_TABLE[record.status, StepTrigger.WAIT]))
+        place = bisect(self._sleepers, (due_at, step))
+        self._sleepers = (*self._sleepers[:place], (due_at, step), *self._sleepers[place:])
+
+    def wake(self, now: datetime) -> None:
+        """Make every waiting step that is due ready."""
+        due = bisect(self._sleepers, now, key=lambda sleeper: sleeper[0])
+        for _, step in self._sleepers[:due]:
+            self.set_ready(step, True)
+        self._sleepers = self._sleepers[due:]
+
+    def settle(self, step: int, trigger: StepTrigger, code: str | None = None) -> None:
+        """End a step, and skip those behind it that cannot do without it, transitively."""
+        ending = [(step, trigger, code)]
+        while ending:
+            index, trigger, code = ending.pop()
+            record = self.record(index)
+            if record.status.is_final:  # several of its needs were lost; it was skipped for the first
+                continue
+            status = STEP_TABLE[record.status, trigger]
+            self.put(index, replace(record, status=status, code=code, progress=None))
+            self.set_ready(index, False)
+            self.unfinished -= 1
+            for dependant, tolerated in self.graph.dependants[index]:
+                if self._need_is_final(dependant, usable=tolerated or status is StepStatus.SUCCEEDED):
+                    ending.append((dependant, StepTrigger.SKIP, f"step.need_{status}"))
+
+    def _need_is_final(self, step: int, *, usable: bool) -> bool:
+        """Count one need as final; True when the step must be skipped for it."""
+        record = self.record(step)
+        self.put(step, replace(record, unmet=record.unmet - 1))
+        if record.status is not StepStatus.PENDING or self.stopped is not None:
+            return False
+        if usable and record.unmet == 1:
+            self.set_ready(step, True)
+        return not usable
+
+    def stop(self, code: str) -> None:
+        """Start nothing any more: whatever has no open call is cancelled, open calls may finish. O(steps), once."""
+        if self.stopped is None:
+            self.stopped = code
+            self._cancel(code, open_too=False)
+
+    def give_up(self, code: str) -> None:
+        """Cancel everything that is not final, open calls included; their answers will be stale. O(steps), once."""
+        self.stopped = self.stopped or code
+        self._cancel(code, open_too=True)
+        self.used = 0
+
+    def _cancel(self, code: str, *, open_too: bool) -> None:
+        for index in range(len(self.graph.steps)):
+            record = self.record(index)
+            if record.status.is_final or (not open_too and self.has_open_call(index)):
+                continue
+            self.settle(index, StepTrigger.CANCEL, code)
+        self.ready = 0
+        self._sleepers = ()
+
+    def has_open_call(self, step: int) -> bool:
+        """True when a call for this step was issued and has not returned."""
+        record = self.record(step)
+        if record.status is not StepStatus.RUNNING:
+            return False
+        if record.progress is not None and record.stage is Stage.PARTS:
+            return bool(record.progress.open_parts)
+        return not self.is_ready(step)

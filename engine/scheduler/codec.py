@@ -1,0 +1,159 @@
+"""A run's state as JSON text and back, for handing a run on to a fresh history. ``loads(dumps(state)) == state``.
+
+Only what differs from a fresh board is written beside one letter per step, so finished steps cost a byte.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from engine.domain.base import iso_utc
+from engine.domain.status import RunStatus, StepStatus
+from engine.scheduler.board import Board, MapProgress, Stage, StepState, chunked
+from engine.scheduler.graph import Graph, graph_from_wire, graph_to_wire
+from engine.scheduler.run import RunRef, RunState
+from engine.scheduler.transitions import RunPhase, StepTrigger
+
+FORMAT = 1
+
+_LETTERS = {
+    StepStatus.PENDING: "p",
+    StepStatus.WAITING: "w",
+    StepStatus.RUNNING: "r",
+    StepStatus.SUCCEEDED: "s",
+    StepStatus.FAILED: "f",
+    StepStatus.DENIED: "d",
+    StepStatus.SKIPPED: "k",
+    StepStatus.CANCELLED: "c",
+}
+_STATUSES = {letter: status for status, letter in _LETTERS.items()}
+
+
+def dumps(state: RunState) -> str:
+    """The state as compact JSON text, the same for equal states."""
+    value = {
+        "v": FORMAT,
+        "ref": [state.ref.tenant_id, state.ref.run_id, iso_utc(state.ref.deadline_at)],
+        "phase": state.phase,
+        "attempt": state.attempt,
+        "open": state.call_open,
+        "cancelled": state.cancelled,
+        "overdue": state.overdue,
+        "recorded": state.recorded,
+        "give_up_at": _at(state.give_up_at),
+        "retry_at": _at(state.retry_at),
+        "armed_at": _at(state.armed_at),
+        "ending": state.ending,
+        "board": _board_out(state.board) if state.board is not None else None,
+    }
+    return json.dumps(value, separators=(",", ":"))
+
+
+def loads(text: str) -> RunState:
+    """The inverse of ``dumps``. Raises ``ValueError`` for text of another format."""
+    value = json.loads(text)
+    if not isinstance(value, dict) or value.get("v") != FORMAT:
+        raise ValueError("not a run state of this format")
+    tenant_id, run_id, deadline_at = value["ref"]
+    return RunState(
+        ref=RunRef(tenant_id, run_id, _instant(deadline_at)),
+        phase=RunPhase(value["phase"]),
+        give_up_at=_maybe_instant(value["give_up_at"]),
+        board=_board_in(value["board"]) if value["board"] is not None else None,
+        attempt=value["attempt"],
+        call_open=value["open"],
+        retry_at=_maybe_instant(value["retry_at"]),
+        armed_at=_maybe_instant(value["armed_at"]),
+        cancelled=value["cancelled"],
+        overdue=value["overdue"],
+        ending=(RunStatus(value["ending"][0]), value["ending"][1]) if value["ending"] else None,
+        recorded=value["recorded"],
+    )
+
+
+def _at(instant: datetime | None) -> str | None:
+    return iso_utc(instant) if instant is not None else None
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _maybe_instant(text: str | None) -> datetime | None:
+    return _instant(text) if text is not None else None
+
+
+def _board_out(board: Board) -> dict[str, Any]:
+    records = tuple(board.records())
+    extras = {
+        str(index): extra for index, record in enumerate(records) if (extra := _extra_out(board.graph, index, record))
+    }
+    return {
+        "skeleton": graph_to_wire(board.graph),
+        "steps": "".join(_LETTERS[record.status] for record in records),
+        "extras": extras,
+        "ready": format(board.ready, "x"),
+        "used": board.used,
+        "sleepers": [[iso_utc(due_at), step] for due_at, step in board.sleepers],
+        "stopped": board.stopped,
+    }
+
+
+def _board_in(value: dict[str, Any]) -> Board:
+    graph = graph_from_wire(value["skeleton"])
+    statuses = [_STATUSES[letter] for letter in value["steps"]]
+    records = []
+    for index, status in enumerate(statuses):
+        unmet = sum(not statuses[need].is_final for need in set(graph.steps[index].needs))
+        records.append(_record_in(graph, index, status, unmet, value["extras"].get(str(index), {})))
+    return Board(
+        graph=graph,
+        chunks=chunked(records),
+        ready=int(value["ready"], 16),
+        used=value["used"],
+        sleepers=tuple((_instant(due_at), step) for due_at, step in value["sleepers"]),
+        unfinished=sum(not status.is_final for status in statuses),
+        stopped=value["stopped"],
+    )
+
+
+def _extra_out(graph: Graph, index: int, record: StepState) -> dict[str, Any]:
+    extra: dict[str, Any] = {}
+    if record.attempt != 1:
+        extra["a"] = record.attempt
+    if record.look:
+        extra["l"] = record.look
+    if record.stage is not _first_stage(graph, index):
+        extra["g"] = record.stage
+    if record.code is not None:
+        extra["c"] = record.code
+    if (progress := record.progress) is not None:
+        extra["p"] = [progress.item_count, progress.next_item, progress.open_parts, progress.verdict]
+    return extra
+
+
+def _record_in(graph: Graph, index: int, status: StepStatus, unmet: int, extra: dict[str, Any]) -> StepState:
+    progress = None
+    if "p" in extra:
+        item_count, next_item, open_parts, verdict = extra["p"]
+        progress = MapProgress(
+            item_count=item_count,
+            next_item=next_item,
+            open_parts=tuple((first, width) for first, width in open_parts),
+            verdict=(StepTrigger(verdict[0]), verdict[1]) if verdict else None,
+        )
+    return StepState(
+        status=status,
+        attempt=extra.get("a", 1),
+        look=extra.get("l", 0),
+        stage=Stage(extra["g"]) if "g" in extra else _first_stage(graph, index),
+        unmet=unmet,
+        code=extra.get("c"),
+        progress=progress,
+    )
+
+
+def _first_stage(graph: Graph, index: int) -> Stage:
+    return Stage.EXPAND if graph.steps[index].kind == "map" else Stage.PERFORM

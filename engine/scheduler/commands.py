@@ -1,0 +1,165 @@
+"""What the scheduler wants done, and what it is told. Both unions are closed.
+
+A call is named by its own fields, so an answer can be matched to the call it belongs to without any table of open work.
+None of them carries inputs, outputs or text of anybody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from engine.domain.outcomes import StepOutcome
+from engine.domain.status import RunStatus
+from engine.scheduler.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRun:
+    """Make, check and vet the plan."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class PerformStep:
+    """Run one attempt of step number ``step`` (or of one ``item`` of a map).
+
+    ``look`` counts how often this attempt was asked before: a ``wait`` step is asked again when it is due.
+    """
+
+    step: int
+    attempt: int
+    look: int = 0
+    item: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandMap:
+    """Count the items of a ``for_each`` step and store them."""
+
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunMapPart:
+    """Run the items ``first`` … ``first + count - 1`` of a map, at most ``concurrency`` at a time."""
+
+    step: int
+    first: int
+    count: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectMap:
+    """Fold the outputs of a map's items into the output of the step."""
+
+    step: int
+    attempt: int
+    item_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeAnswer:
+    """Compose the answer from what succeeded."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRun:
+    """Record the final status of the run and of every step."""
+
+    attempt: int
+    status: RunStatus
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Have one ``Tick`` at ``at``. It replaces the wake-up asked for before."""
+
+    at: datetime
+
+
+StepCall: TypeAlias = PerformStep | ExpandMap | RunMapPart | CollectMap
+RunCall: TypeAlias = PlanRun | ComposeAnswer | FinishRun
+Call: TypeAlias = StepCall | RunCall
+Command: TypeAlias = Call | WakeAt
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A vetted plan exists; this is its compiled skeleton."""
+
+    graph: Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """There will be no plan: ``status`` is ``denied`` (policy) or ``failed`` (rejected, or nothing fits)."""
+
+    status: RunStatus
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer is composed, or the end is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A call of the run itself failed: an expected failure, or an exception that crossed the durable border."""
+
+    code: str
+    retryable: bool
+
+
+RunOutcome: TypeAlias = Planned | Refused | Done | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """These commands were scheduled at ``at``."""
+
+    commands: tuple[Command, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswered:
+    """A call for a step returned."""
+
+    call: StepCall
+    outcome: StepOutcome
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunAnswered:
+    """A call for the run as a whole returned."""
+
+    call: RunCall
+    outcome: RunOutcome
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody entitled to it asked the run to stop."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The wake-up rang at ``at``."""
+
+    at: datetime
+
+
+Event: TypeAlias = Issued | StepAnswered | RunAnswered | CancelRequested | Tick

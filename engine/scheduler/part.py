@@ -1,0 +1,136 @@
+"""The brain of one part of a map: up to a hundred items of one step, each an independent call with the step's retries.
+
+A part is a board without edges, so attempts, backoff, waits and caps are the run's own. It deliberately neither counts nor
+collects items: that happens in activities before the first part and after the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from engine.domain.outcomes import Cancelled, Denied, Failed, StepOutcome, Succeeded
+from engine.domain.skeleton import OnFailure, Skeleton, SkeletonStep
+from engine.domain.status import StepStatus
+from engine.scheduler import steps
+from engine.scheduler.backoff import RetryPolicy
+from engine.scheduler.board import Board, Draft, new_board
+from engine.scheduler.commands import (
+    CancelRequested,
+    Command,
+    Event,
+    Issued,
+    PerformStep,
+    RunAnswered,
+    StepAnswered,
+    Tick,
+    WakeAt,
+)
+from engine.scheduler.graph import compile_graph
+from engine.scheduler.run import CANCELLED_CODE, DEADLINE_CODE, MAX_TIMER, RunRef
+
+
+@dataclass(frozen=True, slots=True)
+class PartRef:
+    """Which items of which step, and by which rules: ``retry`` and ``on_failure`` are those of the step."""
+
+    run: RunRef
+    step_id: str
+    first: int
+    count: int
+    concurrency: int
+    retry: RetryPolicy
+    on_failure: OnFailure
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """Everything the brain remembers of one part. Step ``i`` of ``board`` is item ``ref.first + i``."""
+
+    ref: PartRef
+    board: Board
+    armed_at: datetime | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True when every item is final."""
+        return self.board.unfinished == 0
+
+    @property
+    def outcome(self) -> StepOutcome:
+        """What the part means for its step, once it is over: a denial weighs most, then a failure."""
+        records = tuple(self.board.records())
+        for status in (StepStatus.DENIED, StepStatus.FAILED, StepStatus.CANCELLED):
+            code = next((record.code for record in records if record.status is status), None)
+            if code is not None and status is StepStatus.DENIED:
+                return Denied(code=code)
+            if code is not None:
+                return Failed(code=code) if status is StepStatus.FAILED else Cancelled(code=code)
+        return Succeeded(item_count=len(records))
+
+
+def new_part(ref: PartRef) -> PartState:
+    """A part none of whose items has started. Raises ``ValueError`` when a cap or count is below one."""
+    if ref.count < 1:
+        raise ValueError("a part of a map has at least one item")
+    items = tuple(
+        SkeletonStep(
+            id=f"{ref.step_id}/{item}",
+            on_failure=ref.on_failure,
+            max_attempts=ref.retry.max_attempts,
+            backoff_s=ref.retry.backoff_s,
+            factor=ref.retry.factor,
+            max_backoff_s=ref.retry.max_backoff_s,
+        )
+        for item in range(ref.first, ref.first + ref.count)
+    )
+    graph = compile_graph(Skeleton(steps=items, max_parallel=ref.concurrency, plan_hash=""))
+    return PartState(ref=ref, board=new_board(graph))
+
+
+def decide_part(state: PartState, now: datetime) -> tuple[Command, ...]:
+    """What to schedule now: items, and the wake-up for the earliest of them or the deadline."""
+    commands: list[Command] = []
+    if now < state.ref.run.deadline_at:
+        commands.extend(
+            replace(call, item=state.ref.first + call.step) if isinstance(call, PerformStep) else call
+            for call in steps.starts(state.board)
+        )
+    due_ats = [at for at in (state.board.next_due_at, state.ref.run.deadline_at) if at is not None]
+    wake_at = min(*due_ats, now + MAX_TIMER)
+    if not state.is_over and (state.armed_at is None or wake_at < state.armed_at):
+        commands.append(WakeAt(wake_at))
+    return tuple(commands)
+
+
+def evolve_part(state: PartState, event: Event) -> PartState:
+    """Take in one event. A stale or repeated one gives the same state back; calls of a run do not concern a part."""
+    draft = Draft(state.board)
+    match event:
+        case Issued():
+            for command in event.commands:
+                if isinstance(command, WakeAt):
+                    state = replace(state, armed_at=command.at)
+                elif isinstance(command, PerformStep):
+                    steps.issue(draft, command)
+        case StepAnswered():
+            if not steps.is_open(state.board, event.call):
+                return state
+            frame = steps.Frame(state.ref.run.run_id, state.ref.run.deadline_at)
+            steps.answer(draft, event.call, event.outcome, event.at, frame)
+            if draft.record(event.call.step).status in (StepStatus.FAILED, StepStatus.DENIED):
+                draft.stop("map.item_failed")
+        case CancelRequested():
+            draft.stop(CANCELLED_CODE)
+        case Tick():
+            if state.armed_at is not None and state.armed_at <= event.at:
+                state = replace(state, armed_at=None)
+            if state.ref.run.deadline_at <= event.at:
+                draft.give_up(DEADLINE_CODE)
+            draft.wake(event.at)
+        case RunAnswered():
+            return state
+        case _:
+            assert_never(event)
+    return replace(state, board=draft.frozen())

@@ -1,0 +1,318 @@
+"""The brain of one run: `decide` says what to do next, `evolve` takes in what happened. Pure, total, without a clock.
+
+Plan, run steps as soon as their needs are met, compose, record. It deliberately knows nothing of durable tasks, stores or
+agents; the orchestrator turns commands into calls and answers into events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from engine.domain.status import RunStatus, StepStatus
+from engine.scheduler import steps
+from engine.scheduler.backoff import RetryPolicy, delay_s
+from engine.scheduler.board import Board, Draft, new_board
+from engine.scheduler.commands import (
+    Broken,
+    CancelRequested,
+    Command,
+    ComposeAnswer,
+    Done,
+    Event,
+    FinishRun,
+    Issued,
+    Planned,
+    PlanRun,
+    Refused,
+    RunAnswered,
+    RunCall,
+    RunOutcome,
+    StepAnswered,
+    Tick,
+    WakeAt,
+)
+from engine.scheduler.transitions import RUN_TABLE, RunPhase, RunTrigger
+
+CANCEL_GRACE = timedelta(seconds=30)
+"""How long calls that are open when a run is cancelled may take to finish before they are written off."""
+CLOSING_GRACE = timedelta(seconds=120)
+"""How long composing may take beyond the deadline: finished work still deserves its answer."""
+MAX_TIMER = timedelta(days=5)
+"""Longest durable timer (the Azure Storage backend ends at six days); a longer sleep takes several."""
+CALL_RETRIES = RetryPolicy(max_attempts=10, backoff_s=1.0, factor=2.0, max_backoff_s=60.0)
+"""How calls of the run itself (plan, compose, finish) are repeated when they may be."""
+
+CANCELLED_CODE = "run.cancelled"
+DEADLINE_CODE = "run.deadline_exceeded"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """Which run this is and when it must be over."""
+
+    tenant_id: str
+    run_id: str
+    deadline_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Everything the brain remembers of one run.
+
+    ``attempt`` and ``call_open`` belong to the current call of the run itself, which is repeated at ``retry_at``. From
+    ``give_up_at`` on nothing of this phase is waited for. ``armed_at`` is when the wake-up asked for last will ring.
+    ``ending`` is the final status and code, once known; ``recorded`` says that a store knows it too.
+    """
+
+    ref: RunRef
+    phase: RunPhase
+    give_up_at: datetime | None
+    board: Board | None = None
+    attempt: int = 1
+    call_open: bool = False
+    retry_at: datetime | None = None
+    armed_at: datetime | None = None
+    cancelled: bool = False
+    overdue: bool = False
+    ending: tuple[RunStatus, str | None] | None = None
+    recorded: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing more will happen."""
+        return self.phase is RunPhase.OVER
+
+    @property
+    def status(self) -> RunStatus:
+        """The public status."""
+        match self.phase:
+            case RunPhase.OVER if self.ending is not None:
+                return self.ending[0]
+            case RunPhase.PLANNING if not self.cancelled:
+                return RunStatus.PLANNING
+            case _:
+                return RunStatus.CANCELLING if self.cancelled else RunStatus.RUNNING
+
+
+def new_run(ref: RunRef) -> RunState:
+    """A run that has not begun."""
+    return RunState(ref=ref, phase=RunPhase.PLANNING, give_up_at=ref.deadline_at)
+
+
+def decide(state: RunState, now: datetime) -> tuple[Command, ...]:
+    """What to schedule now, in the order in which it should be listed. Empty when there is only waiting to do."""
+    commands: list[Command] = []
+    if state.give_up_at is None or now < state.give_up_at:
+        if state.phase is RunPhase.RUNNING and state.board is not None:
+            commands.extend(steps.starts(state.board))
+        elif (call := _own_call(state)) is not None and not state.call_open and state.retry_at is None:
+            commands.append(call)
+    if (wake_at := _next_due_at(state)) is not None:
+        wake_at = min(wake_at, now + MAX_TIMER)
+        if state.armed_at is None or wake_at < state.armed_at:
+            commands.append(WakeAt(wake_at))
+    return tuple(commands)
+
+
+def evolve(state: RunState, event: Event) -> RunState:
+    """Take in one event. A stale or repeated one gives the same state back."""
+    match event:
+        case Issued():
+            return _issued(state, event)
+        case StepAnswered():
+            return _step_answered(state, event)
+        case RunAnswered():
+            return _run_answered(state, event)
+        case CancelRequested():
+            return _cancel_requested(state, event.at)
+        case Tick():
+            return _ticked(state, event.at)
+        case _:
+            assert_never(event)
+
+
+def _own_call(state: RunState) -> RunCall | None:
+    """The call of the run itself that the current phase is about."""
+    match state.phase:
+        case RunPhase.PLANNING:
+            return PlanRun(state.attempt)
+        case RunPhase.COMPOSING:
+            return ComposeAnswer(state.attempt)
+        case RunPhase.FINISHING if state.ending is not None:
+            return FinishRun(state.attempt, *state.ending)
+        case RunPhase.FINISHING | RunPhase.RUNNING | RunPhase.OVER:
+            return None
+        case _:
+            assert_never(state.phase)
+
+
+def _next_due_at(state: RunState) -> datetime | None:
+    sleepers_due_at = state.board.next_due_at if state.board and state.phase is RunPhase.RUNNING else None
+    return min((at for at in (state.give_up_at, state.retry_at, sleepers_due_at) if at is not None), default=None)
+
+
+def _issued(state: RunState, event: Issued) -> RunState:
+    draft = Draft(state.board) if state.board is not None else None
+    for command in event.commands:
+        match command:
+            case WakeAt():
+                state = replace(state, armed_at=command.at)
+            case PlanRun() | ComposeAnswer() | FinishRun():
+                if command == _own_call(state):
+                    state = replace(state, call_open=True)
+            case _:
+                if draft is not None and state.phase is RunPhase.RUNNING:
+                    steps.issue(draft, command)
+    return replace(state, board=draft.frozen()) if draft is not None else state
+
+
+def _step_answered(state: RunState, event: StepAnswered) -> RunState:
+    board, give_up_at = state.board, state.give_up_at
+    if state.phase is not RunPhase.RUNNING or board is None or give_up_at is None:
+        return state
+    if not steps.is_open(board, event.call):
+        return state
+    draft = Draft(board)
+    steps.answer(draft, event.call, event.outcome, event.at, steps.Frame(state.ref.run_id, give_up_at))
+    if draft.stopped is not None and not state.cancelled:
+        state = _with_cancel(state, event.at)
+    return _settled(replace(state, board=draft.frozen()), event.at)
+
+
+def _settled(state: RunState, at: datetime) -> RunState:
+    """Move on when every step is final."""
+    board = state.board
+    if board is None or board.unfinished or state.phase is not RunPhase.RUNNING:
+        return state
+    if state.cancelled:
+        return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
+    loss = worst_loss(board)
+    if loss is None or any(record.status is StepStatus.SUCCEEDED for record in board.records()):
+        give_up_at = max(state.ref.deadline_at, at + CLOSING_GRACE)
+        return replace(state, phase=RUN_TABLE[state.phase, RunTrigger.SETTLED], give_up_at=give_up_at)
+    status, code = loss
+    if state.overdue:
+        return _finish(state, RunStatus.FAILED, DEADLINE_CODE)
+    return _finish(state, RunStatus.DENIED if status is StepStatus.DENIED else RunStatus.FAILED, code)
+
+
+def worst_loss(board: Board) -> tuple[StepStatus, str | None] | None:
+    """The first step that keeps the run from having succeeded, failures before denials; None when there is none.
+
+    An optional step may fail or be denied. No step, optional or not, may have been cut off.
+    """
+    losses = [
+        (record.status, record.code)
+        for spec, record in zip(board.graph.steps, board.records(), strict=True)
+        if record.status is StepStatus.CANCELLED
+        or (not spec.optional and record.status in (StepStatus.FAILED, StepStatus.DENIED))
+    ]
+    return min(losses, key=lambda loss: loss[0] is StepStatus.DENIED, default=None)
+
+
+def _run_answered(state: RunState, event: RunAnswered) -> RunState:
+    if not state.call_open or event.call != _own_call(state):
+        return state
+    state = replace(state, call_open=False)
+    outcome = event.outcome
+    if isinstance(outcome, Broken) and outcome.retryable and (not state.cancelled or state.phase is RunPhase.FINISHING):
+        delay = timedelta(seconds=delay_s(CALL_RETRIES, f"{state.ref.run_id}/{state.phase}", state.attempt))
+        in_time = state.give_up_at is None or event.at + delay < state.give_up_at
+        if state.attempt < CALL_RETRIES.max_attempts and in_time:
+            return replace(state, retry_at=event.at + delay)
+    match state.phase:
+        case RunPhase.PLANNING:
+            return _planning_over(state, outcome, event.at)
+        case RunPhase.COMPOSING:
+            return _composing_over(state, outcome)
+        case RunPhase.FINISHING:
+            recorded = isinstance(outcome, Done)
+            return replace(state, phase=RUN_TABLE[state.phase, RunTrigger.RECORDED], recorded=recorded)
+        case RunPhase.RUNNING | RunPhase.OVER:
+            return state
+        case _:
+            assert_never(state.phase)
+
+
+def _planning_over(state: RunState, outcome: RunOutcome, at: datetime) -> RunState:
+    if state.cancelled:
+        return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
+    match outcome:
+        case Planned():
+            phase = RUN_TABLE[state.phase, RunTrigger.PLANNED]
+            state = replace(state, phase=phase, board=new_board(outcome.graph), attempt=1)
+            return _settled(state, at)
+        case Refused():
+            return _finish(state, outcome.status, outcome.code)
+        case Broken():
+            return _finish(state, RunStatus.FAILED, outcome.code)
+        case Done():
+            return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
+        case _:
+            assert_never(outcome)
+
+
+def _composing_over(state: RunState, outcome: RunOutcome) -> RunState:
+    if state.cancelled or state.board is None:
+        return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
+    match outcome:
+        case Done():
+            loss = worst_loss(state.board)
+            return _finish(state, *((RunStatus.PARTIAL, loss[1]) if loss else (RunStatus.SUCCEEDED, None)))
+        case Broken():
+            return _finish(state, RunStatus.FAILED, outcome.code)
+        case Planned() | Refused():
+            return _finish(state, RunStatus.FAILED, "answer.malformed_outcome")
+        case _:
+            assert_never(outcome)
+
+
+def _finish(state: RunState, status: RunStatus, code: str | None) -> RunState:
+    """The end is known; what remains is to record it."""
+    phase = RUN_TABLE[state.phase, RunTrigger.DECIDED]
+    return replace(
+        state, phase=phase, ending=(status, code), attempt=1, call_open=False, retry_at=None, give_up_at=None
+    )
+
+
+def _cancel_requested(state: RunState, at: datetime) -> RunState:
+    if state.cancelled or state.give_up_at is None:
+        return state
+    state = _with_cancel(state, at)
+    if state.phase is not RunPhase.RUNNING or state.board is None:
+        return state if state.call_open else _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
+    draft = Draft(state.board)
+    draft.stop(CANCELLED_CODE)
+    return _settled(replace(state, board=draft.frozen()), at)
+
+
+def _with_cancel(state: RunState, at: datetime) -> RunState:
+    give_up_at = min(state.give_up_at or at, at + CANCEL_GRACE)
+    return replace(state, cancelled=True, retry_at=None, give_up_at=give_up_at)
+
+
+def _ticked(state: RunState, at: datetime) -> RunState:
+    if state.armed_at is not None and state.armed_at <= at:
+        state = replace(state, armed_at=None)
+    if state.give_up_at is not None and state.give_up_at <= at:
+        return _give_up(state, at)
+    if state.retry_at is not None and state.retry_at <= at:
+        state = replace(state, retry_at=None, attempt=state.attempt + 1)
+    if state.phase is RunPhase.RUNNING and state.board is not None:
+        draft = Draft(state.board)
+        draft.wake(at)
+        state = replace(state, board=draft.frozen())
+    return state
+
+
+def _give_up(state: RunState, at: datetime) -> RunState:
+    """Time is up: write off what is open. The answers of those calls will be stale."""
+    if state.phase is RunPhase.RUNNING and state.board is not None:
+        draft = Draft(state.board)
+        draft.give_up(CANCELLED_CODE if state.cancelled else DEADLINE_CODE)
+        return _settled(replace(state, board=draft.frozen(), overdue=not state.cancelled), at)
+    if state.cancelled:
+        return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
+    return _finish(state, RunStatus.FAILED, DEADLINE_CODE)

@@ -1,0 +1,259 @@
+"""What may start on a board, and what an answer does to a step: attempts, backoff, waits, skips and the parts of a map.
+
+Pure and total: a call that is not open any more, or an answer that does not fit its call, never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from engine.domain.outcomes import Cancelled, Denied, Expanded, Failed, Skipped, StepOutcome, Succeeded, Waiting
+from engine.domain.skeleton import OnFailure
+from engine.domain.status import StepStatus
+from engine.scheduler.backoff import RetryPolicy, delay_s
+from engine.scheduler.board import Board, Draft, MapProgress, Stage, StepState
+from engine.scheduler.commands import CollectMap, ExpandMap, PerformStep, RunMapPart, StepCall
+from engine.scheduler.transitions import StepTrigger
+
+MAX_PART_ITEMS = 100
+"""Items in one sub-orchestration of a map: its history stays as small as that of a small run."""
+MAX_OPEN_PARTS = 4
+"""Parts of one map that run side by side, so that a slow item holds up its own part only."""
+MAX_LOOKS = 1_000
+"""How often one attempt may answer ``waiting`` before it counts as failed."""
+MIN_WAIT = timedelta(milliseconds=100)
+"""A ``waiting`` answer that is already due is asked again after this, so it cannot spin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What an answer is judged by besides the board: the run's id (for jitter) and when everything is given up."""
+
+    run_id: str
+    give_up_at: datetime
+
+
+def starts(board: Board) -> tuple[StepCall, ...]:
+    """The calls to issue now, most important step first, as far as capacity reaches."""
+    calls: list[StepCall] = []
+    free, ready = board.capacity_left, board.ready
+    while ready and free > 0:
+        lowest = ready & -ready
+        ready ^= lowest
+        for call in _calls_of(board, board.graph.by_rank[lowest.bit_length() - 1], free):
+            calls.append(call)
+            free -= width_of(call)
+    return tuple(calls)
+
+
+def width_of(call: StepCall) -> int:
+    """Capacity an open call takes: a part of a map counts with every item it may run at a time."""
+    return call.concurrency if isinstance(call, RunMapPart) else 1
+
+
+def _calls_of(board: Board, step: int, free: int) -> Iterator[StepCall]:
+    record = board.record(step)
+    match record.stage:
+        case Stage.PERFORM:
+            yield PerformStep(step, record.attempt, record.look)
+        case Stage.EXPAND:
+            yield ExpandMap(step, record.attempt)
+        case Stage.COLLECT:
+            yield CollectMap(step, record.attempt, record.progress.item_count if record.progress else 0)
+        case Stage.PARTS:
+            yield from _parts_of(board, step, record.progress or MapProgress(0), free)
+        case _:
+            assert_never(record.stage)
+
+
+def _parts_of(board: Board, step: int, progress: MapProgress, free: int) -> Iterator[RunMapPart]:
+    limit = min(board.graph.steps[step].concurrency, board.graph.capacity)
+    lanes, size = _lanes(progress.item_count, limit)
+    granted = sum(width for _, width in progress.open_parts)
+    open_lanes, first = len(progress.open_parts), progress.next_item
+    while first < progress.item_count and open_lanes < lanes and free > 0:
+        width = min(free, -(-(limit - granted) // (lanes - open_lanes)))
+        count = min(size, progress.item_count - first)
+        yield RunMapPart(step, first, count, width)
+        granted, free, open_lanes, first = granted + width, free - width, open_lanes + 1, first + count
+
+
+def _lanes(item_count: int, limit: int) -> tuple[int, int]:
+    """How many parts may be open at once, and how many items each gets: parts of even size, so that none trails."""
+    parts = max(1, -(-item_count // MAX_PART_ITEMS))
+    return min(MAX_OPEN_PARTS, limit, parts), -(-item_count // parts)
+
+
+def issue(draft: Draft, call: StepCall) -> None:
+    """Note that a call was issued. One that may not be issued now (a repetition) changes nothing."""
+    if not draft.is_ready(call.step) or not _is_next(draft.record(call.step), call):
+        return
+    draft.used += width_of(call)
+    draft.start(call.step)
+    record = draft.record(call.step)
+    if isinstance(call, RunMapPart) and record.progress is not None:
+        open_parts = (*record.progress.open_parts, (call.first, call.concurrency))
+        progress = replace(record.progress, next_item=call.first + call.count, open_parts=open_parts)
+        draft.put(call.step, replace(record, progress=progress))
+        _look_for_parts(draft, call.step)
+
+
+def _is_next(record: StepState, call: StepCall) -> bool:
+    match call:
+        case PerformStep():
+            return (record.stage, record.attempt, record.look) == (Stage.PERFORM, call.attempt, call.look)
+        case ExpandMap():
+            return (record.stage, record.attempt) == (Stage.EXPAND, call.attempt)
+        case CollectMap():
+            return (record.stage, record.attempt) == (Stage.COLLECT, call.attempt)
+        case RunMapPart():
+            return record.progress is not None and record.progress.next_item == call.first
+        case _:
+            assert_never(call)
+
+
+def _look_for_parts(draft: Draft, step: int) -> None:
+    """A map stays in the ready set only while another part of it could open."""
+    record = draft.record(step)
+    progress = record.progress or MapProgress(0)
+    limit = min(draft.spec(step).concurrency, draft.graph.capacity)
+    lanes, _ = _lanes(progress.item_count, limit)
+    more = progress.next_item < progress.item_count and progress.verdict is None and draft.stopped is None
+    draft.set_ready(step, more and len(progress.open_parts) < lanes)
+
+
+def is_open(draft: Draft | Board, call: StepCall) -> bool:
+    """True when ``call`` was issued and has not been answered."""
+    record = draft.record(call.step)
+    if record.status is not StepStatus.RUNNING:
+        return False
+    if isinstance(call, RunMapPart):
+        return record.progress is not None and (call.first, call.concurrency) in record.progress.open_parts
+    return _is_next(record, call) and not draft.is_ready(call.step)
+
+
+def answer(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, frame: Frame) -> None:
+    """Let an open call return. The caller has checked ``is_open``."""
+    draft.used -= width_of(call)
+    if isinstance(outcome, Cancelled):
+        # The store knows of a cancel whose event has not arrived, or never will.
+        draft.stop(outcome.code)
+    if isinstance(call, RunMapPart):
+        _part_returned(draft, call, outcome)
+        return
+    step = call.step
+    match outcome:
+        case Succeeded():
+            fits = not isinstance(call, ExpandMap)
+            draft.settle(step, *((StepTrigger.SUCCEED, None) if fits else _UNEXPECTED))
+        case Expanded():
+            _expanded(draft, call, outcome)
+        case Failed():
+            _failed(draft, call, outcome, at, frame)
+        case Denied():
+            draft.settle(step, StepTrigger.DENY, outcome.code)
+        case Skipped():
+            draft.settle(step, StepTrigger.SKIP, outcome.code)
+        case Cancelled():
+            draft.settle(step, StepTrigger.CANCEL, outcome.code)
+        case Waiting():
+            _waiting(draft, call, outcome, at)
+        case _:
+            assert_never(outcome)
+
+
+_UNEXPECTED = (StepTrigger.FAIL, "step.unexpected_outcome")
+
+
+def _failed(draft: Draft, call: StepCall, outcome: Failed, at: datetime, frame: Frame) -> None:
+    step, spec, record = call.step, draft.spec(call.step), draft.record(call.step)
+    policy = RetryPolicy(spec.max_attempts, spec.backoff_s, spec.factor, spec.max_backoff_s)
+    if outcome.retryable and record.attempt < policy.max_attempts and draft.stopped is None:
+        key = f"{frame.run_id}/{spec.id}/{record.stage}"
+        due_at = at + timedelta(seconds=delay_s(policy, key, record.attempt, outcome.retry_after_s))
+        if due_at < frame.give_up_at:
+            draft.sleep(step, due_at, replace(record, attempt=record.attempt + 1, look=0))
+            return
+    draft.settle(step, _failure_trigger(spec.on_failure), outcome.code)
+
+
+def _failure_trigger(on_failure: OnFailure) -> StepTrigger:
+    match on_failure:
+        case "skip":
+            return StepTrigger.SKIP
+        case "fail" | "fallback" | "repair":
+            return StepTrigger.FAIL
+        case _:
+            assert_never(on_failure)
+
+
+def _waiting(draft: Draft, call: StepCall, outcome: Waiting, at: datetime) -> None:
+    record = draft.record(call.step)
+    until_at = _parsed(outcome.until_at)
+    if draft.stopped is not None:
+        draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
+    elif until_at is None or not isinstance(call, PerformStep) or record.look >= MAX_LOOKS:
+        draft.settle(call.step, *_UNEXPECTED)
+    else:
+        draft.sleep(call.step, max(until_at, at + MIN_WAIT), replace(record, look=record.look + 1))
+
+
+def _parsed(text: str) -> datetime | None:
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return parsed.astimezone(UTC) if parsed.tzinfo is not None else None
+
+
+def _expanded(draft: Draft, call: StepCall, outcome: Expanded) -> None:
+    if draft.stopped is not None:
+        draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
+    elif isinstance(call, ExpandMap):
+        _enter(draft, call.step, MapProgress(outcome.item_count))
+    else:
+        draft.settle(call.step, *_UNEXPECTED)
+
+
+def _enter(draft: Draft, step: int, progress: MapProgress) -> None:
+    """Go on with a map's parts, or with collecting when every item has run."""
+    stage = Stage.PARTS if progress.next_item < progress.item_count or progress.open_parts else Stage.COLLECT
+    draft.put(step, replace(draft.record(step), stage=stage, attempt=1, progress=progress))
+    if stage is Stage.PARTS:
+        _look_for_parts(draft, step)
+    else:
+        draft.set_ready(step, True)
+
+
+def _part_returned(draft: Draft, call: RunMapPart, outcome: StepOutcome) -> None:
+    record = draft.record(call.step)
+    if record.progress is None:
+        return
+    open_parts = tuple(part for part in record.progress.open_parts if part != (call.first, call.concurrency))
+    verdict = record.progress.verdict or _part_verdict(draft.spec(call.step).on_failure, outcome)
+    progress = replace(record.progress, open_parts=open_parts, verdict=verdict)
+    if open_parts or (verdict is None and draft.stopped is None):
+        _enter(draft, call.step, progress)
+    elif verdict is not None:
+        draft.settle(call.step, *verdict)
+    else:
+        draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
+
+
+def _part_verdict(on_failure: OnFailure, outcome: StepOutcome) -> tuple[StepTrigger, str] | None:
+    match outcome:
+        case Succeeded():
+            return None
+        case Failed():
+            return _failure_trigger(on_failure), outcome.code
+        case Denied():
+            return StepTrigger.DENY, outcome.code
+        case Cancelled():
+            return StepTrigger.CANCEL, outcome.code
+        case Skipped() | Waiting() | Expanded():
+            return _UNEXPECTED
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,175 @@
+"""Commands as durable tasks: names, small JSON inputs, and what comes back as events.
+
+Inputs name a run, a step and an attempt. Nothing that a plan, a caller or a step wrote goes through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, assert_never
+
+from engine.domain import names
+from engine.domain.base import iso_utc
+from engine.domain.skeleton import SkeletonStep
+from engine.scheduler import PartRef, PartState, RunRef, RunState, step_report
+from engine.scheduler.answers import run_crash, run_outcome, step_crash, step_outcome
+from engine.scheduler.backoff import RetryPolicy
+from engine.scheduler.commands import (
+    Call,
+    CollectMap,
+    ComposeAnswer,
+    Event,
+    ExpandMap,
+    FinishRun,
+    PerformStep,
+    PlanRun,
+    RunAnswered,
+    RunMapPart,
+    StepAnswered,
+    StepCall,
+)
+
+if TYPE_CHECKING:
+    from azure.durable_functions import DurableOrchestrationContext
+
+
+def run_ref(value: Any) -> RunRef:
+    """Parse an orchestration's input. Raises ``ValueError`` saying what is missing; never echoes what it got."""
+    source = value if isinstance(value, Mapping) else {}
+    return RunRef(_text(source, "tenant_id"), _text(source, "run_id"), _instant(source, "deadline_at"))
+
+
+def part_ref(value: Any) -> PartRef:
+    """Parse the input of a map part, as ``part_input`` made it. Raises ``ValueError``."""
+    run = run_ref(value)
+    max_attempts, backoff_s, factor, max_backoff_s = value["retry"]
+    return PartRef(
+        run=run,
+        step_id=_text(value, "step_id"),
+        first=value["first"],
+        count=value["count"],
+        concurrency=value["concurrency"],
+        retry=RetryPolicy(max_attempts, backoff_s, factor, max_backoff_s),
+        on_failure=value["on_failure"],
+    )
+
+
+def part_input(ref: RunRef, spec: SkeletonStep, call: RunMapPart) -> dict[str, Any]:
+    """The input of one map part: the run, the step, the range of items and the step's rules for a failed item."""
+    return {
+        "tenant_id": ref.tenant_id,
+        "run_id": ref.run_id,
+        "deadline_at": iso_utc(ref.deadline_at),
+        "step_id": spec.id,
+        "first": call.first,
+        "count": call.count,
+        "concurrency": call.concurrency,
+        "retry": [spec.max_attempts, spec.backoff_s, spec.factor, spec.max_backoff_s],
+        "on_failure": spec.on_failure,
+    }
+
+
+class RunCalls:
+    """Durable tasks of a run."""
+
+    def __init__(self, context: DurableOrchestrationContext, ref: RunRef) -> None:
+        self._context = context
+        self._ref = ref
+        self._run = {"tenant_id": ref.tenant_id, "run_id": ref.run_id}
+
+    @property
+    def deadline_at(self) -> datetime:
+        """See `shell.Calls`."""
+        return self._ref.deadline_at
+
+    def schedule(self, call: Call, state: RunState) -> Any:
+        """See `shell.Calls`."""
+        match call:
+            case PlanRun():
+                return self._activity(names.PLAN_RUN, {"attempt": call.attempt})
+            case ComposeAnswer():
+                return self._activity(names.COMPOSE_ANSWER, {"attempt": call.attempt, **step_report(state)})
+            case FinishRun():
+                ending = {"status": str(call.status), "code": call.code}
+                return self._activity(names.FINISH_RUN, {"attempt": call.attempt, **ending, **step_report(state)})
+            case PerformStep() | ExpandMap() | CollectMap() | RunMapPart():
+                return self._schedule_step(call, _spec(state, call))
+            case _:
+                assert_never(call)
+
+    def _schedule_step(self, call: StepCall, spec: SkeletonStep) -> Any:
+        match call:
+            case PerformStep():
+                return self._activity(names.PERFORM_STEP, {"step_id": spec.id, "attempt": call.attempt})
+            case ExpandMap():
+                return self._activity(names.EXPAND_MAP, {"step_id": spec.id, "attempt": call.attempt})
+            case CollectMap():
+                extent = {"attempt": call.attempt, "item_count": call.item_count}
+                return self._activity(names.COLLECT_MAP, {"step_id": spec.id, **extent})
+            case RunMapPart():
+                # A stable id: whoever looks for a part of a run finds it, and a second one of the same kind is refused.
+                instance_id = f"{self._ref.run_id}.map-{call.step}-{call.first}"
+                part = part_input(self._ref, spec, call)
+                return self._context.call_sub_orchestrator(names.MAP_ORCHESTRATOR, part, instance_id)
+            case _:
+                assert_never(call)
+
+    def event(self, call: Call, result: Any, *, crashed: bool, at: datetime) -> Event:
+        """See `shell.Calls`."""
+        match call:
+            case PlanRun() | ComposeAnswer() | FinishRun():
+                return RunAnswered(call, run_crash() if crashed else run_outcome(call, result), at)
+            case _:
+                return StepAnswered(call, step_crash() if crashed else step_outcome(result), at)
+
+    def _activity(self, name: str, fields: dict[str, Any]) -> Any:
+        return self._context.call_activity(name, {**self._run, **fields})
+
+
+class PartCalls:
+    """Durable tasks of one part of a map."""
+
+    def __init__(self, context: DurableOrchestrationContext, ref: PartRef) -> None:
+        self._context = context
+        self._ref = ref
+        self._step = {"tenant_id": ref.run.tenant_id, "run_id": ref.run.run_id, "step_id": ref.step_id}
+
+    @property
+    def deadline_at(self) -> datetime:
+        """See `shell.Calls`."""
+        return self._ref.run.deadline_at
+
+    def schedule(self, call: Call, state: PartState) -> Any:
+        """See `shell.Calls`. A part makes no other call than `PerformStep`."""
+        if not isinstance(call, PerformStep):
+            raise TypeError(f"a part of a map cannot make the call {type(call).__name__}")
+        return self._context.call_activity(
+            names.PERFORM_STEP, {**self._step, "attempt": call.attempt, "item": call.item}
+        )
+
+    def event(self, call: Call, result: Any, *, crashed: bool, at: datetime) -> Event:
+        """See `shell.Calls`."""
+        if not isinstance(call, PerformStep):
+            raise TypeError(f"a part of a map cannot make the call {type(call).__name__}")
+        return StepAnswered(call, step_crash() if crashed else step_outcome(result), at)
+
+
+def _spec(state: RunState, call: StepCall) -> SkeletonStep:
+    if state.board is None:
+        raise ValueError("a step cannot be called before there is a plan")
+    return state.board.graph.steps[call.step]
+
+
+def _text(source: Mapping[str, Any], field: str) -> str:
+    value = source.get(field)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"the input of the orchestration lacks {field}")
+    return value
+
+
+def _instant(source: Mapping[str, Any], field: str) -> datetime:
+    parsed = datetime.fromisoformat(_text(source, field))
+    if parsed.tzinfo is None:
+        raise ValueError(f"{field} has no time zone")
+    return parsed.astimezone(UTC)
