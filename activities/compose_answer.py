@@ -1,0 +1,110 @@
+"""Compose the one answer from what succeeded and stream it into the event log. Repeatable: a stored answer is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from activities.payloads import load_json, load_request, store_model
+from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.errors import LivoaError
+from engine.domain.events import AnswerEventData, DegradedEventData, EventType, new_event
+from engine.domain.run import PayloadRef, Run, StepRecord
+from engine.domain.status import StepStatus
+from engine.domain.telemetry_names import OPERATION, RUN_ID, SPAN_COMPOSE
+from engine.plan import Plan, parse_checked_plan
+from engine.ports.deps import Deps
+from engine.ports.planner import ComposeRequest, StepResult
+from engine.ports.run_store import RunChange
+
+_MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+
+
+async def compose_answer(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
+    """Input ``{tenant_id, run_id, steps: {status: [step id]}, codes}``; result ``{"status": "composed"}``.
+
+    ``{"status": "failed", "code", "retryable"}`` when the run, its plan or its payloads cannot be read.
+    """
+    run = await deps.runs.get(payload["tenant_id"], payload["run_id"])
+    if run is None or run.plan_ref is None:
+        return {"status": "failed", "code": "run.no_plan"}
+    if run.answer_ref is not None:
+        return {"status": "composed"}
+    attributes = {RUN_ID: run.run_id, OPERATION: SPAN_COMPOSE}
+    with deps.telemetry.span(SPAN_COMPOSE, traceparent=run.traceparent, attributes=attributes) as span:
+        try:
+            return await _compose(run, run.plan_ref, payload, deps)
+        except LivoaError as err:
+            span.fail(err.code)
+            return {"status": "failed", "code": err.code, "retryable": err.status >= 500}
+
+
+async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
+    plan = parse_checked_plan(await load_json(run, plan_ref, deps))
+    statuses = {step_id: status for status, ids in (payload.get("steps") or {}).items() for step_id in ids}
+    request = ComposeRequest(
+        request=await load_request(run, deps),
+        goal=plan.goal,
+        instructions=plan.answer.instructions or "",
+        steps=await _results(run, plan, statuses, deps),
+        all_statuses=statuses,
+    )
+    writer = _DeltaWriter(run, deps)
+    await deps.events.append(run.tenant_id, run.run_id, [new_event(EventType.ANSWER_STARTED, AnswerEventData())])
+    answer = await deps.composer.compose(request, writer.write)
+    ref = await store_model(run, answer, deps)
+    body = {"answer_sha256": ref.sha256, "kpis": len(answer.kpis), "degraded": answer.degraded_reason is not None}
+    await deps.audit.append(
+        AuditEntry(
+            tenant_id=run.tenant_id,
+            entry_id=f"{run.run_id}/{AuditType.SYNTHESIS.value}",
+            type=AuditType.SYNTHESIS,
+            at=deps.clock.now(),
+            run_id=run.run_id,
+            actor=run.principal.subject,
+            body=body,
+        )
+    )
+    events = [new_event(EventType.ANSWER_COMPLETED, AnswerEventData(size_bytes=ref.size_bytes))]
+    if answer.degraded_reason is not None:
+        data = DegradedEventData(part="composer", reason=answer.degraded_reason)
+        events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/composer"))
+    reason = run.degraded_reason or answer.degraded_reason
+    await deps.runs.change(run.tenant_id, run.run_id, RunChange(answer_ref=ref, degraded_reason=reason), events)
+    return {"status": "composed"}
+
+
+class _DeltaWriter:
+    """Appends each piece of the answer under its index, so that a second delivery of the activity adds nothing twice."""
+
+    def __init__(self, run: Run, deps: Deps) -> None:
+        self._run = run
+        self._deps = deps
+        self._index = 0
+
+    async def write(self, text: str) -> None:
+        """Append one delta."""
+        event = new_event(
+            EventType.ANSWER_DELTA, AnswerEventData(text=text, index=self._index), f"answer.delta/{self._index}"
+        )
+        self._index += 1
+        await self._deps.events.append(self._run.tenant_id, self._run.run_id, [event])
+
+
+async def _results(run: Run, plan: Plan, statuses: dict[str, str], deps: Deps) -> tuple[StepResult, ...]:
+    records = {record.step_id: record for record in await deps.runs.steps(run.tenant_id, run.run_id)}
+    uses = plan.answer.uses or tuple(step.id for step in plan.steps)
+    return tuple([await _result(run, step_id, records.get(step_id), statuses, deps) for step_id in uses])
+
+
+async def _result(
+    run: Run, step_id: str, record: StepRecord | None, statuses: dict[str, str], deps: Deps
+) -> StepResult:
+    status = statuses.get(step_id, record.status.value if record else StepStatus.PENDING.value)
+    if record is None:
+        return StepResult(step_id, step_id, status)
+    output = None
+    if record.status is StepStatus.SUCCEEDED and record.output_ref is not None:
+        status = record.status.value
+        if record.output_ref.size_bytes <= _MAX_OUTPUT_BYTES:
+            output = await load_json(run, record.output_ref, deps)
+    return StepResult(step_id, step_id, status, output=output, error=record.error)

@@ -1,0 +1,132 @@
+"""Finish a run: record the steps that never ran, then the final status, its event and its audit record. Repeatable."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.errors import ConflictError
+from engine.domain.events import EventType, RunEventData, StepEventData, new_event
+from engine.domain.run import ErrorInfo, Run, StepRecord
+from engine.domain.status import RunStatus, StepStatus
+from engine.domain.telemetry_names import METRIC_RUNS_FINISHED
+from engine.ports.deps import Deps
+from engine.ports.run_store import RunChange
+
+_LOG = logging.getLogger("livoa.runs")
+
+_EVENT = {
+    RunStatus.SUCCEEDED: EventType.RUN_SUCCEEDED,
+    RunStatus.PARTIAL: EventType.RUN_PARTIAL,
+    RunStatus.DENIED: EventType.RUN_DENIED,
+    RunStatus.FAILED: EventType.RUN_FAILED,
+    RunStatus.CANCELLED: EventType.RUN_CANCELLED,
+}
+
+_STEP_EVENT = {
+    StepStatus.SKIPPED: EventType.STEP_SKIPPED,
+    StepStatus.CANCELLED: EventType.STEP_CANCELLED,
+    StepStatus.FAILED: EventType.STEP_FAILED,
+    StepStatus.DENIED: EventType.STEP_DENIED,
+}
+
+
+async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
+    """Input ``{tenant_id, run_id, status, code?, steps: {status: [step id]}, codes: {step id: code}}``; result ``{}``."""
+    run = await deps.runs.get(payload["tenant_id"], payload["run_id"])
+    if run is None or run.status.is_final:
+        return {}
+    status = RunStatus(payload["status"])
+    await _record_unrun(run, payload.get("steps") or {}, payload.get("codes") or {}, deps)
+    error = run.error or _error(payload.get("code"))
+    spent = await deps.budgets.state(run.tenant_id, run.run_id)
+    body: dict[str, Any] = {"status": status.value, "spent_micro_usd": spent.spent_micro_usd if spent else 0}
+    if error is not None:
+        body["code"] = error.code
+    if run.plan_hash is not None:
+        body["plan_hash"] = run.plan_hash
+    now = deps.clock.now()
+    await deps.audit.append(
+        AuditEntry(
+            tenant_id=run.tenant_id,
+            entry_id=f"{run.run_id}/{AuditType.RUN_FINISHED.value}",
+            type=AuditType.RUN_FINISHED,
+            at=now,
+            run_id=run.run_id,
+            actor=run.principal.subject,
+            body=body,
+        )
+    )
+    data = RunEventData(
+        code=error.code if error else None,
+        message=error.message if error else None,
+        cost_micro_usd=run.cost_micro_usd,
+    )
+    await _close(run, status, error, data, deps)
+    deps.telemetry.count(METRIC_RUNS_FINISHED, attributes={"status": status.value})
+    _LOG.info("run finished", extra={"run_id": run.run_id, "status": status.value, "code": error.code if error else None})
+    return {}
+
+
+async def _close(run: Run, status: RunStatus, error: ErrorInfo | None, data: RunEventData, deps: Deps) -> None:
+    change = RunChange(status=status, error=error, finished_at=deps.clock.now())
+    try:
+        await deps.runs.change(run.tenant_id, run.run_id, change, [new_event(_EVENT[status], data)])
+    except ConflictError:
+        # Another delivery of this activity finished the run between our read and this write.
+        current = await deps.runs.get(run.tenant_id, run.run_id)
+        if current is None or not current.status.is_final:
+            raise
+
+
+def _error(code: str | None) -> ErrorInfo | None:
+    if code is None:
+        return None
+    return ErrorInfo(code=code, message=_MESSAGES.get(code, f"the run ended with {code}"))
+
+
+_MESSAGES = {
+    "run.cancelled": "cancelled on request; finished steps and their outputs are kept",
+    "run.deadline": "the run's deadline passed; finished steps and their outputs are kept",
+    "run.steps_failed": "a step that the answer needs failed; see the steps",
+}
+
+
+async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, str], deps: Deps) -> None:
+    """Write the steps that the scheduler settled without running them to an end (skipped, cancelled, out of time)."""
+    settled = {record.step_id: record for record in await deps.runs.steps(run.tenant_id, run.run_id)}
+    for status, event_type in _STEP_EVENT.items():
+        for step_id in steps.get(status.value, ()):
+            before = settled.get(step_id)
+            if before is not None and before.status.is_final:
+                continue
+            code = codes.get(step_id, f"step.{status.value}")
+            record = StepRecord(
+                tenant_id=run.tenant_id,
+                run_id=run.run_id,
+                step_id=step_id,
+                status=status,
+                attempt=before.attempt if before else 1,
+                capability=before.capability if before else None,
+                error=ErrorInfo(code=code, message=_STEP_MESSAGES.get(code, code)),
+                started_at=before.started_at if before else None,
+                finished_at=deps.clock.now(),
+            )
+            data = StepEventData(step_id=step_id, attempt=record.attempt, capability=record.capability, code=code)
+            await deps.runs.put_step(record, [new_event(event_type, data, f"step.settled/{step_id}")])
+
+
+_STEP_MESSAGES.get(code, code)),
+            finished_at=deps.clock.now(),
+        )
+        event = new_event(_STEP_EVENT[status], StepEventData(step_id=step_id, code=code), f"step.unrun/{step_id}")
+        await deps.runs.put_step(record, [event])
+
+
+_STEP_MESSAGES = {
+    "step.needs_failed": "a step it needs did not succeed",
+    "step.needs_skipped": "a step it needs was skipped",
+    "run.cancelled": "the run was cancelled first",
+    "run.deadline": "the run's deadline passed first",
+}

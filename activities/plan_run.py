@@ -1,0 +1,268 @@
+"""Plan a run: propose (or take the caller's plan), check, vet, store. Repeatable: a stored plan is answered again.
+
+The plan stays in the payload store; durable history gets its skeleton.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from activities.payloads import load_json, load_request
+from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.base import JsonObject
+from engine.domain.errors import ConflictError, LivoaError
+from engine.domain.events import DegradedEventData, EventType, NewEvent, PlanEventData, new_event
+from engine.domain.policy import PlanPolicyRequest, PolicyDecision
+from engine.domain.run import ErrorInfo, PayloadRef, Run, RunRequest
+from engine.domain.skeleton import to_wire
+from engine.domain.status import RunStatus
+from engine.domain.telemetry_names import DEGRADED, OPERATION, PLAN_HASH, RUN_ID, SPAN_PLAN
+from engine.domain.tenant import TenantConfig
+from engine.plan import CheckedPlan, check_plan, skeleton_of
+from engine.ports.deps import Deps
+from engine.ports.planner import NoPlan, PlanProposal
+from engine.ports.run_store import RunChange
+from engine.ports.telemetry import Span
+
+_LOG = logging.getLogger("livoa.plans")
+_MAX_MESSAGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """The run ends here: how, with which code, and what people and the log are told."""
+
+    status: str
+    error: ErrorInfo
+    events: tuple[NewEvent, ...]
+    degraded_reason: str | None = None
+
+
+async def plan_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
+    """Input ``{tenant_id, run_id}``.
+
+    Result ``{"status": "planned", "skeleton"}``, or ``{"status": "rejected" | "denied" | "failed", "code", "retryable"?}``.
+    """
+    run = await deps.runs.get(payload["tenant_id"], payload["run_id"])
+    if run is None:
+        return {"status": "failed", "code": "run.not_found"}
+    with deps.telemetry.span(
+        SPAN_PLAN, traceparent=run.traceparent, attributes={RUN_ID: run.run_id, OPERATION: SPAN_PLAN}
+    ) as span:
+        try:
+            return await _plan(run, deps, span)
+        except LivoaError as err:
+            span.fail(err.code)
+            return {"status": "failed", "code": err.code, "retryable": err.status >= 500}
+
+
+async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
+    tenant = await deps.tenants.get(run.tenant_id)
+    if tenant is None:
+        return {"status": "denied", "code": "policy.tenant_unknown"}
+    if run.plan_ref is not None and run.error is not None:
+        return {"status": "denied", "code": run.error.code}
+    if run.plan_ref is not None:
+        return _planned(_checked(await load_json(run, run.plan_ref, deps), tenant, deps), tenant)
+    run = await _begin(run, deps)
+    if run.status.is_final or run.status is RunStatus.CANCELLING:
+        return {"status": "failed", "code": "run.cancelled"}
+    request = await load_request(run, deps)
+    proposal = await _propose(run, request, tenant, deps)
+    if isinstance(proposal, NoPlan):
+        return await _refuse(run, _no_plan(proposal), deps)
+    span.set(DEGRADED, proposal.degraded_reason is not None)
+    result = check_plan(proposal.document, tenant=tenant, catalog=deps.catalog, constraints=request.constraints)
+    if result.plan is None:
+        return await _refuse(run, _rejected(proposal, [(v.code, v.pointer, v.message) for v in result.violations]), deps)
+    plan = result.plan
+    span.set(PLAN_HASH, plan.plan_hash)
+    decision = await _vet(run, tenant, plan, deps)
+    await _audit_plan(run, proposal, plan, decision, deps)
+    ref = await deps.payloads.put(run.tenant_id, run.run_id, plan.canonical_bytes())
+    if not decision.allows:
+        return await _refuse(run, _denied(plan, decision), deps, plan_ref=ref, plan_hash=plan.plan_hash)
+    limit = _cost_limit(tenant, request)
+    await deps.budgets.open(run.tenant_id, run.run_id, limit_micro_usd=limit)
+    await _accept(run, proposal, plan, ref, deps)
+    return _planned(plan, tenant)
+
+
+async def _begin(run: Run, deps: Deps) -> Run:
+    try:
+        return await deps.runs.change(
+            run.tenant_id,
+            run.run_id,
+            RunChange(status=RunStatus.PLANNING),
+            only_from=frozenset({RunStatus.ACCEPTED, RunStatus.PLANNING}),
+        )
+    except ConflictError:
+        current = await deps.runs.get(run.tenant_id, run.run_id)
+        if current is None:
+            raise
+        return current
+
+
+async def _propose(run: Run, request: RunRequest, tenant: TenantConfig, deps: Deps) -> PlanProposal | NoPlan | _Own:
+    if request.plan is not None:
+        return _Own(request.plan)
+    return await deps.planner.propose(request, tenant, run_id=run.run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A plan the caller brought: no planner took part, so nothing is degraded."""
+
+    document: JsonObject
+    source: str = "caller"
+    playbook: str | None = None
+    degraded_reason: str | None = None
+
+
+def _checked(document: Any, tenant: TenantConfig, deps: Deps) -> CheckedPlan:
+    result = check_plan(document, tenant=tenant, catalog=deps.catalog)
+    if result.plan is None:
+        raise LivoaError("plan.no_longer_valid", "the stored plan no longer passes its checks", status=422)
+    return result.plan
+
+
+def _planned(plan: CheckedPlan, tenant: TenantConfig) -> dict[str, Any]:
+    return {"status": "planned", "skeleton": to_wire(skeleton_of(plan, max_parallel=tenant.bounds.max_parallel_steps))}
+
+
+async def _vet(run: Run, tenant: TenantConfig, plan: CheckedPlan, deps: Deps) -> PolicyDecision:
+    return await deps.policy.decide_plan(
+        PlanPolicyRequest(
+            principal=run.principal,
+            tenant=tenant,
+            run_id=run.run_id,
+            plan_hash=plan.plan_hash,
+            capability_names=plan.capability_names,
+            estimated_cost_micro_usd=plan.estimated_cost_micro_usd,
+        )
+    )
+
+
+def _cost_limit(tenant: TenantConfig, request: RunRequest) -> int:
+    asked = request.constraints.max_cost_micro_usd
+    limit = tenant.bounds.max_cost_micro_usd
+    return limit if asked is None else min(limit, asked)
+
+
+async def _audit_plan(
+    run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, decision: PolicyDecision, deps: Deps
+) -> None:
+    body: JsonObject = {
+        "plan_hash": plan.plan_hash,
+        "steps": len(plan.steps),
+        "source": proposal.source,
+        "catalog": deps.catalog.version,
+        "verdict": decision.verdict.value,
+        "policies": list(decision.policy_ids),
+        "policy_set": decision.policy_set_hash,
+        "estimated_cost_micro_usd": plan.estimated_cost_micro_usd,
+    }
+    if proposal.playbook is not None:
+        body["playbook"] = proposal.playbook
+    await deps.audit.append(
+        AuditEntry(
+            tenant_id=run.tenant_id,
+            entry_id=f"{run.run_id}/plan/{plan.plan_hash}",
+            type=AuditType.PLAN_VALIDATED if decision.allows else AuditType.PLAN_REJECTED,
+            at=deps.clock.now(),
+            run_id=run.run_id,
+            actor=run.principal.subject,
+            body=body,
+        )
+    )
+
+
+async def _accept(
+    run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, ref: PayloadRef, deps: Deps
+) -> None:
+    facts = PlanEventData.model_validate(
+        {
+            "plan_hash": plan.plan_hash,
+            "plan_version": 1,
+            "steps": len(plan.steps),
+            "source": proposal.source,
+            "playbook": proposal.playbook,
+        }
+    )
+    events = [new_event(EventType.PLAN_PROPOSED, facts), new_event(EventType.PLAN_VETTED, facts)]
+    if proposal.degraded_reason is not None:
+        data = DegradedEventData(part="planner", reason=proposal.degraded_reason)
+        events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/planner"))
+    change = RunChange(
+        status=RunStatus.RUNNING,
+        plan_ref=ref,
+        plan_hash=plan.plan_hash,
+        plan_version=1,
+        degraded_reason=proposal.degraded_reason,
+    )
+    only_from = frozenset({RunStatus.PLANNING, RunStatus.RUNNING})
+    try:
+        await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=only_from)
+    except ConflictError as err:
+        raise LivoaError("run.cancelled", "the run was cancelled while it was planned", status=409) from err
+    _LOG.info("plan accepted", extra={"run_id": run.run_id, "status": RunStatus.RUNNING.value})
+
+
+def _no_plan(outcome: NoPlan) -> _Refusal:
+    words = outcome.message
+    if outcome.suggestions:
+        words += ". You could ask for — " + "; ".join(outcome.suggestions)
+    codes = tuple(dict.fromkeys((outcome.code, *(v.code for v in outcome.violations))))
+    events = [new_event(EventType.PLAN_REJECTED, PlanEventData(codes=codes, message=words))]
+    if outcome.degraded_reason is not None:
+        data = DegradedEventData(part="planner", reason=outcome.degraded_reason)
+        events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/planner"))
+    return _Refusal("failed", ErrorInfo(code=outcome.code, message=words), tuple(events), outcome.degraded_reason)
+
+
+def _rejected(proposal: PlanProposal | _Own, findings: list[tuple[str, str, str]]) -> _Refusal:
+    words = "; ".join(f"{pointer or '/'}: {message}" for _, pointer, message in findings[:_MAX_MESSAGES])
+    codes = tuple(dict.fromkeys(code for code, _, _ in findings))
+    data = PlanEventData.model_validate({"codes": codes, "message": words, "source": proposal.source})
+    events = (new_event(EventType.PLAN_REJECTED, data),)
+    return _Refusal("rejected", ErrorInfo(code="plan.rejected", message=words), events, proposal.degraded_reason)
+
+
+def _denied(plan: CheckedPlan, decision: PolicyDecision) -> _Refusal:
+    words = "; ".join(decision.reasons) or "policy denies this plan"
+    data = PlanEventData(plan_hash=plan.plan_hash, steps=len(plan.steps), codes=(decision.code,), message=words)
+    return _Refusal(
+        "denied",
+        ErrorInfo(code=decision.code or "policy.denied", message=words),
+        (new_event(EventType.PLAN_REJECTED, data),),
+    )
+
+
+async def _refuse(
+    run: Run,
+    refusal: _Refusal,
+    deps: Deps,
+    *,
+    plan_ref: PayloadRef | None = None,
+    plan_hash: str | None = None,
+) -> dict[str, Any]:
+    change = RunChange(
+        error=refusal.error, degraded_reason=refusal.degraded_reason, plan_ref=plan_ref, plan_hash=plan_hash
+    )
+    await deps.runs.change(run.tenant_id, run.run_id, change, refusal.events)
+    if plan_ref is None:
+        await deps.audit.append(
+            AuditEntry(
+                tenant_id=run.tenant_id,
+                entry_id=f"{run.run_id}/{AuditType.PLAN_REJECTED.value}",
+                type=AuditType.PLAN_REJECTED,
+                at=deps.clock.now(),
+                run_id=run.run_id,
+                actor=run.principal.subject,
+                body={"code": refusal.error.code},
+            )
+        )
+    _LOG.info("plan refused", extra={"run_id": run.run_id, "code": refusal.error.code})
+    return {"status": refusal.status, "code": refusal.error.code}

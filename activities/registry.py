@@ -1,0 +1,49 @@
+"""Registration of every activity: the only place here that knows the Functions SDK."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import azure.durable_functions as df
+
+from activities import compose_answer as composing
+from activities import finish_run as finishing
+from activities import plan_run as planning
+from activities import steps
+from engine.domain import names
+from engine.ports.deps import DepsProvider
+
+
+def build(deps: DepsProvider) -> df.Blueprint:
+    """A blueprint with one activity per durable name. ``deps`` is resolved at the first call, not while indexing."""
+    blueprint = df.Blueprint()
+
+    async def plan_run(payload: dict) -> dict:  # type: ignore[type-arg]  # the worker accepts plain classes only
+        return await planning.plan_run(payload, deps())
+
+    async def perform_step(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
+        return await steps.perform(payload, deps())
+
+    async def expand_map(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
+        return await steps.expand(payload, deps())
+
+    async def collect_map(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
+        return await steps.collect(payload, deps())
+
+    async def compose_answer(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
+        return await composing.compose_answer(payload, deps())
+
+    async def finish_run(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
+        return await finishing.finish_run(payload, deps())
+
+    registered: tuple[tuple[str, Any], ...] = (
+        (names.PLAN_RUN, plan_run),
+        (names.PERFORM_STEP, perform_step),
+        (names.EXPAND_MAP, expand_map),
+        (names.COLLECT_MAP, collect_map),
+        (names.COMPOSE_ANSWER, compose_answer),
+        (names.FINISH_RUN, finish_run),
+    )
+    for name, function in registered:
+        blueprint.activity_trigger(input_name="payload", activity=name)(function)
+    return blueprint

@@ -1,0 +1,71 @@
+"""Set telemetry up once per process: exactly one owner of the exporter, chosen by setting.
+
+``none`` (default) records nothing and needs no network; ``otlp`` follows the standard OTEL_EXPORTER_OTLP_* variables;
+``azure_monitor`` needs APPLICATIONINSIGHTS_CONNECTION_STRING. The Functions worker must not configure Azure Monitor too:
+leave PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY unset and PYTHON_ENABLE_OPENTELEMETRY=true.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from engine.adapters.otel.telemetry import OtelTelemetry
+
+Exporter = Literal["none", "otlp", "azure_monitor"]
+SCOPE = "livoa"
+
+
+def configure_telemetry(exporter: Exporter, *, service_name: str) -> OtelTelemetry:
+    """Install providers for ``exporter`` and return the port. Call once per process."""
+    from opentelemetry import metrics, trace
+
+    if exporter == "otlp":
+        _install_otlp(service_name)
+    elif exporter == "azure_monitor":
+        _install_azure_monitor(service_name)
+    else:
+        _install_local(service_name)
+    return OtelTelemetry(trace.get_tracer(SCOPE), metrics.get_meter(SCOPE))
+
+
+def _install_local(service_name: str) -> None:
+    """Real spans without an exporter: trace ids still correlate logs, audit and calls to agents."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    trace.set_tracer_provider(TracerProvider(resource=Resource.create({"service.name": service_name})))
+
+
+def _install_otlp(service_name: str) -> None:
+    from opentelemetry import metrics, trace
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    resource = Resource.create({"service.name": service_name})
+    traces = TracerProvider(resource=resource)
+    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(traces)
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+    metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=[reader]))
+
+
+def _install_azure_monitor(service_name: str) -> None:
+    from azure.monitor.opentelemetry import configure_azure_monitor
+    from opentelemetry.sdk.resources import Resource
+
+    configure_azure_monitor(
+        logger_name=SCOPE,
+        resource=Resource.create({"service.name": service_name}),
+        enable_live_metrics=False,
+        instrumentation_options={name: {"enabled": False} for name in _INSTRUMENTATIONS},
+    )
+
+
+_INSTRUMENTATIONS = ("azure_sdk", "django", "fastapi", "flask", "psycopg2", "requests", "urllib", "urllib3")
+"""Off: they would put URLs with identifiers on spans, and double the spans of our own edges."""

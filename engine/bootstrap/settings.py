@@ -1,0 +1,108 @@
+"""Settings: the only reader of the environment. Every setting is listed in local.settings.sample.json and docs/settings.md."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.domain.errors import LivoaError
+from engine.domain.execute import EXECUTE_AUDIENCE
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+API_AUDIENCE = "api://livoa"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything configurable about the app. ``environment`` is ``azure`` unless LIVOA_ENV says ``local``."""
+
+    environment: Literal["local", "azure"]
+    data_dir: Path
+    catalog_dir: Path
+    database_url: str
+    agent_endpoints: Mapping[str, str]
+    api_audience: str
+    agent_audience: str
+    jwks_url: str | None
+    telemetry_exporter: Literal["none", "otlp", "azure_monitor"]
+    log_level: str
+    http_streaming: bool
+
+
+def _settings_error(name: str, problem: str) -> LivoaError:
+    return LivoaError("settings.invalid", f"setting {name}: {problem}", status=500, pointer=f"/{name}")
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the environment.
+
+    Raises ``LivoaError("settings.invalid")`` naming the setting and what is wrong with it.
+    """
+    env = os.environ if environ is None else environ
+    environment = _choice(env, "LIVOA_ENV", ("azure", "local"))
+    data_dir = Path(env.get("LIVOA_DATA") or ROOT / ".livoa").resolve()
+    return Settings(
+        environment="local" if environment == "local" else "azure",
+        data_dir=data_dir,
+        catalog_dir=Path(env.get("LIVOA_CATALOG") or ROOT / "catalog").resolve(),
+        database_url=_database_url(env, environment, data_dir),
+        agent_endpoints=_endpoints(env),
+        api_audience=env.get("LIVOA_API_AUDIENCE") or API_AUDIENCE,
+        agent_audience=env.get("LIVOA_AGENT_AUDIENCE") or EXECUTE_AUDIENCE,
+        jwks_url=_https(env, "LIVOA_JWKS_URL"),
+        telemetry_exporter=_exporter(env),
+        log_level=_choice(env, "LIVOA_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
+        http_streaming=streaming_enabled(env),
+    )
+
+
+def streaming_enabled(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether responses may stream. Read while the app is indexed, because it changes the types every HTTP trigger takes."""
+    return _choice(os.environ if environ is None else environ, "LIVOA_HTTP_STREAMING", ("off", "on")) == "on"
+
+
+def _database_url(env: Mapping[str, str], environment: str, data_dir: Path) -> str:
+    url = env.get("LIVOA_DATABASE_URL")
+    if url:
+        return url
+    if environment != "local":
+        raise _settings_error("LIVOA_DATABASE_URL", "is required unless LIVOA_ENV=local; a file on one instance is no store")
+    return f"sqlite+aiosqlite:///{data_dir / 'livoa.db'}"
+
+
+def _choice(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    value = env.get(name) or allowed[0]
+    if value not in allowed:
+        raise _settings_error(name, f"must be one of {', '.join(allowed)}")
+    return value
+
+
+def _exporter(env: Mapping[str, str]) -> Literal["none", "otlp", "azure_monitor"]:
+    value = _choice(env, "LIVOA_TELEMETRY", ("none", "otlp", "azure_monitor"))
+    if value == "azure_monitor" and not env.get("APPLICATIONINSIGHTS_CONNECTION_STRING"):
+        raise _settings_error("LIVOA_TELEMETRY", "azure_monitor needs APPLICATIONINSIGHTS_CONNECTION_STRING")
+    return "otlp" if value == "otlp" else "azure_monitor" if value == "azure_monitor" else "none"
+
+
+def _https(env: Mapping[str, str], name: str) -> str | None:
+    value = env.get(name)
+    if value and not value.startswith("https://"):
+        raise _settings_error(name, "must be an https:// address")
+    return value or None
+
+
+def _endpoints(env: Mapping[str, str]) -> dict[str, str]:
+    text = env.get("LIVOA_AGENT_ENDPOINTS") or "{}"
+    try:
+        value = json.loads(text)
+    except ValueError as err:
+        raise _settings_error("LIVOA_AGENT_ENDPOINTS", "must be a JSON object of endpoint name to address") from err
+    if not isinstance(value, dict) or not all(
+        isinstance(url, str) and url.startswith(("http://", "https://")) for url in value.values()
+    ):
+        raise _settings_error("LIVOA_AGENT_ENDPOINTS", "must be a JSON object of endpoint name to http(s) address")
+    return {str(name): url.rstrip("/") for name, url in value.items()}

@@ -1,0 +1,10 @@
+"""Perform one step: authorise → reserve → intent → call → check → result → settle. The only door to any effect.
+
+Whoever wants a capability to run comes through here: plain steps, items of maps, and later fallbacks and compensations.
+"""
+
+from engine.step_runner.maps import collect_map, expand_map
+from engine.step_runner.perform import perform_step
+from engine.step_runner.task import StepTask
+
+__all__ = ["StepTask", "collect_map", "expand_map", "perform_step"]

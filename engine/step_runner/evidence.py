@@ -1,0 +1,95 @@
+"""The audit entries of one attempt. Bodies hold codes, counts and commitments; content never stands in the chain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.base import JsonObject
+from engine.domain.capability import Capability
+from engine.domain.policy import PolicyDecision
+from engine.domain.principal import Principal
+from engine.domain.run import PayloadRef
+from engine.step_runner.task import StepTask
+
+
+def _entry(
+    task: StepTask, principal: Principal, kind: AuditType, at: datetime, body: JsonObject, suffix: str = ""
+) -> AuditEntry:
+    return AuditEntry(
+        tenant_id=task.tenant_id,
+        entry_id=f"{task.attempt_key}/{kind.value}{suffix}",
+        type=kind,
+        at=at,
+        run_id=task.run_id,
+        actor=principal.subject,
+        body={"step": task.step_id, "attempt": task.attempt}
+        | ({"item": task.item} if task.item is not None else {})
+        | body,
+    )
+
+
+def _decision_body(decision: PolicyDecision) -> JsonObject:
+    return {
+        "verdict": decision.verdict.value,
+        "policies": list(decision.policy_ids),
+        "policy_set": decision.policy_set_hash,
+    }
+
+
+def denied_entry(
+    task: StepTask, principal: Principal, at: datetime, *, capability: str, inputs_sha256: str, decision: PolicyDecision
+) -> AuditEntry:
+    """A decision that kept the step from running."""
+    body = {"capability": capability, "inputs_sha256": inputs_sha256, "code": decision.code, "reasons": list(decision.reasons)}
+    return _entry(task, principal, AuditType.POLICY_DECISION, at, body | _decision_body(decision))
+
+
+def intent_entry(
+    task: StepTask,
+    principal: Principal,
+    at: datetime,
+    *,
+    capability: Capability,
+    plan_hash: str,
+    inputs_sha256: str,
+    decision: PolicyDecision,
+    reserved_micro_usd: int,
+) -> AuditEntry:
+    """The effect that is about to happen, with the decision that allowed it. Durable before the call."""
+    return _entry(
+        task,
+        principal,
+        AuditType.DISPATCH_INTENDED,
+        at,
+        {
+            "capability": capability.name,
+            "capability_version": capability.version,
+            "side_effect": capability.side_effect,
+            "plan_hash": plan_hash,
+            "idempotency_key": task.key,
+            "inputs_sha256": inputs_sha256,
+            "reserved_micro_usd": reserved_micro_usd,
+            "decision": _decision_body(decision),
+        },
+    )
+
+
+def result_entry(
+    task: StepTask,
+    principal: Principal,
+    at: datetime,
+    *,
+    status: str,
+    code: str | None,
+    output: PayloadRef | None,
+    cost_micro_usd: int,
+) -> AuditEntry:
+    """What came of the effect. A redelivered attempt may see another result, so the outcome is part of the entry's id."""
+    body: JsonObject = {"status": status, "cost_micro_usd": cost_micro_usd}
+    if code is not None:
+        body["code"] = code
+    if output is not None:
+        body |= {"output_sha256": output.sha256, "output_bytes": output.size_bytes}
+    suffix = f"/{code}" if code is not None else ""
+    return _entry(task, principal, AuditType.DISPATCH_RESULT, at, body, suffix)

@@ -1,0 +1,16 @@
+"""The Functions app: a table of contents. Every blueprint is registered here, and nothing else happens here."""
+
+import azure.durable_functions as df
+import azure.functions as func
+
+import activities.registry
+import orchestrators
+import triggers
+from engine.bootstrap import get_deps, streaming_enabled
+
+app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+
+app.register_functions(orchestrators.build())
+app.register_functions(activities.registry.build(get_deps))
+for blueprint in triggers.build(get_deps, streaming=streaming_enabled()):
+    app.register_functions(blueprint)
