@@ -65,7 +65,9 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     )
     await _close(run, status, error, data, deps)
     deps.telemetry.count(METRIC_RUNS_FINISHED, attributes={"status": status.value})
-    _LOG.info("run finished", extra={"run_id": run.run_id, "status": status.value, "code": error.code if error else None})
+    _LOG.info(
+        "run finished", extra={"run_id": run.run_id, "status": status.value, "code": error.code if error else None}
+    )
     return {}
 
 
@@ -115,13 +117,6 @@ async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, 
             )
             data = StepEventData(step_id=step_id, attempt=record.attempt, capability=record.capability, code=code)
             await deps.runs.put_step(record, [new_event(event_type, data, f"step.settled/{step_id}")])
-
-
-_STEP_MESSAGES.get(code, code)),
-            finished_at=deps.clock.now(),
-        )
-        event = new_event(_STEP_EVENT[status], StepEventData(step_id=step_id, code=code), f"step.unrun/{step_id}")
-        await deps.runs.put_step(record, [event])
 
 
 _STEP_MESSAGES = {

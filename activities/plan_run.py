@@ -76,7 +76,9 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     span.set(DEGRADED, proposal.degraded_reason is not None)
     result = check_plan(proposal.document, tenant=tenant, catalog=deps.catalog, constraints=request.constraints)
     if result.plan is None:
-        return await _refuse(run, _rejected(proposal, [(v.code, v.pointer, v.message) for v in result.violations]), deps)
+        return await _refuse(
+            run, _rejected(proposal, [(v.code, v.pointer, v.message) for v in result.violations]), deps
+        )
     plan = result.plan
     span.set(PLAN_HASH, plan.plan_hash)
     decision = await _vet(run, tenant, plan, deps)
@@ -179,9 +181,7 @@ async def _audit_plan(
     )
 
 
-async def _accept(
-    run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, ref: PayloadRef, deps: Deps
-) -> None:
+async def _accept(run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, ref: PayloadRef, deps: Deps) -> None:
     facts = PlanEventData.model_validate(
         {
             "plan_hash": plan.plan_hash,

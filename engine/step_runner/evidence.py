@@ -41,7 +41,12 @@ def denied_entry(
     task: StepTask, principal: Principal, at: datetime, *, capability: str, inputs_sha256: str, decision: PolicyDecision
 ) -> AuditEntry:
     """A decision that kept the step from running."""
-    body = {"capability": capability, "inputs_sha256": inputs_sha256, "code": decision.code, "reasons": list(decision.reasons)}
+    body = {
+        "capability": capability,
+        "inputs_sha256": inputs_sha256,
+        "code": decision.code,
+        "reasons": list(decision.reasons),
+    }
     return _entry(task, principal, AuditType.POLICY_DECISION, at, body | _decision_body(decision))
 
 

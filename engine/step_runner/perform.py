@@ -1,0 +1,347 @@
+"""One attempt of one step, in the order that makes it safe.
+
+principal → bind → policy → budget → record start → audit intent → call → check output → store → audit result → settle.
+The intent is durable before the call; when it cannot be written the call does not happen. Everything may be delivered
+twice: finished work answers from its record, unfinished work repeats the call under the same idempotency key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from engine.domain.base import JsonObject, iso_utc
+from engine.domain.capability import Capability
+from engine.domain.errors import LivoaError
+from engine.domain.events import BudgetEventData, EventType, new_event
+from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
+from engine.domain.outcomes import Cancelled, Failed, StepOutcome, Waiting
+from engine.domain.policy import PolicyDecision, StepPolicyRequest
+from engine.domain.run import PayloadRef, Run
+from engine.domain.status import RunStatus
+from engine.domain.telemetry_names import (
+    AGENT_NAME,
+    METRIC_POLICY_DECISIONS,
+    METRIC_STEP_DURATION,
+    OPERATION,
+    RUN_ID,
+    SPAN_AGENT,
+    SPAN_TOOL,
+    STEP_ATTEMPT,
+    STEP_ID,
+    STEP_STATUS,
+    TOOL_NAME,
+)
+from engine.evidence.canonical import canonical_sha256
+from engine.plan import ABSENT, Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
+from engine.ports.deps import Deps
+from engine.ports.telemetry import Span
+from engine.step_runner.evidence import denied_entry, intent_entry, result_entry
+from engine.step_runner.records import Journal, outcome_of
+from engine.step_runner.task import StepTask
+from engine.step_runner.view import StepView, load_view
+
+_LOG = logging.getLogger("livoa.steps")
+_STOPPED = frozenset({RunStatus.CANCELLING, RunStatus.SUSPENDED})
+DEFAULT_MAX_ATTEMPTS = 3
+
+
+async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
+    """Perform one attempt and return its outcome. Expected failures are outcomes; only surprises raise."""
+    run = await deps.runs.get(task.tenant_id, task.run_id)
+    if run is None:
+        return Failed(code="run.not_found")
+    record = await deps.runs.get_step(task.tenant_id, task.run_id, task.step_id, task.item)
+    if record is not None:
+        finished = outcome_of(record)
+        if finished is not None:
+            return finished
+        if record.attempt > task.attempt:
+            return Failed(code="step.superseded")
+    if run.status.is_final or run.status in _STOPPED:
+        return Cancelled()
+    attributes = {RUN_ID: run.run_id, STEP_ID: task.step_id, STEP_ATTEMPT: task.attempt, OPERATION: SPAN_TOOL}
+    with deps.telemetry.span(SPAN_TOOL, traceparent=run.traceparent, attributes=attributes) as span:
+        outcome = await _attempt(task, run, deps, span)
+        span.set(STEP_STATUS, outcome.status)
+        if isinstance(outcome, Failed):
+            span.fail(outcome.code)
+    return outcome
+
+
+async def _attempt(task: StepTask, run: Run, deps: Deps, span: Span) -> StepOutcome:
+    try:
+        view = await load_view(task, run, deps)
+    except LivoaError as err:
+        # A store that cannot be read now may be readable later; what is absent stays absent.
+        return Failed(code=err.code, retryable=err.status >= 500)
+    journal = Journal(
+        task,
+        deps,
+        kind=view.step.kind,
+        capability=view.step.capability,
+        max_attempts=view.step.retry.max_attempts if view.step.retry else DEFAULT_MAX_ATTEMPTS,
+    )
+    bound = _bind(task, view)
+    if isinstance(bound, Unbound):
+        return await unbound_outcome(bound, journal)
+    if view.step.wait is not None:
+        return await _wait(view, journal, deps)
+    return await _call(_Call(task, view, journal, bound.inputs, deps, span))
+
+
+def _bind(task: StepTask, view: StepView) -> Bound | Unbound:
+    """Evaluate ``when``, then bind the inputs (of the item, inside a map)."""
+    item = ABSENT
+    if task.item is not None:
+        items = bind_for_each(view.step, view.environment())
+        if isinstance(items, Unbound):
+            return items
+        if task.item >= len(items):
+            return Unbound("step.item_missing", "/for_each", "missing", f"there is no item {task.item}")
+        item = items[task.item]
+    environment = view.environment(item)
+    if task.item is None or view.step.when is None:
+        decided = evaluate_when(view.step.when, environment) if view.step.when is not None else True
+        if isinstance(decided, Unbound):
+            return decided
+        if not decided:
+            return Unbound("step.when_false", "/when", "skipped", "its condition is false")
+    return bind_inputs(view.step, environment)
+
+
+async def unbound_outcome(unbound: Unbound, journal: Journal) -> StepOutcome:
+    """A step whose inputs do not come together is skipped when a producer was skipped, and has failed otherwise."""
+    if unbound.reason == "skipped":
+        return await journal.skipped(unbound.code, unbound.message)
+    return await journal.failed(unbound.code, f"{unbound.pointer}: {unbound.message}", retryable=False)
+
+
+async def _wait(view: StepView, journal: Journal, deps: Deps) -> StepOutcome:
+    """A wait is over at an instant fixed when it was first looked at."""
+    now = deps.clock.now()
+    record = await deps.runs.get_step(view.run.tenant_id, view.run.run_id, view.step.id)
+    started_at = record.started_at if record is not None and record.started_at is not None else now
+    until = bind_wait(view.step, view.environment(), started_at)
+    if isinstance(until, Unbound):
+        return await unbound_outcome(until, journal)
+    journal = journal.with_inputs(canonical_sha256({"until": iso_utc(until)}), started_at)
+    if until > now:
+        await journal.started()
+        return Waiting(until_at=iso_utc(until))
+    output = json.dumps({"until": iso_utc(until)}).encode()
+    ref = await deps.payloads.put(view.run.tenant_id, view.run.run_id, output)
+    return await journal.succeeded(ref)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One attempt on its way to the capability."""
+
+    task: StepTask
+    view: StepView
+    journal: Journal
+    inputs: JsonObject
+    deps: Deps
+    span: Span
+
+
+async def _call(call: _Call) -> StepOutcome:
+    name = call.view.step.capability or ""
+    capability = call.deps.catalog.capabilities.get(name)
+    inputs_sha256 = canonical_sha256({"capability": name, "inputs": call.inputs})
+    call.journal = call.journal.with_inputs(inputs_sha256, call.deps.clock.now())
+    decision = await _authorise(call, name, capability)
+    if capability is None or not decision.allows:
+        return await _denied(call, name, inputs_sha256, decision)
+    amount = capability.cost.per_call_micro_usd
+    if not await _reserve(call, amount):
+        return await call.journal.failed(
+            "budget.exhausted", "the run's budget does not cover this step", retryable=False
+        )
+    if not await call.journal.started():
+        return await _already_settled(call, amount)
+    if not await _intend(call, capability, inputs_sha256, decision, amount):
+        await _settle(call, 0)
+        return await call.journal.failed("audit.unavailable", "the intent could not be recorded", retryable=True)
+    response = await _invoke(call, capability)
+    return await _conclude(call, capability, response, amount)
+
+
+async def _authorise(call: _Call, name: str, capability: Capability | None) -> PolicyDecision:
+    decision = await call.deps.policy.decide_step(
+        StepPolicyRequest(
+            principal=call.view.run.principal,
+            tenant=call.view.tenant,
+            run_id=call.task.run_id,
+            plan_hash=call.view.plan_hash,
+            step_id=call.task.step_id,
+            item=call.task.item,
+            capability_name=name,
+            capability=capability,
+            inputs=call.inputs,
+        )
+    )
+    call.deps.telemetry.count(METRIC_POLICY_DECISIONS, attributes={"verdict": decision.verdict.value})
+    return decision
+
+
+async def _denied(call: _Call, name: str, inputs_sha256: str, decision: PolicyDecision) -> StepOutcome:
+    entry = denied_entry(
+        call.task,
+        call.view.run.principal,
+        call.deps.clock.now(),
+        capability=name,
+        inputs_sha256=inputs_sha256,
+        decision=decision,
+    )
+    await call.deps.audit.append(entry)
+    message = "; ".join(decision.reasons) or "policy denies this step"
+    return await call.journal.denied(decision.code or "policy.denied", message)
+
+
+async def _reserve(call: _Call, amount: int) -> bool:
+    task, deps = call.task, call.deps
+    if await deps.budgets.reserve(task.tenant_id, task.run_id, task.attempt_key, amount_micro_usd=amount):
+        return True
+    state = await deps.budgets.state(task.tenant_id, task.run_id)
+    data = BudgetEventData(
+        step_id=task.step_id,
+        reserved_micro_usd=state.reserved_micro_usd if state else 0,
+        spent_micro_usd=state.spent_micro_usd if state else 0,
+        limit_micro_usd=state.limit_micro_usd if state else 0,
+    )
+    event = new_event(EventType.BUDGET_EXHAUSTED, data, f"budget.exhausted/{task.attempt_key}")
+    await deps.events.append(task.tenant_id, task.run_id, [event])
+    return False
+
+
+async def _settle(call: _Call, spent_micro_usd: int) -> None:
+    await call.deps.budgets.settle(
+        call.task.tenant_id, call.task.run_id, call.task.attempt_key, spent_micro_usd=spent_micro_usd
+    )
+
+
+async def _already_settled(call: _Call, amount: int) -> StepOutcome:
+    """Another delivery finished the step, or a later attempt began, between our read and our write."""
+    await _settle(call, 0)
+    record = await call.deps.runs.get_step(call.task.tenant_id, call.task.run_id, call.task.step_id, call.task.item)
+    finished = outcome_of(record) if record is not None else None
+    return finished if finished is not None else Failed(code="step.superseded")
+
+
+async def _intend(
+    call: _Call, capability: Capability, inputs_sha256: str, decision: PolicyDecision, amount: int
+) -> bool:
+    entry = intent_entry(
+        call.task,
+        call.view.run.principal,
+        call.deps.clock.now(),
+        capability=capability,
+        plan_hash=call.view.plan_hash,
+        inputs_sha256=inputs_sha256,
+        decision=decision,
+        reserved_micro_usd=amount,
+    )
+    try:
+        await call.deps.audit.append(entry)
+    except Exception:
+        # Whatever keeps the intent from being written keeps the effect from happening.
+        _LOG.exception("audit intent failed", extra={"run_id": call.task.run_id, "step_id": call.task.step_id})
+        return False
+    return True
+
+
+async def _invoke(call: _Call, capability: Capability) -> ExecuteResponse:
+    timeout_s = min(call.view.step.timeout_s or capability.timeout_s, capability.timeout_s)
+    now = call.deps.clock.now()
+    deadline_at: datetime = min(now + timedelta(seconds=timeout_s), call.view.run.deadline_at)
+    remaining_s = (deadline_at - now).total_seconds()
+    if remaining_s <= 0:
+        return ExecuteFailed(error=ExecuteError(code="run.deadline", message="the run's deadline has passed"))
+    request = ExecuteRequest(
+        tenant_id=call.task.tenant_id,
+        run_id=call.task.run_id,
+        step_id=call.task.step_id,
+        item=call.task.item,
+        attempt=call.task.attempt,
+        capability=capability.name,
+        inputs=call.inputs,
+        idempotency_key=call.task.key,
+        deadline_at=deadline_at,
+    )
+    attributes = {AGENT_NAME: capability.endpoint, TOOL_NAME: capability.name, OPERATION: SPAN_AGENT}
+    with call.deps.telemetry.span(SPAN_AGENT, kind="client", attributes=attributes) as span:
+        try:
+            async with asyncio.timeout(remaining_s + 1):
+                response = await call.deps.invoker.invoke(capability, request, traceparent=span.traceparent)
+        except TimeoutError:
+            error = ExecuteError(code="agent.timeout", message="no answer in time", retryable=True)
+            response = ExecuteFailed(error=error)
+        if isinstance(response, ExecuteFailed):
+            span.fail(response.error.code)
+    return response
+
+
+async def _conclude(call: _Call, capability: Capability, response: ExecuteResponse, reserved: int) -> StepOutcome:
+    """Check, store, write down, settle. A result that cannot be written down is asked for again under the same key."""
+    output: PayloadRef | None = None
+    error: ExecuteError | None = None
+    cost = reserved
+    if isinstance(response, ExecuteSucceeded):
+        cost = reserved if response.usage.cost_micro_usd is None else response.usage.cost_micro_usd
+        try:
+            output, error = await _accept(call, capability, response.output)
+        except LivoaError as err:
+            error = ExecuteError(code=err.code, message=err.message, retryable=err.status >= 500)
+    else:
+        error = response.error
+        cost = 0
+    status = "succeeded" if error is None else "failed"
+    entry = result_entry(
+        call.task,
+        call.view.run.principal,
+        call.deps.clock.now(),
+        status=status,
+        code=error.code if error else None,
+        output=output,
+        cost_micro_usd=cost,
+    )
+    await call.deps.audit.append(entry)
+    await _settle(call, cost)
+    started_at = call.journal.started_at
+    if started_at is not None:
+        elapsed_s = (call.deps.clock.now() - started_at).total_seconds()
+        call.deps.telemetry.record(METRIC_STEP_DURATION, elapsed_s, {"status": status})
+    _LOG.info(
+        "step performed",
+        extra={
+            "run_id": call.task.run_id,
+            "step_id": call.task.step_id,
+            "item": call.task.item,
+            "attempt": call.task.attempt,
+            "capability": capability.name,
+            "status": status,
+            "code": error.code if error else None,
+        },
+    )
+    if error is None:
+        return await call.journal.succeeded(output, cost_micro_usd=cost)
+    return await call.journal.failed(
+        error.code, error.message, retryable=error.retryable, retry_after_s=error.retry_after_s, cost_micro_usd=cost
+    )
+
+
+async def _accept(call: _Call, capability: Capability, output: Any) -> tuple[PayloadRef | None, ExecuteError | None]:
+    violations = validate_output(capability, output)
+    if violations:
+        places = ", ".join(f"{violation.pointer or '/'} ({violation.code})" for violation in violations[:3])
+        return None, ExecuteError(
+            code="agent.contract_violation", message=f"the output does not fit its schema: {places}"
+        )
+    data = json.dumps(output, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return await call.deps.payloads.put(call.task.tenant_id, call.task.run_id, data), None

@@ -1,0 +1,156 @@
+"""Writing down what happened to a step: the record, its event and the outcome the scheduler gets, always the same three."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from engine.domain.events import EventType, StepEventData, new_event
+from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, StepOutcome, Succeeded
+from engine.domain.run import ErrorInfo, PayloadRef, StepRecord
+from engine.domain.skeleton import StepKind
+from engine.domain.status import StepStatus
+from engine.domain.telemetry_names import METRIC_STEPS_FINISHED
+from engine.ports.deps import Deps
+from engine.step_runner.task import StepTask
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Writes the records of one attempt."""
+
+    task: StepTask
+    deps: Deps
+    kind: StepKind = "call"
+    capability: str | None = None
+    max_attempts: int = 1
+    input_sha256: str | None = None
+    started_at: datetime | None = None
+
+    def with_inputs(self, input_sha256: str, started_at: datetime) -> Journal:
+        """The same journal once inputs are bound."""
+        return replace(self, input_sha256=input_sha256, started_at=started_at)
+
+    async def started(self) -> bool:
+        """Record the start. False when a final or later record exists: the caller must not go on."""
+        event = new_event(EventType.STEP_STARTED, self._data(), f"step.started/{self.task.attempt_key}")
+        return await self.deps.runs.put_step(self._record(StepStatus.RUNNING), [event])
+
+    async def succeeded(
+        self, output: PayloadRef | None, *, cost_micro_usd: int = 0, item_count: int | None = None
+    ) -> StepOutcome:
+        """Record success with its output."""
+        now = self.deps.clock.now()
+        record = self._record(
+            StepStatus.SUCCEEDED, output_ref=output, finished_at=now, cost=cost_micro_usd, item_count=item_count
+        )
+        data = self._data(duration_ms=record.duration_ms, item_count=item_count)
+        await self._settle(record, EventType.STEP_SUCCEEDED, data, cost_micro_usd)
+        return Succeeded(item_count=item_count)
+
+    async def failed(
+        self, code: str, message: str, *, retryable: bool, retry_after_s: float | None = None, cost_micro_usd: int = 0
+    ) -> StepOutcome:
+        """Record a failure. With attempts left and hope, the step waits for the next one; otherwise it has failed."""
+        again = retryable and self.task.attempt < self.max_attempts
+        record = self._record(
+            StepStatus.WAITING if again else StepStatus.FAILED,
+            error=ErrorInfo(code=code, message=message[:500]),
+            finished_at=self.deps.clock.now(),
+            cost=cost_micro_usd,
+            retryable=retryable,
+        )
+        event_type = EventType.STEP_RETRIED if again else EventType.STEP_FAILED
+        data = self._data(code=code, message=message[:500], duration_ms=record.duration_ms)
+        await self._settle(record, event_type, data, cost_micro_usd)
+        return Failed(code=code, retryable=retryable, retry_after_s=retry_after_s)
+
+    async def denied(self, code: str, message: str) -> StepOutcome:
+        """Record a policy denial."""
+        record = self._record(
+            StepStatus.DENIED, error=ErrorInfo(code=code, message=message[:500]), finished_at=self.deps.clock.now()
+        )
+        await self._settle(record, EventType.STEP_DENIED, self._data(code=code, message=message[:500]))
+        return Denied(code=code)
+
+    async def skipped(self, code: str, message: str) -> StepOutcome:
+        """Record a skip."""
+        record = self._record(
+            StepStatus.SKIPPED, error=ErrorInfo(code=code, message=message), finished_at=self.deps.clock.now()
+        )
+        await self._settle(record, EventType.STEP_SKIPPED, self._data(code=code, message=message))
+        return Skipped(code=code)
+
+    def _data(
+        self,
+        *,
+        code: str | None = None,
+        message: str | None = None,
+        duration_ms: int | None = None,
+        item_count: int | None = None,
+    ) -> StepEventData:
+        return StepEventData(
+            step_id=self.task.step_id,
+            attempt=self.task.attempt,
+            item=self.task.item,
+            capability=self.capability,
+            code=code,
+            message=message,
+            duration_ms=duration_ms,
+            item_count=item_count,
+        )
+
+    def _record(
+        self,
+        status: StepStatus,
+        *,
+        output_ref: PayloadRef | None = None,
+        finished_at: datetime | None = None,
+        error: ErrorInfo | None = None,
+        cost: int = 0,
+        retryable: bool = False,
+        item_count: int | None = None,
+    ) -> StepRecord:
+        return StepRecord(
+            tenant_id=self.task.tenant_id,
+            run_id=self.task.run_id,
+            step_id=self.task.step_id,
+            item=self.task.item,
+            status=status,
+            attempt=self.task.attempt,
+            capability=self.capability,
+            kind=self.kind,
+            input_sha256=self.input_sha256,
+            output_ref=output_ref,
+            item_count=item_count,
+            error=error,
+            retryable=retryable,
+            started_at=self.started_at,
+            finished_at=finished_at,
+            cost_micro_usd=cost,
+        )
+
+    async def _settle(
+        self, record: StepRecord, event_type: EventType, data: StepEventData, cost_micro_usd: int = 0
+    ) -> None:
+        event = new_event(event_type, data, f"{event_type.value}/{self.task.attempt_key}")
+        await self.deps.runs.put_step(record, [event], add_cost_micro_usd=cost_micro_usd)
+        self.deps.telemetry.count(METRIC_STEPS_FINISHED, attributes={"status": record.status.value})
+
+
+def outcome_of(record: StepRecord) -> StepOutcome | None:
+    """The outcome that a record stands for, or None while it is open."""
+    code = record.error.code if record.error is not None else f"step.{record.status.value}"
+    match record.status:
+        case StepStatus.SUCCEEDED:
+            return Succeeded(item_count=record.item_count)
+        case StepStatus.FAILED:
+            return Failed(code=code, retryable=record.retryable)
+        case StepStatus.DENIED:
+            return Denied(code=code)
+        case StepStatus.SKIPPED:
+            return Skipped(code=code)
+        case StepStatus.CANCELLED:
+            return Cancelled(code=code)
+        case StepStatus.PENDING | StepStatus.WAITING | StepStatus.RUNNING:
+            return None

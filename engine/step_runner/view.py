@@ -1,0 +1,117 @@
+"""What one step may see: its run, its plan, and the values its references lead to. Read from stores, never from history.
+
+Parsed payloads are kept in a small cache per process, because every step of a run reads the same plan and neighbours read
+the same outputs. Content is addressed by hash, so a cached value cannot be stale. Cached values are never modified.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.domain.errors import LivoaError, NotFoundError
+from engine.domain.run import PayloadRef, Run, RunRequest, StepRecord
+from engine.domain.status import StepStatus
+from engine.domain.tenant import TenantConfig
+from engine.plan import ABSENT, BindingEnvironment, Plan, Step, parse_checked_plan, referenced_steps
+from engine.ports.deps import Deps
+from engine.step_runner.task import StepTask
+
+_CACHE_BYTES = 32 * 1024 * 1024
+_CACHE_ENTRY_BYTES = 2 * 1024 * 1024
+
+
+class _PayloadCache:
+    """Parsed payloads by content hash, least recently used first out, bounded by their serialised size."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[tuple[str, str, str, str], tuple[int, Any]] = OrderedDict()
+        self._size = 0
+
+    async def read(self, run: Run, ref: PayloadRef, kind: str, parse: Callable[[bytes], Any], deps: Deps) -> Any:
+        """The parsed payload; ``kind`` tells apart different readings of the same bytes."""
+        key = (run.tenant_id, run.run_id, ref.sha256, kind)
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return self._entries[key][1]
+        value = parse(await deps.payloads.get(run.tenant_id, run.run_id, ref))
+        if ref.size_bytes <= _CACHE_ENTRY_BYTES:
+            self._entries[key] = (ref.size_bytes, value)
+            self._size += ref.size_bytes
+            while self._size > _CACHE_BYTES:
+                self._size -= self._entries.popitem(last=False)[1][0]
+        return value
+
+
+_CACHE = _PayloadCache()
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A step in its run, with everything its references may lead to."""
+
+    run: Run
+    tenant: TenantConfig
+    plan: Plan
+    plan_hash: str
+    step: Step
+    request: RunRequest
+    outputs: dict[str, Any]
+    """Outputs of the referenced steps that succeeded; the others stand as ``ABSENT``."""
+
+    def environment(self, item: Any = ABSENT) -> BindingEnvironment:
+        """What the expressions of the step are evaluated in."""
+        context = self.request.context
+        return BindingEnvironment(
+            run={
+                "intent": self.request.intent,
+                "goals": list(self.request.goals),
+                "context": {
+                    "values": context.values,
+                    "documents": [document.model_dump() for document in context.documents],
+                },
+            },
+            outputs=self.outputs,
+            item=item,
+        )
+
+
+async def load_view(task: StepTask, run: Run, deps: Deps) -> StepView:
+    """Read the step's surroundings.
+
+    Raises ``LivoaError``: ``step.no_plan``, ``step.unknown`` or ``policy.tenant_unknown``, or what a store raises.
+    """
+    if run.plan_ref is None or run.plan_hash is None:
+        raise LivoaError("step.no_plan", "the run has no plan", status=409)
+    tenant = await deps.tenants.get(run.tenant_id)
+    if tenant is None:
+        raise NotFoundError("policy.tenant_unknown", "the tenant is not known any more")
+    plan: Plan = await _CACHE.read(run, run.plan_ref, "plan", _parse_plan, deps)
+    step = plan.step(task.step_id)
+    if step is None:
+        raise NotFoundError("step.unknown", f"the plan has no step {task.step_id}")
+    request: RunRequest = await _CACHE.read(run, run.request_ref, "request", RunRequest.model_validate_json, deps)
+    outputs = await _outputs(run, referenced_steps(step), deps)
+    return StepView(run, tenant, plan, run.plan_hash, step, request, outputs)
+
+
+def _parse_plan(data: bytes) -> Plan:
+    return parse_checked_plan(json.loads(data))
+
+
+async def _outputs(run: Run, step_ids: Iterable[str], deps: Deps) -> dict[str, Any]:
+    outputs: dict[str, Any] = {}
+    for step_id in sorted(set(step_ids)):
+        record = await deps.runs.get_step(run.tenant_id, run.run_id, step_id)
+        outputs[step_id] = await load_output(run, record, deps)
+    return outputs
+
+
+async def load_output(run: Run, record: StepRecord | None, deps: Deps) -> Any:
+    """The output of a step that succeeded, ``ABSENT`` otherwise."""
+    if record is None or record.status is not StepStatus.SUCCEEDED or record.output_ref is None:
+        return ABSENT
+    return await _CACHE.read(run, record.output_ref, "json", json.loads, deps)
