@@ -76,6 +76,7 @@ class TimerListener:
         self._schedule: Schedule = parse_schedule(self._trigger.schedule, where=spec.name)
         self._monitored = self._trigger.use_monitor and is_monitorable(self._schedule, clock.now())
         self._running = False
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -92,6 +93,7 @@ class TimerListener:
         """Start no more runs; a run under way gets `drain_s` to end."""
         if self._task is None:
             return
+        self._stopping = True
         if self._running:
             await asyncio.wait({self._task}, timeout=drain_s)
         self._task.cancel()
@@ -113,7 +115,7 @@ class TimerListener:
     async def _run(self, status: TimerStatus, *, missed: bool) -> None:
         if missed or self._trigger.run_on_startup:
             status = await self._fire(status, past_due=missed)
-        while True:
+        while not self._stopping:
             await self._until(status.next_at)
             status = await self._fire(status, past_due=False)
 

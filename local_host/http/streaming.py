@@ -89,14 +89,17 @@ class BodyTooLargeError(Exception):
 class Exchange:
     """One ASGI conversation: the app runs in its own task and is held back by a short queue.
 
-    It survives its client: after `disconnect` the app hears `http.disconnect` (which makes Starlette cancel a
-    streaming generator) and whatever it still sends is dropped.
+    When the client leaves, a function that has begun to stream is cancelled (its generator sees CancelledError); one
+    that has not answered yet goes on to its end, as it does in Azure, and its answer is dropped.
     """
 
     def __init__(self, app: AsgiApp, scope: Message, request: web.Request, body_limit: int) -> None:
         self._request = request
         self._left = body_limit
         self._body_done = False
+        self._reading = asyncio.Lock()
+        self._started = False
+        self._complete = False
         self._too_large = False
         self.failed = False
         self._gone = asyncio.Event()
@@ -106,6 +109,10 @@ class Exchange:
     async def _run(self, app: AsgiApp, scope: Message) -> None:
         try:
             await app(scope, self._receive, self._send)
+        except OSError:
+            if not self._gone.is_set():  # otherwise it is Starlette saying that its client left
+                self.fail()
+                _log.exception("streaming a response failed")
         except Exception:
             self.fail()
             _log.exception("streaming a response failed")
@@ -117,20 +124,25 @@ class Exchange:
         self.failed = True
 
     async def _receive(self) -> Message:
-        if not self._body_done:
-            read = asyncio.ensure_future(self._request.content.read(_READ_SIZE))
-            gone = asyncio.ensure_future(self._gone.wait())
-            try:
-                await asyncio.wait({read, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if read.done() and not self._gone.is_set():
-                    return self._body_message(read.result())
-            except (ConnectionError, web.RequestPayloadError):
-                self._gone.set()
-            finally:
-                read.cancel()
-                gone.cancel()
+        if not self._gone.is_set():
+            async with self._reading:  # a generator may read the body while Starlette watches for a disconnect
+                if not self._body_done and (message := await self._read()) is not None:
+                    return message
         await self._gone.wait()
         return {"type": "http.disconnect"}
+
+    async def _read(self) -> Message | None:
+        read = asyncio.ensure_future(self._request.content.read(_READ_SIZE))
+        gone = asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait({read, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return self._body_message(read.result()) if read.done() and not self._gone.is_set() else None
+        except (ConnectionError, web.RequestPayloadError):
+            self._gone.set()
+            return None
+        finally:
+            read.cancel()
+            gone.cancel()
 
     def _body_message(self, chunk: bytes) -> Message:
         self._left -= len(chunk)
@@ -143,7 +155,10 @@ class Exchange:
         return {"type": "http.request", "body": chunk, "more_body": not self._body_done}
 
     async def _send(self, message: Message) -> None:
+        self._started = True
         await self._put(message)
+        if self._gone.is_set():
+            raise OSError("the client has left")
 
     async def _put(self, message: Message | None) -> None:
         if self._gone.is_set():
@@ -159,6 +174,8 @@ class Exchange:
     def disconnect(self) -> None:
         """Tell the app that its client is gone."""
         self._gone.set()
+        if self._started and not self._complete:
+            self.task.cancel()  # a complete one may still be busy with the app's background tasks
 
     async def _next(self, limit_s: float) -> Message | None:
         get = asyncio.ensure_future(self._out.get())
@@ -187,11 +204,11 @@ class Exchange:
 
     async def next_chunk(self, limit_s: float) -> bytes | None:
         """The next piece of the body; None at its end. Raises StreamTimeoutError after `limit_s` of silence."""
-        while (message := await self._next(limit_s)) is not None:
+        while not self._complete and (message := await self._next(limit_s)) is not None:
             if message["type"] == "http.response.body":
+                self._complete = not message.get("more_body", False)
                 body: bytes = message.get("body", b"")
-                if body or message.get("more_body"):
-                    return body
+                return body
         return None
 
 
@@ -211,8 +228,8 @@ def _scope(request: web.Request) -> Message:
     raw_path = request.rel_url.raw_path
     return {
         "type": "http",
-        # 2.3: Starlette then listens for a disconnect itself instead of waiting for a failing send.
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        # 2.4: Starlette then leaves the request body alone while it streams a response (older: it reads and drops it).
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": f"{request.version.major}.{request.version.minor}",
         "method": request.method,
         "scheme": request.scheme,
