@@ -107,7 +107,7 @@ def decide(state: RunState, now: datetime) -> tuple[Command, ...]:
     if state.give_up_at is None or now < state.give_up_at:
         if state.phase is RunPhase.RUNNING and state.board is not None:
             commands.extend(steps.starts(state.board))
-        elif (call := _own_call(state)) is not None and not state.call_open and state.retry_at is None:
+        elif (call := _due_call(state)) is not None:
             commands.append(call)
     if (wake_at := _next_due_at(state)) is not None:
         wake_at = min(wake_at, now + MAX_TIMER)
@@ -148,6 +148,11 @@ def _own_call(state: RunState) -> RunCall | None:
             assert_never(state.phase)
 
 
+def _due_call(state: RunState) -> RunCall | None:
+    """The call of the run itself that may be issued now."""
+    return None if state.call_open or state.retry_at is not None else _own_call(state)
+
+
 def _next_due_at(state: RunState) -> datetime | None:
     sleepers_due_at = state.board.next_due_at if state.board and state.phase is RunPhase.RUNNING else None
     return min((at for at in (state.give_up_at, state.retry_at, sleepers_due_at) if at is not None), default=None)
@@ -160,7 +165,7 @@ def _issued(state: RunState, event: Issued) -> RunState:
             case WakeAt():
                 state = replace(state, armed_at=command.at)
             case PlanRun() | ComposeAnswer() | FinishRun():
-                if command == _own_call(state):
+                if command == _due_call(state):
                     state = replace(state, call_open=True)
             case _:
                 if draft is not None and state.phase is RunPhase.RUNNING:

@@ -1,0 +1,169 @@
+"""Random skeletons and a random world to run them in: calls end in any order, any way, late, twice or never."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from engine.domain.outcomes import Cancelled, Denied, Expanded, Failed, Skipped, StepOutcome, Succeeded, Waiting
+from engine.domain.skeleton import Skeleton, SkeletonStep
+from engine.domain.status import RunStatus
+from engine.scheduler import RunRef, RunState, compile_graph, decide, evolve, new_run
+from engine.scheduler.commands import (
+    Broken,
+    Call,
+    CancelRequested,
+    Command,
+    ComposeAnswer,
+    Done,
+    Event,
+    ExpandMap,
+    FinishRun,
+    Issued,
+    Planned,
+    PlanRun,
+    Refused,
+    RunAnswered,
+    RunMapPart,
+    StepAnswered,
+    Tick,
+    WakeAt,
+)
+
+START_AT = datetime(2026, 1, 1, tzinfo=UTC)
+DEADLINE_AT = START_AT + timedelta(hours=1)
+REF = RunRef("contoso", "run-1", DEADLINE_AT)
+
+
+@st.composite
+def skeletons(draw: st.DrawFn, max_steps: int = 12) -> Skeleton:
+    count = draw(st.integers(0, max_steps))
+    steps = []
+    for index in range(count):
+        needs = tuple(draw(st.lists(st.integers(0, index - 1), unique=True, max_size=4))) if index else ()
+        tolerates = tuple(need for need in needs if draw(st.integers(0, 3)) == 0)
+        steps.append(
+            SkeletonStep(
+                id=f"s{index}",
+                needs=needs,
+                tolerates=tolerates,
+                kind=draw(st.sampled_from(["call", "call", "call", "map", "wait"])),
+                optional=draw(st.booleans()),
+                on_failure=draw(st.sampled_from(["fail", "fail", "skip", "fallback", "repair"])),
+                max_attempts=draw(st.integers(1, 3)),
+                backoff_s=draw(st.sampled_from([0.0, 1.0, 30.0])),
+                concurrency=draw(st.integers(1, 6)),
+                expected_s=draw(st.sampled_from([1.0, 5.0, 60.0])),
+            )
+        )
+    return Skeleton(steps=tuple(steps), max_parallel=draw(st.integers(1, 8)), plan_hash="0" * 64)
+
+
+@dataclass
+class World:
+    """Answers by a seed. ``mood`` weighs how often things go wrong; ``hangs`` lets some calls never return."""
+
+    skeleton: Skeleton
+    seed: int
+    mood: float = 0.3
+    hangs: bool = False
+    cancels: bool = False
+    random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+
+    def answer(self, call: Call, at: datetime) -> Event:
+        match call:
+            case PlanRun():
+                return RunAnswered(call, self._planned(), at)
+            case ComposeAnswer() | FinishRun():
+                return RunAnswered(call, Broken("x.y", self.random.random() < 0.8) if self._bad() else Done(), at)
+            case _:
+                return StepAnswered(call, self._outcome(call, at), at)
+
+    def _planned(self) -> Any:
+        if self._bad() and self.random.random() < 0.3:
+            return self.random.choice(
+                [Refused(RunStatus.DENIED, "policy.x"), Broken("x.y", True), Broken("x.y", False)]
+            )
+        return Planned(compile_graph(self.skeleton))
+
+    def _outcome(self, call: Call, at: datetime) -> StepOutcome:
+        if isinstance(call, ExpandMap) and not self._bad():
+            return Expanded(item_count=self.random.choice([0, 1, 5, 150, 420]))
+        if not self._bad():
+            return Succeeded()
+        choices: list[StepOutcome] = [
+            Failed(code="agent.busy", retryable=True),
+            Failed(code="agent.busy", retryable=True, retry_after_s=7.0),
+            Failed(code="agent.broken"),
+            Denied(code="policy.x"),
+            Skipped(code="step.when_false"),
+            Waiting(until_at=(at + timedelta(seconds=self.random.choice([-5, 20]))).isoformat()),
+            Waiting(until_at="not a time"),
+            Expanded(item_count=3),
+        ]
+        if self.cancels:
+            choices.append(Cancelled())
+        return self.random.choice(choices)
+
+    def _bad(self) -> bool:
+        return self.random.random() < self.mood
+
+
+@dataclass
+class Trace:
+    """What happened: ``states[i]`` saw ``commands[i]`` and then ``events[i]``."""
+
+    states: list[RunState] = field(default_factory=list)
+    commands: list[tuple[Command, ...]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    nows: list[datetime] = field(default_factory=list)
+
+    @property
+    def last(self) -> RunState:
+        return self.states[-1]
+
+    def issued(self) -> list[Command]:
+        return [command for commands in self.commands for command in commands]
+
+
+def simulate(world: World, *, limit: int = 20_000) -> Trace:
+    """Run to the end, delivering answers in random order and, when nothing else can happen, the wake-up."""
+    trace, state, now = Trace(), new_run(REF), START_AT
+    open_calls: list[Call] = []
+    cancel_after = world.random.randrange(1, 30) if world.cancels else -1
+    for turn in range(limit):
+        commands = decide(state, now)
+        trace.states.append(state)
+        trace.commands.append(commands)
+        trace.nows.append(now)
+        if state.is_over:
+            return trace
+        state = evolve(state, Issued(commands, now))
+        open_calls += [command for command in commands if not isinstance(command, WakeAt)]
+        event = _next_event(world, state, open_calls, now, cancel=turn == cancel_after)
+        now = max(now, event.at)
+        trace.events.append(event)
+        state = evolve(state, event)
+    raise AssertionError("the run does not end")
+
+
+def _next_event(world: World, state: RunState, open_calls: list[Call], now: datetime, *, cancel: bool) -> Event:
+    if cancel:
+        return CancelRequested(now)
+    hung = world.hangs and not any(isinstance(call, FinishRun) for call in open_calls) and world.random.random() < 0.3
+    if open_calls and not hung:
+        call = open_calls.pop(world.random.randrange(len(open_calls)))
+        return world.answer(call, now + timedelta(seconds=world.random.random()))
+    assert state.armed_at is not None, "nothing can happen any more"
+    return Tick(max(now, state.armed_at))
+
+
+def part_width(call: Command) -> int:
+    return call.concurrency if isinstance(call, RunMapPart) else int(not isinstance(call, WakeAt))
