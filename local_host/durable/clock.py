@@ -75,12 +75,14 @@ class VirtualClock:
     """A clock that moves only when a test moves it.
 
     `advance_to_next` jumps to the earliest alarm, so a three-day timer costs nothing and happens in a fixed order.
+    `sleeping` counts tasks inside `sleep_s`, so that a test can tell waiting from working.
     """
 
     def __init__(self, start_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._now = start_at
         self._sequence = itertools.count()
         self._alarms: list[tuple[datetime, int, _VirtualAlarm]] = []
+        self.sleeping = 0
 
     def now(self) -> datetime:
         """The virtual time."""
@@ -100,8 +102,13 @@ class VirtualClock:
             if not done.done():
                 done.set_result(None)
 
-        self.call_at(self._now + timedelta(seconds=seconds), wake)
-        await done
+        alarm = self.call_at(self._now + timedelta(seconds=seconds), wake)
+        self.sleeping += 1
+        try:
+            await done
+        finally:
+            self.sleeping -= 1
+            alarm.cancel()
 
     @property
     def next_alarm_at(self) -> datetime | None:

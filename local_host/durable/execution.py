@@ -67,6 +67,7 @@ class Execution:
     delivered: dict[str, int] = field(default_factory=dict)
     ended: Reply | None = None
     custom_status_json: str | None = None
+    started: bool = False
     warm: WarmInstance | None = None
     unfed: list[Event] = field(default_factory=list)
 
@@ -76,7 +77,12 @@ class Execution:
     @property
     def is_new(self) -> bool:
         """True until the first episode has run."""
-        return not any(isinstance(event, ExecutionStarted) for event in self.events[:4])
+        return not self.started
+
+    @property
+    def has_work_to_write(self) -> bool:
+        """A rebuilt execution already knows something no episode has recorded: unscheduled work, or its end."""
+        return bool(self.walk.scheduled) or self.is_finished()
 
     def wanted_events(self, name: str) -> int:
         """How many more external events of that name the listed waits can take."""
@@ -89,7 +95,7 @@ class Execution:
         answer cannot be read, BrokenReplyError when the SDK itself fails.
         """
         self.events, self.chunk = events, chunk
-        if self.is_new:
+        if not any(isinstance(event, ExecutionStarted) for event in events):
             return
         # A closing OrchestratorStarted marks everything before it as replayed, so user code's `is_replaying` stays true.
         last = next(event for event in reversed(events) if isinstance(event, OrchestratorStarted))
@@ -101,10 +107,13 @@ class Execution:
         for event in events:
             self.note(event)
         self.unfed.clear()
+        self.walk.scheduled = not_yet_created(self.walk.scheduled, self.created)
 
     def note(self, event: Event) -> None:
         """Keep the bookkeeping sets in step with one recorded event."""
         match event:
+            case ExecutionStarted():
+                self.started = True
             case EventSent(event_id=event_id, signal=signal, request_id=request_id):
                 self.created.add(event_id)
                 self.unfed.append(event)
@@ -139,6 +148,7 @@ class Execution:
         return self._start([*sdk_events(self.events), *for_sdk])
 
     def _start(self, events: Sequence[Event]) -> Reply:
+        self.unfed.clear()
         item = self.instance
         parent_id = item.parent.instance_id if item.parent else None
         request = request_json(events, item.input_json, item.instance_id, parent_id)

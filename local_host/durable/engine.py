@@ -1,0 +1,61 @@
+"""The durable engine's public door: lifecycle plus every client operation.
+
+Start it with the app's functions, an open file and a clock; it finds and continues whatever an earlier process left. It knows
+nothing about HTTP (`rpc.py`) and nothing about how activities are invoked (`functions.py`).
+"""
+
+from __future__ import annotations
+
+from local_host.durable.client_ops import ClientOperations
+from local_host.durable.clock import Clock
+from local_host.durable.executor import patch_timestamp_parser
+from local_host.durable.functions import DurableFunctions
+from local_host.durable.http_calls import DurableHttp, HttpLimits
+from local_host.durable.runtime import EngineOptions, Runtime
+from local_host.durable.storage import Storage
+
+
+class DurableEngine(ClientOperations):
+    """One task hub in one process. Use `await start()`, the operations of `ClientOperations`, then `await stop(drain_s)`."""
+
+    def __init__(
+        self,
+        functions: DurableFunctions,
+        storage: Storage,
+        clock: Clock,
+        options: EngineOptions | None = None,
+        http_limits: HttpLimits | None = None,
+    ) -> None:
+        self._storage = storage
+        self._http = DurableHttp(clock, http_limits)
+        self._runtime = Runtime(functions, storage, clock, options or EngineOptions(), self._http.call)
+
+    async def start(self) -> None:
+        """Open the storage and resume: pending instances, messages, work in flight, timers, entity queues."""
+        patch_timestamp_parser()
+        await self._storage.open()
+        await self._runtime.recover()
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        """Stop after giving running activities `drain_s` seconds. Nothing is lost; unfinished activities run again."""
+        await self._runtime.stop(drain_s)
+        await self._http.close()
+        await self._storage.close()
+
+    @property
+    def functions(self) -> DurableFunctions:
+        """The app's durable functions."""
+        return self._runtime.functions
+
+    @property
+    def active_jobs(self) -> int:
+        """Episodes, entity operations and activities under way; 0 means only time or a message can change anything."""
+        return self._runtime.active_jobs
+
+    @property
+    def episode_count(self) -> int:
+        """Episodes run by this process."""
+        return self._runtime.episodes
+
+
+__all__ = ["DurableEngine", "EngineOptions"]
