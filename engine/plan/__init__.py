@@ -4,6 +4,7 @@ Pure: no I/O, no clock, no SDK. A plan is proposed by a model, a playbook or a c
 form in which anything else sees one.
 """
 
+from engine.plan.contracts import validate_inputs, validate_output
 from engine.plan.models import (
     AnswerSpec,
     Approval,
@@ -28,4 +29,6 @@ __all__ = [
     "When",
     "parse_checked_plan",
     "plan_schema",
+    "validate_inputs",
+    "validate_output",
 ]
