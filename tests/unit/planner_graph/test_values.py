@@ -86,7 +86,9 @@ def test_amounts_are_told_from_dates_and_percentages(text, amounts):
 
 def test_choices_are_found_by_name_or_synonym_in_order():
     parameter = PlaybookParameter(
-        name="channels", choices=("paid_search", "tv"), synonyms={"paid_search": ("search ads", "SEM"), "tv": ("television",)}
+        name="channels",
+        choices=("paid_search", "tv"),
+        synonyms={"paid_search": ("search ads", "SEM"), "tv": ("television",)},
     )
     assert find_choices(parameter, "Is television better than SEM?") == ("tv", "paid_search")
     assert find_choices(parameter, "paid-search ROI") == ("paid_search",)

@@ -1,0 +1,67 @@
+"""Settings: safe unless told otherwise, and a wrong one is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.bootstrap.settings import ROOT, load_settings
+from engine.domain.errors import LivoaError
+
+
+def test_without_a_word_the_environment_is_azure_and_needs_a_database():
+    with pytest.raises(LivoaError) as caught:
+        load_settings({})
+    assert caught.value.pointer == "/LIVOA_DATABASE_URL"
+
+
+def test_local_needs_nothing_else(tmp_path):
+    settings = load_settings({"LIVOA_ENV": "local", "LIVOA_DATA": str(tmp_path)})
+    assert settings.environment == "local"
+    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path / 'livoa.db'}"
+    assert settings.telemetry_exporter == "none"
+    assert not settings.http_streaming
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LIVOA_ENV", "prod"),
+        ("LIVOA_AGENT_ENDPOINTS", "[]"),
+        ("LIVOA_AGENT_ENDPOINTS", "{"),
+        ("LIVOA_AGENT_ENDPOINTS", '{"a": "ftp://x"}'),
+        ("LIVOA_JWKS_URL", "http://keys.example"),
+        ("LIVOA_TELEMETRY", "console"),
+        ("LIVOA_TELEMETRY", "azure_monitor"),
+        ("LIVOA_LOG_LEVEL", "LOUD"),
+        ("LIVOA_HTTP_STREAMING", "yes"),
+    ],
+)
+def test_a_wrong_setting_is_named(name, value):
+    with pytest.raises(LivoaError) as caught:
+        load_settings({"LIVOA_ENV": "local", name: value})
+    assert caught.value.code == "settings.invalid"
+    assert caught.value.pointer == f"/{name}"
+
+
+def test_the_sample_settings_are_complete_and_valid():
+    sample = json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]
+    load_settings(sample)
+    source = (ROOT / "engine" / "bootstrap" / "settings.py").read_text()
+    read = {name for name in sample if name.startswith(("LIVOA_", "APPLICATIONINSIGHTS"))}
+    assert read == {word for word in _quoted_names(source) if word.startswith(("LIVOA_", "APPLICATIONINSIGHTS"))}
+
+
+def _quoted_names(source: str) -> set[str]:
+    return {part for part in source.split('"') if part.isupper() and " " not in part}
+
+
+def test_nothing_else_reads_the_environment():
+    offenders = [
+        str(path.relative_to(ROOT))
+        for package in ("engine", "triggers", "orchestrators", "activities", "planner_graph", "policy")
+        for path in (ROOT / package).rglob("*.py")
+        if ("os.environ" in path.read_text() or "getenv" in path.read_text())
+        and path != Path(ROOT / "engine" / "bootstrap" / "settings.py")
+    ]
+    assert offenders == []

@@ -1,0 +1,71 @@
+"""Spans carry ids and codes, join the trace they are told to join, and never the text of an exception."""
+
+import json
+import logging
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from engine.adapters.otel.logs import JsonFormatter
+from engine.adapters.otel.telemetry import OtelTelemetry
+
+
+@pytest.fixture
+def recorded():
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    meter = MeterProvider(metric_readers=[reader]).get_meter("test")
+    return OtelTelemetry(provider.get_tracer("test"), meter), exporter, reader
+
+
+def test_a_span_is_the_child_of_the_traceparent_it_is_given(recorded):
+    telemetry, exporter, _ = recorded
+    with telemetry.span("plan") as outer:
+        parent = outer.traceparent
+    with telemetry.span("execute_tool", traceparent=parent, attributes={"app.step.id": "s1"}):
+        pass
+    plan, tool = exporter.get_finished_spans()
+    assert tool.parent.span_id == plan.context.span_id
+    assert tool.context.trace_id == plan.context.trace_id
+    assert tool.attributes["app.step.id"] == "s1"
+
+
+def test_an_escaping_exception_marks_the_span_by_type_and_keeps_its_text_out(recorded):
+    telemetry, exporter, _ = recorded
+    with pytest.raises(ValueError, match="secret"), telemetry.span("plan"):
+        raise ValueError("secret")
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes["error.type"] == "ValueError"
+    assert "secret" not in span.to_json()
+
+
+def test_counts_and_durations_reach_the_reader(recorded):
+    telemetry, _, reader = recorded
+    telemetry.count("app.runs.finished", attributes={"status": "succeeded"})
+    telemetry.count("app.runs.finished", attributes={"status": "succeeded"})
+    telemetry.record("gen_ai.execute_tool.duration", 0.5)
+    metrics = {
+        m.name: m for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics
+    }
+    assert metrics["app.runs.finished"].data.data_points[0].value == 2
+    assert metrics["gen_ai.execute_tool.duration"].data.data_points[0].sum == 0.5
+
+
+def test_a_log_line_has_known_fields_only_and_no_exception_text():
+    try:
+        raise RuntimeError("token abc")
+    except RuntimeError as err:
+        record = logging.LogRecord(
+            "livoa.steps", logging.ERROR, __file__, 1, "step failed", None, (type(err), err, err.__traceback__)
+        )
+    record.run_id, record.prompt = "run-1", "do not print me"
+    line = JsonFormatter().format(record)
+    parsed = json.loads(line)
+    assert (parsed["run_id"], parsed["error_type"], parsed["message"]) == ("run-1", "RuntimeError", "step failed")
+    assert "abc" not in line
+    assert "print me" not in line
