@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from engine.domain.skeleton import SkeletonStep
 from engine.domain.status import StepStatus
@@ -40,10 +41,11 @@ class MapProgress:
     verdict: tuple[StepTrigger, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StepState:
-    """One step. ``attempt`` (from 1) and ``look`` name the call that is open or comes next; ``unmet`` counts needs that
-    are not final."""
+class StepState(NamedTuple):
+    """One step; a named tuple, because it is copied several times per completion.
+
+    ``attempt`` (from 1) and ``look`` name the call that is open or comes next; ``unmet`` counts needs that are not final.
+    """
 
     status: StepStatus = StepStatus.PENDING
     attempt: int = 1
@@ -130,12 +132,15 @@ class Draft:
         self.unfinished = board.unfinished
         self.stopped = board.stopped
         self._sleepers = board.sleepers
-        self._chunks: list[tuple[StepState, ...] | list[StepState]] = list(board.chunks)
+        self._chunks = board.chunks
+        self._touched: dict[int, list[StepState]] = {}
 
     def frozen(self) -> Board:
         """The changed board."""
-        chunks = tuple(chunk if isinstance(chunk, tuple) else tuple(chunk) for chunk in self._chunks)
-        return Board(self.graph, chunks, self.ready, self.used, self._sleepers, self.unfinished, self.stopped)
+        chunks = list(self._chunks)
+        for place, records in self._touched.items():
+            chunks[place] = tuple(records)
+        return Board(self.graph, tuple(chunks), self.ready, self.used, self._sleepers, self.unfinished, self.stopped)
 
     def spec(self, step: int) -> SkeletonStep:
         """The step's entry in the skeleton."""
@@ -143,14 +148,15 @@ class Draft:
 
     def record(self, step: int) -> StepState:
         """The step's state as changed so far."""
-        return self._chunks[step // CHUNK][step % CHUNK]
+        place = step // CHUNK
+        return (self._touched.get(place) or self._chunks[place])[step % CHUNK]
 
     def put(self, step: int, record: StepState) -> None:
         """Replace a step's state."""
-        chunk = self._chunks[step // CHUNK]
-        if isinstance(chunk, tuple):
-            chunk = self._chunks[step // CHUNK] = list(chunk)
-        chunk[step % CHUNK] = record
+        place = step // CHUNK
+        if place not in self._touched:
+            self._touched[place] = list(self._chunks[place])
+        self._touched[place][step % CHUNK] = record
 
     def is_ready(self, step: int) -> bool:
         """True when the step's next call may be issued."""
@@ -165,12 +171,12 @@ class Draft:
         """Mark the step's call as issued; its stage and attempt stay."""
         record = self.record(step)
         if record.status is not StepStatus.RUNNING:
-            self.put(step, replace(record, status=STEP_TABLE[record.status, StepTrigger.START]))
+            self.put(step, record._replace(status=STEP_TABLE[record.status, StepTrigger.START]))
         self.set_ready(step, False)
 
     def sleep(self, step: int, due_at: datetime, record: StepState) -> None:
         """Let the step wait until ``due_at`` and then make the call that ``record`` names."""
-        self.put(step, replace(record, status=STEP_TABLE[record.status, StepTrigger.WAIT]))
+        self.put(step, record._replace(status=STEP_TABLE[record.status, StepTrigger.WAIT]))
         place = bisect(self._sleepers, (due_at, step))
         self._sleepers = (*self._sleepers[:place], (due_at, step), *self._sleepers[place:])
 
@@ -190,17 +196,17 @@ class Draft:
             if record.status.is_final:  # several of its needs were lost; it was skipped for the first
                 continue
             status = STEP_TABLE[record.status, trigger]
-            self.put(index, replace(record, status=status, code=code, progress=None))
+            self.put(index, record._replace(status=status, code=code, progress=None))
             self.set_ready(index, False)
             self.unfinished -= 1
             for dependant, tolerated in self.graph.dependants[index]:
                 if self._need_is_final(dependant, usable=tolerated or status is StepStatus.SUCCEEDED):
-                    ending.append((dependant, StepTrigger.SKIP, f"step.need_{status}"))
+                    ending.append((dependant, StepTrigger.SKIP, f"step.needs_{status}"))
 
     def _need_is_final(self, step: int, *, usable: bool) -> bool:
         """Count one need as final; True when the step must be skipped for it."""
         record = self.record(step)
-        self.put(step, replace(record, unmet=record.unmet - 1))
+        self.put(step, record._replace(unmet=record.unmet - 1))
         if record.status is not StepStatus.PENDING or self.stopped is not None:
             return False
         if usable and record.unmet == 1:

@@ -45,7 +45,7 @@ CALL_RETRIES = RetryPolicy(max_attempts=10, backoff_s=1.0, factor=2.0, max_backo
 """How calls of the run itself (plan, compose, finish) are repeated when they may be."""
 
 CANCELLED_CODE = "run.cancelled"
-DEADLINE_CODE = "run.deadline_exceeded"
+DEADLINE_CODE = "run.deadline"
 
 
 @dataclass(frozen=True, slots=True)

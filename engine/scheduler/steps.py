@@ -97,7 +97,7 @@ def issue(draft: Draft, call: StepCall) -> None:
     if isinstance(call, RunMapPart) and record.progress is not None:
         open_parts = (*record.progress.open_parts, (call.first, call.concurrency))
         progress = replace(record.progress, next_item=call.first + call.count, open_parts=open_parts)
-        draft.put(call.step, replace(record, progress=progress))
+        draft.put(call.step, record._replace(progress=progress))
         _look_for_parts(draft, call.step)
 
 
@@ -175,7 +175,7 @@ def _failed(draft: Draft, call: StepCall, outcome: Failed, at: datetime, frame: 
         key = f"{frame.run_id}/{spec.id}/{record.stage}"
         due_at = at + timedelta(seconds=delay_s(policy, key, record.attempt, outcome.retry_after_s))
         if due_at < frame.give_up_at:
-            draft.sleep(step, due_at, replace(record, attempt=record.attempt + 1, look=0))
+            draft.sleep(step, due_at, record._replace(attempt=record.attempt + 1, look=0))
             return
     draft.settle(step, _failure_trigger(spec.on_failure), outcome.code)
 
@@ -198,7 +198,7 @@ def _waiting(draft: Draft, call: StepCall, outcome: Waiting, at: datetime) -> No
     elif until_at is None or not isinstance(call, PerformStep) or record.look >= MAX_LOOKS:
         draft.settle(call.step, *_UNEXPECTED)
     else:
-        draft.sleep(call.step, max(until_at, at + MIN_WAIT), replace(record, look=record.look + 1))
+        draft.sleep(call.step, max(until_at, at + MIN_WAIT), record._replace(look=record.look + 1))
 
 
 def _parsed(text: str) -> datetime | None:
@@ -221,7 +221,7 @@ def _expanded(draft: Draft, call: StepCall, outcome: Expanded) -> None:
 def _enter(draft: Draft, step: int, progress: MapProgress) -> None:
     """Go on with a map's parts, or with collecting when every item has run."""
     stage = Stage.PARTS if progress.next_item < progress.item_count or progress.open_parts else Stage.COLLECT
-    draft.put(step, replace(draft.record(step), stage=stage, attempt=1, progress=progress))
+    draft.put(step, draft.record(step)._replace(stage=stage, attempt=1, progress=progress))
     if stage is Stage.PARTS:
         _look_for_parts(draft, step)
     else:
@@ -233,22 +233,25 @@ def _part_returned(draft: Draft, call: RunMapPart, outcome: StepOutcome) -> None
     if record.progress is None:
         return
     open_parts = tuple(part for part in record.progress.open_parts if part != (call.first, call.concurrency))
-    verdict = record.progress.verdict or _part_verdict(draft.spec(call.step).on_failure, outcome)
+    verdict = record.progress.verdict or _part_verdict(outcome)
     progress = replace(record.progress, open_parts=open_parts, verdict=verdict)
     if open_parts or (verdict is None and draft.stopped is None):
         _enter(draft, call.step, progress)
-    elif verdict is not None:
+    elif draft.stopped is not None:
+        draft.settle(call.step, *(verdict or (StepTrigger.CANCEL, draft.stopped)))
+    elif verdict is not None and verdict[0] is not StepTrigger.FAIL:
         draft.settle(call.step, *verdict)
     else:
-        draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
+        # Collecting says which items failed and records it; no further item is run.
+        _enter(draft, call.step, replace(progress, next_item=progress.item_count))
 
 
-def _part_verdict(on_failure: OnFailure, outcome: StepOutcome) -> tuple[StepTrigger, str] | None:
+def _part_verdict(outcome: StepOutcome) -> tuple[StepTrigger, str] | None:
     match outcome:
         case Succeeded():
             return None
         case Failed():
-            return _failure_trigger(on_failure), outcome.code
+            return StepTrigger.FAIL, outcome.code
         case Denied():
             return StepTrigger.DENY, outcome.code
         case Cancelled():

@@ -11,7 +11,7 @@ from tests.unit.orchestrators.test_run_orchestrator import OK, REF, Perform, sta
 from tests.unit.orchestrators.world import Call, World
 
 
-def map_world(items: int, perform: Perform, *, max_parallel: int = 32, **fields: Any) -> World:
+def map_world(items: int, perform: Perform, *, max_parallel: int = 32, collect: Any = OK, **fields: Any) -> World:
     skeleton = Skeleton(
         steps=(SkeletonStep("m", kind="map", **fields), SkeletonStep("after", needs=(0,))),
         max_parallel=max_parallel,
@@ -21,7 +21,7 @@ def map_world(items: int, perform: Perform, *, max_parallel: int = 32, **fields:
         skeleton,
         perform,
         expand_map=(0.1, {"status": "expanded", "item_count": items}),
-        collect_map=(0.1, {"status": "succeeded", "item_count": items}),
+        collect_map=(0.1, collect),
     )
 
 
@@ -78,11 +78,14 @@ def test_an_item_is_tried_again_by_the_rules_of_its_step() -> None:
 def test_one_bad_item_decides_the_step_unless_failures_are_skipped(
     outcome: Any, on_failure: Any, expected: Any
 ) -> None:
-    world = map_world(
-        300, lambda value: (1.0, outcome if value.get("item") == 5 else OK), on_failure=on_failure, concurrency=10
-    )
+    def perform(value: dict[str, Any]) -> tuple[float, Any]:
+        return 1.0, outcome if value.get("item") == 5 else OK
+
+    collect = {"status": "failed", "code": "step.items_failed"} if on_failure == "fail" else OK
+    world = map_world(300, perform, collect=collect, on_failure=on_failure, concurrency=10)
     world.run("run-1")
     assert started(world, "finish_run")[0]["steps"] == expected
+    assert len(started(world, "collect_map")) == (0 if "denied" in expected else 1)
     if on_failure == "fail":
         assert len([value for value in started(world) if value["step_id"] == "m"]) < 300, "it went on after the failure"
 
@@ -101,9 +104,9 @@ def test_a_part_stops_at_the_deadline_of_the_run() -> None:
     world = map_world(100, lambda value: (1_000.0, OK), concurrency=5)
     while not started(world, "finish_run"):
         world.step()
-    assert started(world, "finish_run")[0]["code"] == "run.deadline_exceeded"
+    assert started(world, "finish_run")[0]["code"] == "run.deadline"
     part = world.instances["run-1.map-0-0"]
     while not part.returned:
         world.step()
-    assert part.output == {"status": "cancelled", "code": "run.deadline_exceeded"}
+    assert part.output == {"status": "cancelled", "code": "run.deadline"}
     assert world.now.isoformat() < REF["deadline_at"].replace("00.000000Z", "05")

@@ -175,7 +175,7 @@ def test_at_the_deadline_open_steps_are_written_off_and_what_was_finished_is_ans
     while not started(world, "finish_run"):
         world.step()
     finish = started(world, "finish_run")[0]
-    assert (finish["status"], finish["code"]) == ("partial", "run.deadline_exceeded")
+    assert (finish["status"], finish["code"]) == ("partial", "run.deadline")
     assert finish["steps"] == {"succeeded": ["a"], "cancelled": ["b"]}
     assert world.now.isoformat() < "2026-01-01T01:00:01"
 

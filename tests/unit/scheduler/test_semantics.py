@@ -81,7 +81,7 @@ def test_a_failed_step_fails_only_what_stands_behind_it() -> None:
     state = play(running(STEP("a"), STEP("b", (0,)), STEP("c", (1,)), STEP("x"), STEP("y", (3,))), {"a": FAILED})
     assert statuses(state) == {"a": "failed", "b": "skipped", "c": "skipped", "x": "succeeded", "y": "succeeded"}
     assert state.ending == (RunStatus.PARTIAL, "agent.broken")
-    assert step_report(state)["codes"] == {"a": "agent.broken", "b": "step.need_failed", "c": "step.need_skipped"}
+    assert step_report(state)["codes"] == {"a": "agent.broken", "b": "step.needs_failed", "c": "step.needs_skipped"}
 
 
 @pytest.mark.parametrize("outcome", [FAILED, Denied(code="policy.x"), Skipped(code="step.when_false")])
