@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from local_host.http.templates import RouteTemplate, parse_template
+from local_host.http.templates import RouteTemplate, Segment, parse_template
 from local_host.specs import FunctionSpec, HttpTrigger
 
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
@@ -107,6 +107,10 @@ def _share_a_method(first: HttpTrigger, second: HttpTrigger) -> bool:
     return first.methods is None or second.methods is None or bool(first.methods & second.methods)
 
 
+def _literal(segment: Segment) -> str:
+    return segment.patterns[0].pattern.lower()
+
+
 def _overlap(first: RouteTemplate, second: RouteTemplate) -> bool:
     """True when some path may match both; constraints count as "may"."""
     for index in range(max(len(first.segments), len(second.segments))):
@@ -119,6 +123,6 @@ def _overlap(first: RouteTemplate, second: RouteTemplate) -> bool:
             present = mine or other
             return present is not None and bool(present.parameters) and (
                 present.parameters[-1].optional or present.parameters[-1].default is not None)
-        if not mine.parameters and not other.parameters and mine.pattern.pattern.lower() != other.pattern.pattern.lower():
+        if not mine.parameters and not other.parameters and _literal(mine) != _literal(other):
             return False
     return True

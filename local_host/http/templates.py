@@ -31,9 +31,12 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One path segment: compiled pattern over the decoded segment, and its parameters in order of appearance."""
+    """One path segment: compiled patterns over the decoded segment, tried in order, and its parameters.
 
-    pattern: re.Pattern[str]
+    There is a second pattern only for `{name}.{ext?}`, where the dot is optional together with its parameter.
+    """
+
+    patterns: tuple[re.Pattern[str], ...]
     parameters: tuple[Parameter, ...]
 
     @property
@@ -71,8 +74,7 @@ class RouteTemplate:
                 if only.default is not None:
                     values[only.name] = only.default
                 continue
-            found = segment.pattern.fullmatch(path[index])
-            if found is None or not _take(segment, found, values):
+            if not any(_take(segment, pattern.fullmatch(path[index]), values) for pattern in segment.patterns):
                 return None
         return values if len(path) <= len(self.segments) else None
 
@@ -88,9 +90,12 @@ class RouteTemplate:
         return values
 
 
-def _take(segment: Segment, found: re.Match[str], values: dict[str, str]) -> bool:
+def _take(segment: Segment, found: re.Match[str] | None, values: dict[str, str]) -> bool:
+    if found is None:
+        return False
+    groups = found.groupdict()
     for number, parameter in enumerate(segment.parameters):
-        value = found.group(f"p{number}")
+        value = groups.get(f"p{number}")
         if value is None:
             continue
         if not all(check(value) for check in parameter.checks):
@@ -128,7 +133,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _parse_segment(text: str, *, last: bool) -> Segment:
-    pattern = ""
+    pattern, shorter = "", None
     parameters: list[Parameter] = []
     pieces = list(_pieces(text))
     for index, (is_parameter, piece) in enumerate(pieces):
@@ -144,11 +149,11 @@ def _parse_segment(text: str, *, last: bool) -> Segment:
             raise ValueError("an optional parameter must end its segment")
         group = f"(?P<p{len(parameters)}>.+)"
         if parameter.optional and pattern.endswith(r"\."):
-            pattern = f"{pattern[:-2]}(?:\\.{group})?"  # `{name}.{ext?}`: the dot is optional with its parameter
-        else:
-            pattern += group
+            shorter = pattern[:-2]
+        pattern += group
         parameters.append(parameter)
-    return Segment(re.compile(pattern, re.IGNORECASE | re.DOTALL), tuple(parameters))
+    texts = [pattern] if shorter is None else [pattern, shorter]
+    return Segment(tuple(re.compile(text, re.IGNORECASE | re.DOTALL) for text in texts), tuple(parameters))
 
 
 def _pieces(text: str) -> Iterator[tuple[bool, str]]:
