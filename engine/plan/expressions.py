@@ -8,12 +8,10 @@ that nothing is taken literally by accident. What ``$literal`` and ``default`` h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.domain.base import JsonValue
-from engine.domain.strict_json import Place
 from engine.plan.pointers import parse_pointer
 
 Source = Literal["run", "step", "item"]
@@ -142,36 +140,3 @@ def _parse_template(value: dict[str, JsonValue]) -> Template | Malformed:
         literal = ""
     parts.append((literal + text[end:], None))
     return Template(tuple(parts), {key: member for key, member in value.items() if key != "$template"})
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One expression where it stands. ``in_template`` when its value goes into text."""
-
-    place: Place
-    expression: Reference | Template | Malformed
-    in_template: bool = False
-
-
-def scan(value: JsonValue, place: Place) -> Iterator[Site]:
-    """Every reference, template and malformed expression in ``value``, which stands at ``place``, in document order.
-
-    Iterative: it may be handed values of any depth.
-    """
-    stack: list[tuple[Place, JsonValue, bool]] = [(place, value, False)]
-    while stack:
-        here, node, in_template = stack.pop()
-        if isinstance(node, list):
-            stack.extend(((here, index), node[index], False) for index in range(len(node) - 1, -1, -1))
-        elif not isinstance(node, dict):
-            continue
-        elif not is_expression(node):
-            stack.extend(((here, key), node[key], False) for key in reversed(node))
-        else:
-            expression = parse_expression(node)
-            if isinstance(expression, LiteralValue):
-                continue
-            yield Site(here, expression, in_template)
-            if isinstance(expression, Template):
-                values = expression.values
-                stack.extend(((here, key), values[key], True) for key in reversed(values))

@@ -148,14 +148,19 @@ class AnswerSpec(_PlanModel):
     instructions: str = Field(default="", max_length=MAX_TEXT_CHARS)
 
 
-class Plan(_PlanModel):
-    """A task graph with its goal and the answer it leads to. Without ``answer`` the steps that nobody needs make it up."""
+class PlanHead(_PlanModel):
+    """Everything of a plan but its steps."""
 
     schema_version: Literal["1.0"] = SCHEMA_VERSION
     goal: str = Field(min_length=1, max_length=MAX_TEXT_CHARS)
     rationale: str = Field(default="", max_length=MAX_TEXT_CHARS)
-    steps: Annotated[tuple[Step, ...], Strict(False)] = Field(min_length=1, max_length=PLATFORM_MAX_STEPS)
     answer: AnswerSpec = AnswerSpec()
+
+
+class Plan(PlanHead):
+    """A task graph with its goal and the answer it leads to. Without ``answer.uses`` the steps nobody needs make it up."""
+
+    steps: Annotated[tuple[Step, ...], Strict(False)] = Field(min_length=1, max_length=PLATFORM_MAX_STEPS)
 
     def step(self, step_id: str) -> Step | None:
         """The step with this id, or None."""

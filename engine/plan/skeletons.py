@@ -1,0 +1,49 @@
+"""From a checked plan to the skeleton the orchestrator may hold."""
+
+from __future__ import annotations
+
+from engine.domain.skeleton import Skeleton, SkeletonStep
+from engine.plan.models import Retry, Step
+from engine.plan.results import CheckedPlan, StepTiming
+
+_NO_RETRY = Retry()
+
+
+def skeleton_of(checked: CheckedPlan) -> Skeleton:
+    """The skeleton: steps in ``checked.order``, edges as indexes into it, no inputs, no literals, nobody's text."""
+    place = {index: position for position, index in enumerate(checked.order)}
+
+    def moved(indexes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(place[index] for index in indexes))
+
+    steps = tuple(
+        _skeleton_step(
+            checked.plan.steps[index],
+            moved(checked.needs[index]),
+            moved(checked.tolerates[index]),
+            checked.timings[index],
+            checked.max_parallel,
+        )
+        for index in checked.order
+    )
+    return Skeleton(steps=steps, max_parallel=checked.max_parallel, plan_hash=checked.plan_hash)
+
+
+def _skeleton_step(
+    step: Step, needs: tuple[int, ...], tolerates: tuple[int, ...], timing: StepTiming, max_parallel: int
+) -> SkeletonStep:
+    retry = step.retry or _NO_RETRY
+    return SkeletonStep(
+        id=step.id,
+        needs=needs,
+        tolerates=tolerates,
+        kind=step.kind,
+        optional=step.optional,
+        on_failure=step.on_failure,
+        max_attempts=timing.max_attempts,
+        backoff_s=retry.backoff_s,
+        factor=retry.factor,
+        max_backoff_s=retry.max_backoff_s,
+        concurrency=min(step.concurrency, max_parallel) if step.is_map else step.concurrency,
+        expected_s=round(timing.expected_s, 1),
+    )
