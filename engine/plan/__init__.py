@@ -4,7 +4,19 @@ Pure: no I/O, no clock, no SDK. A plan is proposed by a model, a playbook or a c
 form in which anything else sees one.
 """
 
+from engine.plan.binding import (
+    ABSENT,
+    BindingEnvironment,
+    Bound,
+    Unbound,
+    bind_compensation,
+    bind_for_each,
+    bind_inputs,
+    bind_wait,
+    referenced_steps,
+)
 from engine.plan.check import check_plan
+from engine.plan.conditions import evaluate_when
 from engine.plan.contracts import validate_inputs, validate_output
 from engine.plan.models import (
     AnswerSpec,
@@ -22,19 +34,29 @@ from engine.plan.results import CheckedPlan, CheckResult
 from engine.plan.skeletons import skeleton_of
 
 __all__ = [
+    "ABSENT",
     "AnswerSpec",
     "Approval",
+    "BindingEnvironment",
+    "Bound",
     "Call",
     "CheckResult",
     "CheckedPlan",
     "Plan",
     "Retry",
     "Step",
+    "Unbound",
     "Wait",
     "When",
+    "bind_compensation",
+    "bind_for_each",
+    "bind_inputs",
+    "bind_wait",
     "check_plan",
+    "evaluate_when",
     "parse_checked_plan",
     "plan_schema",
+    "referenced_steps",
     "skeleton_of",
     "validate_inputs",
     "validate_output",

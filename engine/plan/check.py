@@ -32,7 +32,7 @@ from engine.domain.run import RunConstraints
 from engine.domain.skeleton import MAX_SKELETON_BYTES, size_bytes
 from engine.domain.strict_json import Place
 from engine.domain.tenant import PLATFORM_MAX_PLAN_BYTES, TenantConfig
-from engine.plan.documents import Entry, Outline, read_outline
+from engine.plan.documents import Outline, read_outline
 from engine.plan.estimates import attempts_of, cost_micro_usd, expected_seconds
 from engine.plan.findings import Findings
 from engine.plan.graph import depth_of, find_cycles, longest_path, topological_order
@@ -166,26 +166,24 @@ class _Check:
             error("plan.wall_time", _STEPS, f"the plan is expected to take {graph.path_s:.0f} s; {allowed}")
 
     def _check_answer(self, graph: _Graph) -> list[str]:
-        """The ids of the steps the answer uses, each once; by default those with an output that no other step needs."""
+        """The ids of the steps the answer uses, each once; by default the calls that no other step needs."""
         if self._outline.head is None:
             return []
         answer, place = self._outline.head.answer, (_ANSWER, "uses")
         if "uses" not in answer.model_fields_set:
             needed = {need for earlier in graph.needs for need in earlier}
-            return [e.step_id for e in self._entries if e.index not in needed and e.step_id and self._has_output(e)]
+            last = [e.step for e in self._entries if e.step is not None and e.index not in needed]
+            return [step.id for step in last if step.capability is not None]
         if not answer.uses:
             self._findings.error("plan.answer_empty", place, "the answer uses no step, so it could say nothing")
         for position, step_id in enumerate(answer.uses):
             index = self._outline.index_of.get(step_id)
             if index is None:
                 self._findings.error("plan.answer_unknown", (place, position), f"there is no step {step_id!r}")
-            elif not self._has_output(self._entries[index]):
-                message = f"{step_id!r} waits; it has no output to answer from"
+            elif self._reader.output_of(self._entries[index]) is None:
+                message = f"{step_id!r} has no output to answer from"
                 self._findings.error("plan.no_output", (place, position), message)
         return list(dict.fromkeys(answer.uses))
-
-    def _has_output(self, entry: Entry) -> bool:
-        return self._reader.output_of(entry) is not None
 
     def _checked_plan(
         self, graph: _Graph, order: list[int], uses: list[str], timings: tuple[StepTiming, ...], cost: int

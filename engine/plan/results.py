@@ -8,7 +8,8 @@ from typing import Any
 from engine.domain.base import JsonObject
 from engine.domain.errors import Violation
 from engine.domain.ids import PlanHash
-from engine.plan.models import Plan
+from engine.plan.models import Plan, Step
+from engine.plan.normal_form import canonical_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,21 @@ class CheckedPlan:
     timings: tuple[StepTiming, ...] = field(repr=False)
     max_parallel: int
     estimated_cost_micro_usd: int
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of the plan."""
+        return self.plan.steps
+
+    @property
+    def capability_names(self) -> tuple[str, ...]:
+        """Every capability the plan may call: one entry per calling step, then those that undo."""
+        undoing = [step.compensate_with.capability for step in self.steps if step.compensate_with is not None]
+        return (*(step.capability for step in self.steps if step.capability is not None), *undoing)
+
+    def canonical_bytes(self) -> bytes:
+        """The RFC 8785 form of ``document``: what is stored, and what ``plan_hash`` is the hash of."""
+        return canonical_bytes(self.document)
 
 
 @dataclass(frozen=True)

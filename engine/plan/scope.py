@@ -53,6 +53,16 @@ RUN_VALUES: dict[tuple[str, ...], View] = {
 }
 """What ``run#`` offers. The roots are these four, because each has one label of trust and a mixture would have none."""
 
+WAIT_OUTPUT = view_of_schema(
+    {
+        "type": "object",
+        "properties": {"until": {"type": "string"}},
+        "required": ["until"],
+        "additionalProperties": False,
+    }
+)
+"""What a ``wait`` step leaves behind: the instant it was over, RFC 3339 in UTC."""
+
 
 @dataclass(slots=True)
 class Dependency:
@@ -107,6 +117,8 @@ class Reader:
         """What is known of a step's output; None when it has none. A ``for_each`` step gives the array of its outputs."""
         if entry.step is None:
             return ANYTHING
+        if entry.step.wait is not None:
+            return WAIT_OUTPUT
         if entry.step.capability is None:
             return None
         view = self._output_view(entry.step.capability)
@@ -206,7 +218,7 @@ class Reader:
             edge.can_do_without &= reference.has_default or reading.tolerant
         view = self.output_of(self._outline.entries[index])
         if view is None:
-            self._findings.error("plan.no_output", place, "this step waits; it has no output to refer to")
+            self._findings.error("plan.no_output", place, "this step has no output to refer to")
             return ANYTHING
         return self._part(view, reference, place, f"the output of {reference.step_id!r}")
 

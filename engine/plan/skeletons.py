@@ -9,8 +9,12 @@ from engine.plan.results import CheckedPlan, StepTiming
 _NO_RETRY = Retry()
 
 
-def skeleton_of(checked: CheckedPlan) -> Skeleton:
-    """The skeleton: steps in ``checked.order``, edges as indexes into it, no inputs, no literals, nobody's text."""
+def skeleton_of(checked: CheckedPlan, *, max_parallel: int | None = None) -> Skeleton:
+    """The skeleton: steps in ``checked.order``, edges as indexes into it, no inputs, no literals, nobody's text.
+
+    ``max_parallel`` is the tenant's bound of the time of the check unless given.
+    """
+    parallel = max_parallel if max_parallel is not None else checked.max_parallel
     place = {index: position for position, index in enumerate(checked.order)}
 
     def moved(indexes: tuple[int, ...]) -> tuple[int, ...]:
@@ -22,11 +26,11 @@ def skeleton_of(checked: CheckedPlan) -> Skeleton:
             moved(checked.needs[index]),
             moved(checked.tolerates[index]),
             checked.timings[index],
-            checked.max_parallel,
+            parallel,
         )
         for index in checked.order
     )
-    return Skeleton(steps=steps, max_parallel=checked.max_parallel, plan_hash=checked.plan_hash)
+    return Skeleton(steps=steps, max_parallel=parallel, plan_hash=checked.plan_hash)
 
 
 def _skeleton_step(
