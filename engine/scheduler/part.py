@@ -28,7 +28,8 @@ from engine.scheduler.commands import (
     WakeAt,
 )
 from engine.scheduler.graph import compile_graph
-from engine.scheduler.run import CANCELLED_CODE, DEADLINE_CODE, MAX_TIMER, RunRef
+from engine.scheduler.run import MAX_TIMER, RunRef
+from engine.scheduler.steps import CANCELLED_CODE, DEADLINE_CODE
 
 
 @dataclass(frozen=True, slots=True)

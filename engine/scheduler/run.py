@@ -33,6 +33,7 @@ from engine.scheduler.commands import (
     Tick,
     WakeAt,
 )
+from engine.scheduler.steps import CANCELLED_CODE, DEADLINE_CODE
 from engine.scheduler.transitions import RUN_TABLE, RunPhase, RunTrigger
 
 CANCEL_GRACE = timedelta(seconds=30)
@@ -43,9 +44,6 @@ MAX_TIMER = timedelta(days=5)
 """Longest durable timer (the Azure Storage backend ends at six days); a longer sleep takes several."""
 CALL_RETRIES = RetryPolicy(max_attempts=10, backoff_s=1.0, factor=2.0, max_backoff_s=60.0)
 """How calls of the run itself (plan, compose, finish) are repeated when they may be."""
-
-CANCELLED_CODE = "run.cancelled"
-DEADLINE_CODE = "run.deadline"
 
 
 @dataclass(frozen=True, slots=True)

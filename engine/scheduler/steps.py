@@ -18,12 +18,17 @@ from engine.scheduler.board import Board, Draft, MapProgress, Stage, StepState
 from engine.scheduler.commands import CollectMap, ExpandMap, PerformStep, RunMapPart, StepCall
 from engine.scheduler.transitions import StepTrigger
 
+CANCELLED_CODE = "run.cancelled"
+DEADLINE_CODE = "run.deadline"
+
 MAX_PART_ITEMS = 100
 """Items in one sub-orchestration of a map: its history stays as small as that of a small run."""
 MAX_OPEN_PARTS = 4
 """Parts of one map that run side by side, so that a slow item holds up its own part only."""
 MAX_LOOKS = 1_000
 """How often one attempt may answer ``waiting`` before it counts as failed."""
+UPKEEP_ATTEMPTS = 5
+"""Tries for counting and collecting items at least: they have no effect outside, and losing them would discard finished work."""
 MIN_WAIT = timedelta(milliseconds=100)
 """A ``waiting`` answer that is already due is asked again after this, so it cannot spin."""
 
@@ -138,8 +143,9 @@ def is_open(draft: Draft | Board, call: StepCall) -> bool:
 def answer(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, frame: Frame) -> None:
     """Let an open call return. The caller has checked ``is_open``."""
     draft.used -= width_of(call)
-    if isinstance(outcome, Cancelled):
-        # The store knows of a cancel whose event has not arrived, or never will.
+    if isinstance(outcome, Cancelled) and outcome.code != DEADLINE_CODE:
+        # The store knows of a cancel whose event has not arrived, or never will. A part of a map that reached the deadline
+        # a moment before the run did is no such news.
         draft.stop(outcome.code)
     if isinstance(call, RunMapPart):
         _part_returned(draft, call, outcome)
@@ -170,7 +176,8 @@ _UNEXPECTED = (StepTrigger.FAIL, "step.unexpected_outcome")
 
 def _failed(draft: Draft, call: StepCall, outcome: Failed, at: datetime, frame: Frame) -> None:
     step, spec, record = call.step, draft.spec(call.step), draft.record(call.step)
-    policy = RetryPolicy(spec.max_attempts, spec.backoff_s, spec.factor, spec.max_backoff_s)
+    attempts = max(spec.max_attempts, 1 if isinstance(call, PerformStep) else UPKEEP_ATTEMPTS)
+    policy = RetryPolicy(attempts, spec.backoff_s, spec.factor, spec.max_backoff_s)
     if outcome.retryable and record.attempt < policy.max_attempts and draft.stopped is None:
         key = f"{frame.run_id}/{spec.id}/{record.stage}"
         due_at = at + timedelta(seconds=delay_s(policy, key, record.attempt, outcome.retry_after_s))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.domain.outcomes import Denied, Failed, Skipped, StepOutcome, Succeeded, Waiting
+from engine.domain.outcomes import Cancelled, Denied, Expanded, Failed, Skipped, StepOutcome, Succeeded, Waiting
 from engine.domain.skeleton import Skeleton, SkeletonStep
 from engine.domain.status import RunStatus, StepStatus
 from engine.scheduler import (
@@ -30,12 +30,14 @@ from engine.scheduler.commands import (
     CancelRequested,
     ComposeAnswer,
     Done,
+    ExpandMap,
     FinishRun,
     Issued,
     PerformStep,
     Planned,
     PlanRun,
     RunAnswered,
+    RunMapPart,
     StepAnswered,
     Tick,
     WakeAt,
@@ -201,6 +203,31 @@ def test_a_cancel_after_the_end_is_decided_comes_too_late() -> None:
     state = evolve(new_run(REF), Issued((PlanRun(1),), NOW))
     state = evolve(state, RunAnswered(PlanRun(1), Broken("plan.failed", False), NOW))
     assert evolve(state, CancelRequested(NOW)) == state
+
+
+def test_a_part_that_reaches_the_deadline_first_does_not_make_the_run_a_cancelled_one() -> None:
+    state = running(STEP("m", kind="map"), STEP("a"))
+    for call, outcome in (
+        (ExpandMap(0, 1), Expanded(item_count=5)),
+        (RunMapPart(0, 0, 5, 8), Cancelled(code="run.deadline")),
+    ):
+        state = evolve(state, Issued((call,), NOW))
+        state = evolve(state, StepAnswered(call, outcome, NOW))
+    assert state.status is RunStatus.RUNNING
+    assert play(state, {}).ending == (RunStatus.PARTIAL, "run.deadline")
+
+
+def test_a_step_that_knows_of_a_cancel_whose_event_was_lost_ends_the_run() -> None:
+    state = play(running(STEP("a"), STEP("b", (0,)), STEP("c")), {"a": Cancelled()})
+    assert statuses(state) == {"a": "cancelled", "b": "cancelled", "c": "succeeded"}
+    assert state.ending == (RunStatus.CANCELLED, "run.cancelled")
+
+
+def test_counting_and_collecting_items_is_tried_again_even_where_the_step_is_not() -> None:
+    state = running(STEP("m", kind="map", max_attempts=1))
+    state = evolve(state, Issued((ExpandMap(0, 1),), NOW))
+    state = evolve(state, StepAnswered(ExpandMap(0, 1), Failed(code="activity.crashed", retryable=True), NOW))
+    assert statuses(state) == {"m": "waiting"}
 
 
 def test_an_empty_plan_is_answered() -> None:
