@@ -1,0 +1,115 @@
+"""Parse the command line and hand over to one command.
+
+Commands are a table of module names: only the chosen one is imported, so `--help` and `--json` calls stay quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from cli.errors import CliError
+from cli.exit_codes import ExitCode, exit_code_help
+from cli.output import print_json, progress
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("cli.commands.demo", "start everything, run a sample intent, show the answer, leave nothing running"),
+    "test": ("cli.commands.checks", "lint, types, layers and tests; what CI runs"),
+    "up": ("cli.commands.up", "start the host and the sample agents and keep them running"),
+    "run": ("cli.commands.run", "submit an intent and follow it to its answer"),
+    "runs": ("cli.commands.runs", "list runs"),
+    "show": ("cli.commands.show", "show one run: plan, steps, answer"),
+    "events": ("cli.commands.events", "print the event log of a run; --follow waits for more"),
+    "cancel": ("cli.commands.cancel", "ask a run to stop"),
+    "plan": ("cli.commands.plan", "check a plan offline, without a host"),
+    "token": ("cli.commands.token", "mint a development token"),
+    "host": ("cli.commands.host", "run any Functions app on the embedded host"),
+}
+
+
+class Command(Protocol):
+    """What a command module offers."""
+
+    EXAMPLE: str
+
+    def configure(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, options: argparse.Namespace) -> ExitCode: ...
+
+
+def overview() -> str:
+    """The text of `./livoa --help`."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: ./livoa COMMAND [options]      ./livoa COMMAND --help shows an example\n\n"
+        "Livoa Orchestrator Agent: turns an intent into a governed task graph and executes it.\n\n"
+        f"commands:\n{rows}\n\n"
+        "Every command takes --json: one JSON line on stdout (streams: one per event), progress on stderr.\n"
+        "environment:\n"
+        "  LIVOA_URL    address of the host (default: the one that `up` started, else http://127.0.0.1:7071)\n"
+        "  LIVOA_TOKEN  bearer token (default: a development token, for hosts on this machine only)\n"
+        "  LIVOA_HOME   folder for state, keys and logs (default: .livoa)\n\n"
+        f"{exit_code_help()}\n\n"
+        "first steps:  ./livoa demo     ./livoa test\n"
+    )
+
+
+def load(name: str) -> Command:
+    """Import the module of one command."""
+    return cast(Command, importlib.import_module(COMMANDS[name][0]))
+
+
+def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
+    """The parser of one command: its own options, `--json`, an example and the exit codes."""
+    parser = argparse.ArgumentParser(
+        prog=f"./livoa {name}",
+        description=COMMANDS[name][1][:1].upper() + COMMANDS[name][1][1:] + ".",
+        epilog=f"example:\n{command.EXAMPLE.strip(chr(10))}\n\n{exit_code_help()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.configure(parser)
+    parser.add_argument("--json", action="store_true", help="machine output: one JSON line (streams: one per event)")
+    return parser
+
+
+def report(err: CliError, *, as_json: bool) -> ExitCode:
+    """Show a refusal: one JSON line for machines, what happened and what to do next for people."""
+    if as_json:
+        print_json(err.as_json())
+    progress(f"livoa: {err}")
+    for line in err.details:
+        progress(f"  {line}")
+    if err.hint:
+        progress(f"Next: {err.hint}")
+    return err.exit_code
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; never raises for what a user can cause."""
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(overview())
+        return ExitCode.OK
+    name = arguments[0]
+    if name not in COMMANDS:
+        progress(f"livoa: no command {name!r}\nNext: one of {', '.join(COMMANDS)}; ./livoa --help describes them")
+        return ExitCode.USAGE
+    command = load(name)
+    try:
+        options = build_parser(name, command).parse_args(arguments[1:])
+    except SystemExit as leave:  # argparse has said why
+        return leave.code if isinstance(leave.code, int) else ExitCode.USAGE
+    try:
+        return command.run(options)
+    except CliError as err:
+        return report(err, as_json=options.json)
+    except KeyboardInterrupt:
+        progress("livoa: interrupted")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # the reader (head, jq -e) has had enough; the interpreter must not complain on exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK

@@ -1,0 +1,32 @@
+"""Where output goes: results to stdout, progress to stderr; with `--json` exactly one JSON line per result on stdout.
+
+Deliberately free of rich at import time, because machines and `--help` do not need it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON line to stdout and flush it, so that a reader of a stream gets it now."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")) + "\n")
+    sys.stdout.flush()
+
+
+def progress(text: str) -> None:
+    """Write one line of progress to stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def human_console(*, stderr: bool = False) -> Console:
+    """A rich console. Text of runs is never markup: pass it as `Text` or with `markup=False`."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
