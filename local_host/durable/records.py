@@ -173,6 +173,14 @@ def put_instance(connection: sqlite3.Connection, item: Instance) -> None:
     )
 
 
+def _touch_instance(connection: sqlite3.Connection, item: Instance) -> None:
+    """Update what an ordinary episode changes, leaving the row in place."""
+    connection.execute(
+        "UPDATE instances SET status = ?, custom_status_json = ?, updated_at = ? WHERE instance_id = ?",
+        (item.status, item.custom_status_json, item.updated_at, item.instance_id),
+    )
+
+
 def get_instance(connection: sqlite3.Connection, instance_id: str) -> Instance | None:
     """The instance, or None."""
     query = f"SELECT {_COLUMNS} FROM instances WHERE instance_id = ?"  # noqa: S608  # constant column list
@@ -302,7 +310,10 @@ def commit_episode(connection: sqlite3.Connection, writes: EpisodeWrites) -> Com
     if writes.reset or item.is_terminal:
         drop_pending(connection, item.instance_id)
     _consume(connection, writes)
-    put_instance(connection, item)
+    if writes.chunk > 0 and not item.is_terminal:
+        _touch_instance(connection, item)
+    else:
+        put_instance(connection, item)
     if writes.events:
         append_chunk(connection, item.instance_id, writes.chunk, writes.events)
     _add_outgoing(connection, writes, result)
@@ -316,25 +327,31 @@ def commit_episode(connection: sqlite3.Connection, writes: EpisodeWrites) -> Com
 
 def _consume(connection: sqlite3.Connection, writes: EpisodeWrites) -> None:
     item = writes.instance
-    connection.executemany("DELETE FROM inbox WHERE id = ?", [(row,) for row in writes.consumed_inbox])
+    if writes.consumed_inbox:
+        connection.executemany("DELETE FROM inbox WHERE id = ?", [(row,) for row in writes.consumed_inbox])
     for table, ids in (("work", writes.consumed_work), ("timers", writes.consumed_timers)):
-        connection.executemany(
-            f"DELETE FROM {table} WHERE instance_id = ? AND execution_id = ? AND task_id = ?",  # noqa: S608  # fixed names
-            [(item.instance_id, item.execution_id, task_id) for task_id in ids],
-        )
-    connection.executemany("UPDATE inbox SET seen_at = ? WHERE id = ?", [(at, row) for row, at in writes.seen.items()])
+        if ids:
+            connection.executemany(
+                f"DELETE FROM {table} WHERE instance_id = ? AND execution_id = ? AND task_id = ?",  # noqa: S608  # fixed
+                [(item.instance_id, item.execution_id, task_id) for task_id in ids],
+            )
+    if writes.seen:
+        marks = [(at, row) for row, at in writes.seen.items()]
+        connection.executemany("UPDATE inbox SET seen_at = ? WHERE id = ?", marks)
 
 
 def _add_outgoing(connection: sqlite3.Connection, writes: EpisodeWrites, result: CommitResult) -> None:
     item = writes.instance
-    connection.executemany(
-        "INSERT OR REPLACE INTO work VALUES (?,?,?,?,?,?)",
-        [(w.instance_id, w.execution_id, w.task_id, w.kind, w.name, w.input) for w in writes.work],
-    )
-    connection.executemany(
-        "INSERT OR REPLACE INTO timers VALUES (?,?,?,?)",
-        [(t.instance_id, t.execution_id, t.task_id, t.fire_at) for t in writes.timers],
-    )
+    if writes.work:
+        connection.executemany(
+            "INSERT OR REPLACE INTO work VALUES (?,?,?,?,?,?)",
+            [(w.instance_id, w.execution_id, w.task_id, w.kind, w.name, w.input) for w in writes.work],
+        )
+    if writes.timers:
+        connection.executemany(
+            "INSERT OR REPLACE INTO timers VALUES (?,?,?,?)",
+            [(t.instance_id, t.execution_id, t.task_id, t.fire_at) for t in writes.timers],
+        )
     for child in writes.children:
         _start_child(connection, child, result)
     result.entity_items = [add_entity_item(connection, entity) for entity in writes.entity_items]

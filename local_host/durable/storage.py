@@ -178,8 +178,11 @@ class _Job:
 def _run_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for job in batch:
-            _run_in_savepoint(connection, job)
+        if len(batch) == 1:
+            batch[0].value = batch[0].function(connection)
+        else:
+            for job in batch:
+                _run_in_savepoint(connection, job)
         connection.execute("COMMIT")
     except Exception as err:
         if connection.in_transaction:

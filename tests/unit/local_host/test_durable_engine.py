@@ -12,7 +12,7 @@ import azure.durable_functions as df
 import pytest
 
 from local_host.durable.records import InstanceFilter
-from tests.unit.local_host.durable_app import Bench, PlainApp, running
+from tests.unit.local_host.durable_app import START_AT, Bench, PlainApp, running
 
 
 @pytest.fixture(params=[True, False], ids=["warm", "cold"])
@@ -287,14 +287,7 @@ async def test_retries_in_a_sequence_follow_the_sdks_numbers(app: PlainApp, tmp_
         assert await bench.run("retries") == ["ok", 4, "Activity function 'boom' faile", 8]
         assert attempts["n"] == 3
         assert [name for name, _ in app.calls].count("boom") == 2
-        assert (bench.clock.now() - bench_start()).total_seconds() == 11
-
-
-def bench_start() -> Any:
-    from local_host.durable.records import InstanceFilter
-from tests.unit.local_host.durable_app import START_AT
-
-    return START_AT
+        assert (bench.clock.now() - START_AT).total_seconds() == 11
 
 
 async def test_continue_as_new_starts_a_fresh_history_and_keeps_the_id(
@@ -350,7 +343,7 @@ async def test_an_instance_stays_running_until_open_work_ends_and_a_cancelled_ti
         snapshot = await bench.engine.status("run")
         assert snapshot is not None
         assert snapshot.instance.status == "Completed"
-        assert (bench.clock.now() - bench_start()).total_seconds() == 50
+        assert (bench.clock.now() - START_AT).total_seconds() == 50
 
 
 async def test_a_cancelled_timer_still_fires_and_can_win(app: PlainApp, tmp_path: Path, warm: bool) -> None:
@@ -370,7 +363,7 @@ async def test_a_cancelled_timer_still_fires_and_can_win(app: PlainApp, tmp_path
             return value
 
         assert await bench.run("surprised") == "timer"
-        assert (bench.clock.now() - bench_start()).total_seconds() == 60
+        assert (bench.clock.now() - START_AT).total_seconds() == 60
 
 
 async def test_unknown_activity_fails_the_instance_with_the_extensions_message(
