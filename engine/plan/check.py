@@ -33,7 +33,7 @@ from engine.domain.skeleton import MAX_SKELETON_BYTES, size_bytes
 from engine.domain.strict_json import Place
 from engine.domain.tenant import PLATFORM_MAX_PLAN_BYTES, TenantConfig
 from engine.plan.documents import Outline, read_outline
-from engine.plan.estimates import attempts_of, cost_micro_usd, expected_seconds
+from engine.plan.estimates import cost_micro_usd, expected_seconds, max_attempts
 from engine.plan.findings import Findings
 from engine.plan.graph import depth_of, find_cycles, longest_path, topological_order
 from engine.plan.limits import Limits, limits_of
@@ -107,7 +107,7 @@ class _Check:
         uses = self._check_answer(graph)
         checked = None
         if not self._findings.failed and graph.order is not None:
-            attempts = [attempts_of(step, fact) for step, fact in steps if step]
+            attempts = [max_attempts(step, fact.capability) for step, fact in steps if step]
             timings = tuple(map(StepTiming, expected_s, attempts))
             checked = self._checked_plan(graph, graph.order, uses, timings, cost)
         return CheckResult(

@@ -45,8 +45,8 @@ def cost_micro_usd(facts: StepFacts) -> int:
     return facts.capability.cost.per_call_micro_usd * facts.items[1] if facts.capability is not None else 0
 
 
-def attempts_of(step: Step, facts: StepFacts) -> int:
+def max_attempts(step: Step, capability: Capability | None) -> int:
     """How often a step may be tried: an effect that the manifest does not call repeatable once, whatever the plan says."""
-    if facts.capability is None or not is_repeatable(facts.capability):
+    if capability is None or not is_repeatable(capability):
         return 1
     return step.retry.max_attempts if step.retry is not None else _DEFAULT_ATTEMPTS

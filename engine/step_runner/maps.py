@@ -14,8 +14,8 @@ from engine.domain.run import Run, StepRecord
 from engine.domain.status import StepStatus
 from engine.plan import ABSENT, Unbound, bind_for_each, evaluate_when
 from engine.ports.deps import Deps
-from engine.step_runner.perform import DEFAULT_MAX_ATTEMPTS, unbound_outcome
-from engine.step_runner.records import Journal, outcome_of
+from engine.step_runner.perform import unbound_outcome
+from engine.step_runner.records import Journal, allowed_attempts, outcome_of
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView, load_output, load_view
 
@@ -89,7 +89,7 @@ async def _prepare(task: StepTask, deps: Deps) -> tuple[StepView, Journal] | Ste
         deps,
         kind="map",
         capability=view.step.capability,
-        max_attempts=view.step.retry.max_attempts if view.step.retry else DEFAULT_MAX_ATTEMPTS,
+        max_attempts=allowed_attempts(view.step, deps.catalog),
         started_at=record.started_at if record is not None and record.started_at is not None else deps.clock.now(),
     )
     return view, journal

@@ -37,17 +37,16 @@ from engine.domain.telemetry_names import (
     TOOL_NAME,
 )
 from engine.evidence.canonical import canonical_sha256
-from engine.plan import ABSENT, Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
+from engine.plan import Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
 from engine.ports.deps import Deps
 from engine.ports.telemetry import Span
 from engine.step_runner.evidence import denied_entry, intent_entry, result_entry
-from engine.step_runner.records import Journal, outcome_of
+from engine.step_runner.records import Journal, allowed_attempts, outcome_of
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView, load_view
 
 _LOG = logging.getLogger("livoa.steps")
 _STOPPED = frozenset({RunStatus.CANCELLING, RunStatus.SUSPENDED})
-DEFAULT_MAX_ATTEMPTS = 3
 
 
 async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
@@ -84,7 +83,7 @@ async def _attempt(task: StepTask, run: Run, deps: Deps, span: Span) -> StepOutc
         deps,
         kind=view.step.kind,
         capability=view.step.capability,
-        max_attempts=view.step.retry.max_attempts if view.step.retry else DEFAULT_MAX_ATTEMPTS,
+        max_attempts=allowed_attempts(view.step, deps.catalog),
     )
     bound = _bind(task, view)
     if isinstance(bound, Unbound):
@@ -95,18 +94,17 @@ async def _attempt(task: StepTask, run: Run, deps: Deps, span: Span) -> StepOutc
 
 
 def _bind(task: StepTask, view: StepView) -> Bound | Unbound:
-    """Evaluate ``when``, then bind the inputs (of the item, inside a map)."""
-    item = ABSENT
+    """Evaluate ``when``, then bind the inputs; of one item inside a map, whose ``when`` was decided when it was expanded."""
+    environment = view.environment()
     if task.item is not None:
-        items = bind_for_each(view.step, view.environment())
+        items = bind_for_each(view.step, environment)
         if isinstance(items, Unbound):
             return items
         if task.item >= len(items):
             return Unbound("step.item_missing", "/for_each", "missing", f"there is no item {task.item}")
-        item = items[task.item]
-    environment = view.environment(item)
-    if task.item is None or view.step.when is None:
-        decided = evaluate_when(view.step.when, environment) if view.step.when is not None else True
+        return bind_inputs(view.step, view.environment(items[task.item]))
+    if view.step.when is not None:
+        decided = evaluate_when(view.step.when, environment)
         if isinstance(decided, Unbound):
             return decided
         if not decided:

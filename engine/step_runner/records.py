@@ -11,6 +11,8 @@ from engine.domain.run import ErrorInfo, PayloadRef, StepRecord
 from engine.domain.skeleton import StepKind
 from engine.domain.status import StepStatus
 from engine.domain.telemetry_names import METRIC_STEPS_FINISHED
+from engine.plan import Step, max_attempts
+from engine.ports.catalog import Catalog
 from engine.ports.deps import Deps
 from engine.step_runner.task import StepTask
 
@@ -136,6 +138,11 @@ class Journal:
         event = new_event(event_type, data, f"{event_type.value}/{self.task.attempt_key}")
         await self.deps.runs.put_step(record, [event], add_cost_micro_usd=cost_micro_usd)
         self.deps.telemetry.count(METRIC_STEPS_FINISHED, attributes={"status": record.status.value})
+
+
+def allowed_attempts(step: Step, catalog: Catalog) -> int:
+    """How often the step may be tried, by the same rule the scheduler's skeleton was made with."""
+    return max_attempts(step, catalog.capabilities.get(step.capability or ""))
 
 
 def outcome_of(record: StepRecord) -> StepOutcome | None:
