@@ -39,7 +39,7 @@ from engine.domain.telemetry_names import (
 from engine.evidence.canonical import canonical_sha256
 from engine.plan import Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
 from engine.ports.deps import Deps
-from engine.ports.telemetry import Span
+from engine.ports.telemetry import Attribute, Span
 from engine.step_runner.evidence import denied_entry, intent_entry, result_entry
 from engine.step_runner.records import Journal, allowed_attempts, outcome_of
 from engine.step_runner.task import StepTask
@@ -63,7 +63,12 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
             return Failed(code="step.superseded")
     if run.status.is_final or run.status in _STOPPED:
         return Cancelled()
-    attributes = {RUN_ID: run.run_id, STEP_ID: task.step_id, STEP_ATTEMPT: task.attempt, OPERATION: SPAN_TOOL}
+    attributes: dict[str, Attribute] = {
+        RUN_ID: run.run_id,
+        STEP_ID: task.step_id,
+        STEP_ATTEMPT: task.attempt,
+        OPERATION: SPAN_TOOL,
+    }
     with deps.telemetry.span(SPAN_TOOL, traceparent=run.traceparent, attributes=attributes) as span:
         outcome = await _attempt(task, run, deps, span)
         span.set(STEP_STATUS, outcome.status)
