@@ -1,0 +1,79 @@
+"""Sales on saturated spend: non-negative ridge regression beside freely signed controls.
+
+The controls (level, trend, two annual waves, promotions) are projected out first. By the Frisch-Waugh-Lovell theorem this
+gives the same media coefficients as one joint regression, and lets only the media coefficients be held at zero or above.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sample_agents.mix_model.curves import Series
+
+WEEKS_A_YEAR = 365.25 / 7
+RIDGE = 1e-4
+"""Penalty relative to a column's own sum of squares: it steadies columns that move together, with a bias of about 0.01 %."""
+_FOLDS = 4
+_FOLD_WEEKS = 10
+_FLAT = 1e-9
+
+
+def controls(first_week: int, promotion: Series) -> Any:
+    """The control columns for the weeks from week number ``first_week`` on, shape (weeks, 7)."""
+    import numpy as np
+
+    week = np.arange(first_week, first_week + len(promotion), dtype=float)
+    angle = 2.0 * np.pi * week / WEEKS_A_YEAR
+    waves = [function(order * angle) for order in (1, 2) for function in (np.sin, np.cos)]
+    return np.column_stack([np.ones(len(week)), (week - first_week) / WEEKS_A_YEAR, *waves, promotion])
+
+
+def unexplained(columns: Any, control_columns: Any) -> Any:
+    """What the controls leave of each column (or of one series). Promotions may be absent, hence least squares."""
+    import numpy as np
+
+    return columns - control_columns @ np.linalg.lstsq(control_columns, columns, rcond=None)[0]
+
+
+def media_coefficients(columns: Any, sales: Any, control_columns: Any) -> Any:
+    """Sales per unit of each column, none below zero; zero for a column without variation of its own."""
+    import numpy as np
+    from sklearn.linear_model import LinearRegression
+
+    residuals = unexplained(columns, control_columns)
+    norms = np.sqrt((residuals**2).sum(axis=0))
+    norms[norms < _FLAT] = np.inf
+    scaled = np.vstack([residuals / norms, np.sqrt(RIDGE) * np.eye(residuals.shape[1])])
+    target = np.concatenate([unexplained(sales, control_columns), np.zeros(residuals.shape[1])])
+    model = LinearRegression(positive=True, fit_intercept=False).fit(scaled, target)
+    return model.coef_ / norms
+
+
+def predict(columns: Any, sales: Any, control_columns: Any, train: int) -> Any:
+    """Predictions for every week of a model that saw the first ``train`` weeks."""
+    import numpy as np
+
+    seen = slice(0, train)
+    media = media_coefficients(columns[seen], sales[seen], control_columns[seen])
+    rest = sales[seen] - columns[seen] @ media
+    weights = np.linalg.lstsq(control_columns[seen], rest, rcond=None)[0]
+    return columns @ media + control_columns @ weights
+
+
+def validate(columns: Any, sales: Any, control_columns: Any) -> tuple[float, float]:
+    """Root mean squared error and mean absolute percentage error (a fraction) over weeks that the model had not seen.
+
+    Expanding windows: each of the last four spans of ten weeks is predicted from everything before it.
+    """
+    import numpy as np
+    from sklearn.metrics import mean_absolute_percentage_error, root_mean_squared_error
+    from sklearn.model_selection import TimeSeriesSplit
+
+    seen: list[Any] = []
+    predicted: list[Any] = []
+    for train, test in TimeSeriesSplit(n_splits=_FOLDS, test_size=_FOLD_WEEKS).split(sales):
+        seen.append(sales[test])
+        predicted.append(predict(columns, sales, control_columns, len(train))[test])
+    truth, guess = np.concatenate(seen), np.concatenate(predicted)
+    return float(root_mean_squared_error(truth, guess)), float(mean_absolute_percentage_error(truth, guess))
