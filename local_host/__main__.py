@@ -13,10 +13,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from local_host.errors import HostError
-from local_host.host import EmbeddedHost, HostOptions, describe
 
 _EXIT_CODES = {"host.already_running": 4, "host.port_unavailable": 5}
 _EPILOG = """\
@@ -56,7 +56,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 async def serve(options: argparse.Namespace) -> None:
     """Run the host until a signal arrives. A second signal ends the process at once."""
-    stopped = asyncio.Event()
+    from local_host.host import EmbeddedHost, HostOptions, describe  # heavy; --help and wrong usage do without
+
+    stopped, stdout = asyncio.Event(), sys.stdout
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -70,13 +72,11 @@ async def serve(options: argparse.Namespace) -> None:
     host = EmbeddedHost(options.app, data_dir, HostOptions(
         host=options.host, port=options.port, response_limit_s=options.response_limit, drain_s=options.drain))
     os.chdir(options.app)  # the worker's working directory is the app's root
-    async with host:
-        if options.json:
-            sys.stdout.write(json.dumps({"url": host.url, "pid": os.getpid(), "data": str(data_dir)}) + "\n")
-        else:
-            sys.stdout.write(describe(host) + "\n")
-        sys.stdout.flush()
-        await stopped.wait()
+    with redirect_stdout(sys.stderr):  # what the app prints is log output; stdout belongs to this command
+        async with host:
+            ready = {"url": host.url, "pid": os.getpid(), "data": str(data_dir)}
+            print(json.dumps(ready) if options.json else describe(host), file=stdout, flush=True)
+            await stopped.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

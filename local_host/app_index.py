@@ -153,7 +153,7 @@ class _Indexer:
                 client = ClientInput(binding.name, self._expand(hub) if hub else None)
                 return replace(spec, clients=(*spec.clients, client))
             case "serviceBus", 1:
-                output = QueueOutput(binding.name, self._entity(binding))
+                output = QueueOutput(binding.name, self._entity(binding), is_topic=not getattr(binding, "queue_name", None))
                 return replace(spec, outputs=(*spec.outputs, output))
             case "http", 1 if binding.name == "$return":
                 return spec

@@ -6,7 +6,6 @@ so that nothing is asked of a part that is not there. It deliberately holds no b
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import secrets
@@ -133,6 +132,7 @@ class EmbeddedHost:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen(128)  # at once: of two hosts starting on one port the second learns it here
         except OSError as err:
             message = f"cannot listen: {err.strerror}; choose another --port (0 takes a free one)"
             raise HostError("host.port_unavailable", message, f"{host}:{port}") from err
@@ -154,12 +154,11 @@ class EmbeddedHost:
         self._stack.push_async_callback(self._durable.stop, self._options.drain_s)
 
     def _declare_outputs(self) -> None:
-        triggers = {spec.trigger.entity for spec in self.specs if isinstance(spec.trigger, QueueTrigger)}
-        topics = {entity.split("/Subscriptions/")[0] for entity in triggers if "/Subscriptions/" in entity}
-        for spec in self.specs:
-            for output in spec.outputs:
-                if output.entity not in topics | triggers:
-                    self._broker.declare(output.entity)
+        for output in (output for spec in self.specs for output in spec.outputs):
+            if output.is_topic:
+                self._broker.declare_topic(output.entity)
+            elif not any(isinstance(s.trigger, QueueTrigger) and s.trigger.entity == output.entity for s in self.specs):
+                self._broker.declare(output.entity)  # a triggered queue is declared by its listener, with its options
 
     def _start_queues(self) -> None:
         for spec in self.specs:
@@ -242,9 +241,3 @@ def _body_limit(environment: MutableMapping[str, str]) -> int:
         raise HostError("host.unsupported_setting", "must be a whole number of bytes",
                         "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT")
     return int(text)
-
-
-async def run_until(host: EmbeddedHost, stopped: asyncio.Event) -> None:
-    """Serve until `stopped` is set."""
-    async with host:
-        await stopped.wait()

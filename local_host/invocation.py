@@ -106,7 +106,13 @@ class Invoker:
                 arguments["context"] = InvocationContext(spec.name, str(self._app_dir), trace or Trace.new())
             result = await self._run(spec, arguments)
             self._deliver(spec, outputs, result)
-        except Exception as err:
+        except asyncio.CancelledError as err:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # somebody cancelled this call
+            raise FunctionError(spec.name, err) from err  # something inside the function was cancelled
+        except (Exception, SystemExit) as err:
+            # SystemExit: asyncio would end the whole host for one function's sys.exit().
             raise FunctionError(spec.name, err) from err
         return result
 

@@ -86,10 +86,11 @@ Trigger = HttpTrigger | TimerTrigger | QueueTrigger | OrchestrationTrigger | Act
 
 @dataclass(frozen=True, slots=True)
 class QueueOutput:
-    """A serviceBus output binding; `param` is `$return` for the return value."""
+    """A serviceBus output binding; `param` is `$return` for the return value, `is_topic` tells topic from queue."""
 
     param: str
     entity: str
+    is_topic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,9 +102,11 @@ class HttpFront:
     async def _serve_whole(self, request: web.Request, match: RouteMatch) -> web.StreamResponse:
         spec = match.route.spec
         try:
-            body = await request.read()
+            body = await asyncio.wait_for(request.read(), self._limits.response_limit_s)
         except web.HTTPRequestEntityTooLarge:
             return web.Response(status=413)
+        except TimeoutError:
+            return web.Response(status=408)
         trigger = classic_input(request, body, match.values)
         # The function goes on when its client leaves, as it does in Azure.
         task = self._track(asyncio.ensure_future(

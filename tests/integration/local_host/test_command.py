@@ -116,13 +116,13 @@ def test_exit_codes_tell_what_went_wrong(start, tmp_path):
     port = first.ready()["url"].rsplit(":", 1)[1]
     cases = [
         ((APPS / "route_zoo", tmp_path / "data"), 4, "host.already_running"),
-        ((APPS / "route_zoo", tmp_path / "other", "--port", port), 5, "host.port_unavailable"),
+        ((APPS / "route_zoo", tmp_path / "second", "--port", port), 5, "host.port_unavailable"),
         ((tmp_path / "nowhere", tmp_path / "other"), 3, "host.app_not_found"),
         ((APPS, tmp_path / "other"), 3, "host.bad_host_json"),
         ((APPS / "route_zoo", tmp_path / "other", "--port", "99999"), 2, "--port"),
     ]
-    for arguments, code, text in cases:
-        process = start(*arguments)
+    processes = [start(*arguments) for arguments, _, _ in cases]
+    for process, (_, code, text) in zip(processes, cases, strict=True):
         out, err = process.process.communicate(timeout=20)
         assert (process.process.returncode, out) == (code, ""), err
         assert text in err

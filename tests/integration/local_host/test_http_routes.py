@@ -125,7 +125,7 @@ async def test_cookies_stay_separate_and_hop_by_hop_headers_are_dropped(start_ho
         assert "Connection" not in response.headers
 
 
-@pytest.mark.parametrize("path", ["boom", "wrong", "split?value=a%0D%0AX-Injected:%201"])
+@pytest.mark.parametrize("path", ["boom", "wrong", "exits", "exits_in_thread", "cancels", "split?value=a%0D%0AX-Injected:%201"])
 async def test_a_failure_is_an_empty_500_and_the_reason_is_in_the_log_only(start_host, http, caplog, path):
     host = await start_host("route_zoo")
     caplog.set_level(logging.ERROR, "local_host.http")
@@ -133,6 +133,8 @@ async def test_a_failure_is_an_empty_500_and_the_reason_is_in_the_log_only(start
         assert (response.status, await response.read()) == (500, b"")
         assert "X-Injected" not in response.headers
     assert "Result: Failure" in caplog.text
+    async with http.get(f"{host.url}/api/named_after_function") as response:
+        assert response.status == 200  # the host lives on
 
 
 async def test_function_and_admin_levels_take_the_right_keys(start_host, http, tmp_path):
@@ -191,3 +193,31 @@ async def test_the_response_limit_is_a_504(start_host, http):
     host = await start_host("route_zoo", HostOptions(response_limit_s=0.1, drain_s=2.0))
     async with http.get(f"{host.url}/api/slow?seconds=0.3") as response:
         assert (response.status, await response.read()) == (504, b"")
+
+
+async def test_a_body_that_never_comes_is_408(start_host):
+    host = await start_host("route_zoo", HostOptions(response_limit_s=0.1, drain_s=2.0))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(host.url.rsplit(":", 1)[1]))
+    writer.write(b"POST /api/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab")
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
+async def test_an_asgi_app_is_served_through_its_function(start_host, http, tmp_path):
+    app_dir = tmp_path / "asgi"
+    app_dir.mkdir()
+    (app_dir / "host.json").write_text('{"version": "2.0", "extensions": {"http": {"routePrefix": ""}}}')
+    (app_dir / "function_app.py").write_text(
+        "import azure.functions as func\n"
+        "async def site(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan':\n"
+        "        while (await receive())['type'] != 'lifespan.shutdown':\n"
+        "            await send({'type': 'lifespan.startup.complete'})\n"
+        "        return await send({'type': 'lifespan.shutdown.complete'})\n"
+        "    body = (await receive())['body']\n"
+        "    await send({'type': 'http.response.start', 'status': 203, 'headers': [(b'x-path', scope['path'].encode())]})\n"
+        "    await send({'type': 'http.response.body', 'body': body[::-1]})\n"
+        "app = func.AsgiFunctionApp(app=site, http_auth_level=func.AuthLevel.ANONYMOUS)\n")
+    host = await start_host(app_dir)
+    async with http.post(f"{host.url}/some/path", data=b"abc") as response:
+        assert (response.status, response.headers["x-path"], await response.read()) == (203, "/some/path", b"cba")

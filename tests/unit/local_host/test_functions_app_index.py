@@ -62,6 +62,7 @@ def test_every_trigger_becomes_a_spec(index):
         @app.service_bus_queue_output(arg_name="out", connection="C", queue_name="%Q%-out")
         def batch(m: List[func.ServiceBusMessage], out: func.Out[str]) -> None: ...
 
+        @app.service_bus_topic_output(arg_name="$return", connection="C", topic_name="echoes")
         @app.service_bus_topic_trigger(arg_name="m", connection="C", topic_name="t", subscription_name="s")
         def news(m: bytes) -> None: ...
 
@@ -90,6 +91,7 @@ def test_every_trigger_becomes_a_spec(index):
     assert by_name["batch"].outputs == (QueueOutput("out", "orders-out"),)
     assert by_name["news"].trigger == QueueTrigger("m", "t/Subscriptions/s", False, Cardinality.ONE)
     assert by_name["news"].pass_through is bytes
+    assert by_name["news"].outputs == (QueueOutput("$return", "echoes", is_topic=True),)
     assert by_name["orchestrate"].trigger == OrchestrationTrigger("ctx", "Orch")
     assert by_name["act"].trigger == ActivityTrigger("payload", "Act")
     assert by_name["count"].trigger == EntityTrigger("context", "Counter")

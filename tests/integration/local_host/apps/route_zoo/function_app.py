@@ -9,6 +9,7 @@ import azure.functions as func
 
 from helper_words import GREETING
 
+print("printed while loading")
 app = func.FunctionApp()
 ANON = func.AuthLevel.ANONYMOUS
 
@@ -81,6 +82,21 @@ def admin_only(req: func.HttpRequest) -> str:
 @app.route(route="boom", auth_level=ANON)
 def boom(req: func.HttpRequest) -> func.HttpResponse:
     raise ValueError("secret detail")
+
+
+@app.route(route="exits", auth_level=ANON)
+async def exits(req: func.HttpRequest) -> func.HttpResponse:
+    raise SystemExit(3)
+
+
+@app.route(route="exits_in_thread", auth_level=ANON)
+def exits_in_thread(req: func.HttpRequest) -> func.HttpResponse:
+    raise SystemExit(3)
+
+
+@app.route(route="cancels", auth_level=ANON)
+async def cancels(req: func.HttpRequest) -> func.HttpResponse:
+    raise asyncio.CancelledError
 
 
 @app.route(route="wrong", auth_level=ANON)
