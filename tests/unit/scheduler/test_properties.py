@@ -143,9 +143,9 @@ def test_duplicate_late_and_stale_events_change_nothing(world: World, seed: int)
         assert evolve(state, again) == state
         if state.cancelled or state.is_over:
             assert evolve(state, CancelRequested(trace.nows[-1])) == state
-        if state.armed_at is not None:
-            early = state.armed_at - timedelta(microseconds=1)
-            assert evolve(state, Tick(min(early, trace.nows[position]))) == state
+        dues = [state.armed_at, state.give_up_at, state.retry_at, state.board.next_due_at if state.board else None]
+        too_early_at = min(due for due in [*dues, DEADLINE_AT] if due is not None) - timedelta(microseconds=1)
+        assert evolve(state, Tick(too_early_at)) == state
 
 
 @given(worlds)
