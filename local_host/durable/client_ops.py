@@ -23,6 +23,7 @@ from local_host.durable.records import (
     InboxItem,
     Instance,
     InstanceFilter,
+    add_answer,
     add_entity_item,
     add_inbox,
     append_chunk,
@@ -270,8 +271,8 @@ def _terminate(
     message = notification(ended, at)
     if message is None or item.parent is None:
         return None
-    stored = add_inbox(connection, item.parent.instance_id, item.parent.execution_id, message)
-    return item.parent.instance_id, stored
+    stored = add_answer(connection, item.parent.instance_id, item.parent.execution_id, message)
+    return (item.parent.instance_id, stored) if stored is not None else None
 
 
 def _suspend(connection: sqlite3.Connection, instance_id: str, reason: str, at: str, suspended: bool) -> None:

@@ -18,7 +18,7 @@ from local_host.durable.episodes import missing_function
 from local_host.durable.functions import DurableFunctions
 from local_host.durable.history import EventRaised
 from local_host.durable.protocol import to_stamp
-from local_host.durable.records import EntityItem, InboxItem, add_inbox
+from local_host.durable.records import EntityItem, InboxItem, add_answer
 from local_host.durable.storage import Storage
 
 _LOG = logging.getLogger("local_host.durable")
@@ -122,7 +122,7 @@ def _commit(connection: sqlite3.Connection, item: EntityItem, done: Performed, a
     if done.is_error:
         answer["exceptionType"] = "Error"
     event = EventRaised(at, item.request_id, json.dumps(answer))
-    return add_inbox(connection, item.caller_id, item.caller_execution_id, event)
+    return add_answer(connection, item.caller_id, item.caller_execution_id, event)
 
 
 class EntityRunner:

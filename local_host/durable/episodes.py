@@ -179,9 +179,10 @@ class Episode:
 
     def _hold(self, item: InboxItem, writes: EpisodeWrites, position: int) -> None:
         """Keep an early event: the SDK would lose one of two of a name and give one to every later wait."""
-        if item.seen_at is None:
-            item = replace(item, seen_at=position)
-            writes.seen[item.id] = position
+        if not item.is_seen_saved:
+            seen_at = position if item.seen_at is None else item.seen_at
+            item = replace(item, seen_at=seen_at, is_seen_saved=True)
+            writes.seen[item.id] = seen_at
         self.held.append(item)
 
     def _run_user_code(self, new_events: Sequence[Event]) -> None:
@@ -336,7 +337,7 @@ class Episode:
         ]
         kept = {item.id for item in self.held if (item.seen_at or 0) > boundary}
         dropped = [item.id for item in self.held if item.id not in kept]
-        self.held = [replace(item, seen_at=None) for item in self.held if item.id in kept]
+        self.held = [replace(item, seen_at=None, is_seen_saved=False) for item in self.held if item.id in kept]
         following = replace(
             execution.instance,
             execution_id=uuid4().hex,

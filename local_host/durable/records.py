@@ -62,13 +62,15 @@ class Instance:
 class InboxItem:
     """A durable message to an instance. `execution_id` None means "whatever execution is current" (external events).
 
-    `seen_at` is the length of history when an early external event was first held back.
+    `seen_at` is the length of history when an early external event was first held back; `is_seen_saved` says whether the
+    row knows it.
     """
 
     id: int
     execution_id: str | None
     event: Event
     seen_at: int | None = None
+    is_seen_saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,7 @@ def load_inbox(connection: sqlite3.Connection, instance_id: str) -> list[InboxIt
     rows = connection.execute(
         "SELECT id, execution_id, event, seen_at FROM inbox WHERE instance_id = ? ORDER BY id", (instance_id,)
     )
-    return [InboxItem(row[0], row[1], from_row(json.loads(row[2])), row[3]) for row in rows]
+    return [InboxItem(row[0], row[1], from_row(json.loads(row[2])), row[3], row[3] is not None) for row in rows]
 
 
 def add_inbox(
@@ -252,6 +254,17 @@ def add_inbox(
     )
     assert cursor.lastrowid is not None
     return InboxItem(cursor.lastrowid, execution_id, event)
+
+
+def add_answer(
+    connection: sqlite3.Connection, instance_id: str, execution_id: str | None, event: Event
+) -> InboxItem | None:
+    """Store a message for one execution, unless that execution is over (then nobody would ever read it)."""
+    found = connection.execute(
+        "SELECT 1 FROM instances WHERE instance_id = ? AND execution_id = ? AND status IN ('Pending', 'Running')",
+        (instance_id, execution_id),
+    ).fetchone()
+    return add_inbox(connection, instance_id, execution_id, event) if found else None
 
 
 def add_entity_item(connection: sqlite3.Connection, item: EntityItem) -> EntityItem:
@@ -320,8 +333,9 @@ def commit_episode(connection: sqlite3.Connection, writes: EpisodeWrites) -> Com
     if item.is_terminal:
         connection.execute("DELETE FROM inbox WHERE instance_id = ?", (item.instance_id,))
         if item.parent is not None and writes.notify is not None:
-            message = add_inbox(connection, item.parent.instance_id, item.parent.execution_id, writes.notify)
-            result.inbox.setdefault(item.parent.instance_id, []).append(message)
+            message = add_answer(connection, item.parent.instance_id, item.parent.execution_id, writes.notify)
+            if message is not None:
+                result.inbox.setdefault(item.parent.instance_id, []).append(message)
     return result
 
 

@@ -1,7 +1,8 @@
 """Rewind: take the failures out of a failed instance's history, so that replay schedules the same work again.
 
-What goes: failed completions with the created event of their task, the end of the execution, and (for a retried action) only
-its last failure with the timer behind it. Failed children are rewound too and report to the parent's new execution.
+What goes: failed completions with the created event of their task, created events of work that had not ended (the instance
+was failed by the host), the end of the execution, and (for a retried action) only its last failure with the timer behind it.
+Failed children are rewound too; they and children still running report to the parent's new execution.
 History written after the first removed failure may no longer fit the replay; the determinism check then says so.
 """
 
@@ -12,8 +13,11 @@ from dataclasses import replace
 from uuid import uuid4
 
 from local_host.durable.history import (
+    Completion,
     Created,
     Event,
+    EventRaised,
+    EventSent,
     EventType,
     ExecutionCompleted,
     ExecutionStarted,
@@ -52,11 +56,17 @@ def rewind_instance(connection: sqlite3.Connection, item: Instance, reason: str,
     put_instance(connection, revived)
     woken = [item.instance_id]
     kept_children: set[int] = set()
-    for task_id in failed_subs:
+    for task_id in (*failed_subs, *unfinished(events)):
         child = get_instance(connection, children.get(task_id, ""))
-        if child is not None and child.status == "Failed":
-            parent = ParentLink(item.instance_id, revived.execution_id, task_id)
-            woken += rewind_instance(connection, replace(child, parent=parent), reason, at)
+        if child is None:
+            continue
+        adopted = replace(child, parent=ParentLink(item.instance_id, revived.execution_id, task_id))
+        if child.status == "Failed":
+            woken += rewind_instance(connection, adopted, reason, at)
+            kept_children.add(task_id)
+        elif not child.is_terminal:
+            put_instance(connection, adopted)
+            woken.append(child.instance_id)
             kept_children.add(task_id)
     without = without_failures(events, kept_children)
     connection.execute("DELETE FROM history WHERE instance_id = ?", (item.instance_id,))
@@ -74,7 +84,7 @@ def without_failures(events: list[Event], kept_created: set[int]) -> list[Event]
     """
     failed = {event.task_id for event in events if isinstance(event, TaskFailed | SubFailed)}
     last_timers = _timers_after(events, failed)
-    removed_ids = (failed - kept_created) | last_timers
+    removed_ids = ((failed | unfinished(events)) - kept_created) | last_timers
     kept: list[Event] = []
     failure_seen = False
     for event in events:
@@ -93,6 +103,30 @@ def without_failures(events: list[Event], kept_created: set[int]) -> list[Event]
                 kept.append(event)
     assert any(isinstance(event, ExecutionStarted) for event in kept), "an execution has a beginning"
     return kept
+
+
+def unfinished(events: list[Event]) -> set[int]:
+    """Ids of created work whose end is not in history (signals end at once)."""
+    waiting: set[int] = set()
+    requests: dict[str, int] = {}
+    for event in events:
+        match event:
+            case EventSent(event_id=event_id, request_id=request_id, signal=False):
+                requests[request_id] = event_id
+                waiting.add(event_id)
+            case EventSent():
+                pass
+            case event if isinstance(event, Created):
+                waiting.add(event.event_id)
+            case EventRaised(name=name):
+                waiting.discard(requests.get(name, -1))
+            case TimerFired(timer_id=done):
+                waiting.discard(done)
+            case event if isinstance(event, Completion):
+                waiting.discard(event.task_id)
+            case _:
+                pass
+    return waiting
 
 
 def _timers_after(events: list[Event], failed: set[int]) -> set[int]:

@@ -43,16 +43,23 @@ class EngineOptions:
     """How the engine runs.
 
     `strict` numbers as the Durable Task Framework does and fails what Azure would fail. `warm` keeps generators alive between
-    episodes. `max_batch` bounds completions per episode (tests use 1). `commit_retry_s` is the pause after a failed commit.
+    episodes; with `cold_checks` an instance is nevertheless rebuilt by a full replay after its 16th, 32nd, 64th … episode, so
+    that non-determinism cannot hide (amortised, that is two more replays). `max_batch` bounds completions per episode (tests
+    use 1). `commit_retry_s` is the pause after a failed commit.
     """
 
     strict: bool = True
     warm: bool = True
+    cold_checks: bool = True
     max_warm_instances: int = 1000
     max_concurrent_activities: int = 64
     max_batch: int | None = None
     commit_retry_s: float = 1.0
     default_version: str | None = None
+
+
+def _is_checked_at(chunk: int) -> bool:
+    return chunk >= 16 and chunk & (chunk - 1) == 0
 
 
 @dataclass(slots=True)
@@ -285,6 +292,8 @@ class Runtime:
             actor.inbox.clear()
             self.timers.forget(item.instance_id)
             self.pool.forget_waiting(item.instance_id)
+        elif self.options.cold_checks and _is_checked_at(writes.chunk):
+            actor.evict()
         for timer in writes.timers:
             self.timers.arm(timer)
         for work in writes.work:

@@ -42,6 +42,7 @@ class ActivityPool:
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._waiting: set[_Key] = set()
+        self._is_closing = False
         self._by_instance: defaultdict[str, set[_Key]] = defaultdict(set)
 
     @property
@@ -50,9 +51,9 @@ class ActivityPool:
         return len(self._tasks)
 
     def dispatch(self, item: WorkItem) -> None:
-        """Run the item soon; a second dispatch of one that is still under way is ignored."""
+        """Run the item soon; ignored while the same item is under way, and when stopping (its row is kept)."""
         key = (item.instance_id, item.execution_id, item.task_id)
-        if key in self._tasks:
+        if self._is_closing or key in self._tasks:
             return
         self._waiting.add(key)
         self._by_instance[item.instance_id].add(key)
@@ -68,6 +69,7 @@ class ActivityPool:
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for running items, then cancel what is left: their rows make them run again later."""
+        self._is_closing = True
         for key in list(self._waiting):
             self._tasks[key].cancel()
         tasks = list(self._tasks.values())

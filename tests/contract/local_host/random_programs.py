@@ -71,7 +71,7 @@ def _timeout(context: Any, rng: random.Random) -> Iterator[Any]:
 
 def _step(context: Any, rng: random.Random, retries: bool) -> Iterator[Any]:
     kinds = ["one", "all", "any", "pool", "nudged", "timeout", "signal", "status", "nested"]
-    match rng.choice([*kinds, "retry", "retries"] if retries else kinds):
+    match rng.choice([*kinds, "retry", "retries", "race"] if retries else kinds):
         case "one":
             yield _task(context, rng)
         case "all":
@@ -93,6 +93,11 @@ def _step(context: Any, rng: random.Random, retries: bool) -> Iterator[Any]:
             context.set_custom_status({"at": rng.randrange(1000)})
         case "retry":
             yield context.call_activity_with_retry("work", df.RetryOptions(1000, rng.randrange(1, 4)), {"n": 1})
+        case "race":
+            options = df.RetryOptions(700, 3)
+            racing = [context.call_activity_with_retry("work", options, {"n": n}) for n in range(2)]
+            yield context.task_any([*racing, context.call_activity("work", {"n": 5})])
+            yield context.call_activity("work", {"n": 6})
         case _:
             calls = [context.call_activity_with_retry("work", df.RetryOptions(500, 3), {"n": i}) for i in range(3)]
             yield context.task_all(calls)
