@@ -241,7 +241,8 @@ class Episode:
         """Constant interval; the timer after the last attempt fires at once (the SDK needs it to surface the error)."""
         assert item.leaf.retry is not None
         delay_ms = 0 if item.is_last_timer else item.leaf.retry.first_interval_ms
-        return self._timer(item.id, to_stamp(from_stamp(self.at) + timedelta(milliseconds=delay_ms)), writes)
+        timer = self._timer(item.id, to_stamp(from_stamp(self.at) + timedelta(milliseconds=delay_ms)), writes)
+        return replace(timer, retry_of=self.execution.numbering.cause[item.id], is_last=item.is_last_timer)
 
     def _child(self, task_id: int, action: CallSubOrchestrator, digest: str, writes: EpisodeWrites) -> SubCreated:
         if not self.functions.has_orchestrator(action.name):

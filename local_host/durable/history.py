@@ -1,8 +1,9 @@
 """History events of one execution: typed values, their JSON row, and the minimal copy the SDK needs.
 
-The row form uses the Durable Task Framework's key names, so that a status query can project it, plus two keys of our
-own: `Digest` (payload digest for the determinism check) and `Listed` (how many actions the SDK had listed when an
-episode ended; needed to renumber after a crash). Activity inputs are not kept in history.
+The row form uses the Durable Task Framework's key names, so that a status query can project it, plus keys of our own:
+`Digest` (payload digest for the determinism check), `Listed` (how many actions the SDK had listed when an episode ended;
+needed to renumber after a crash), `RetryOf` and `IsLast` (what a retry timer is for; needed to rewind). Activity inputs are
+not kept in history.
 """
 
 from __future__ import annotations
@@ -147,13 +148,18 @@ class SubFailed:
 
 @dataclass(frozen=True, slots=True)
 class TimerCreated:
+    """For a retry timer, `retry_of` is the failed attempt and `is_last` marks the timer after the last attempt."""
+
     kind: ClassVar[EventType] = EventType.TIMER_CREATED
     at: str
     event_id: int
     fire_at: str
+    retry_of: int | None = None
+    is_last: bool = False
 
     def fields(self) -> Json:
-        return {"FireAt": self.fire_at}
+        retry = {} if self.retry_of is None else {"RetryOf": self.retry_of, "IsLast": self.is_last}
+        return {"FireAt": self.fire_at} | retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +269,9 @@ _FROM_ROW: dict[EventType, Callable[[Json, str], Event]] = {
     ),
     EventType.SUB_COMPLETED: lambda r, at: SubCompleted(at, r["TaskScheduledId"], r["Result"]),
     EventType.SUB_FAILED: lambda r, at: SubFailed(at, r["TaskScheduledId"], r["Reason"], r["Details"]),
-    EventType.TIMER_CREATED: lambda r, at: TimerCreated(at, r["EventId"], r["FireAt"]),
+    EventType.TIMER_CREATED: lambda r, at: TimerCreated(
+        at, r["EventId"], r["FireAt"], r.get("RetryOf"), r.get("IsLast", False)
+    ),
     EventType.TIMER_FIRED: lambda r, at: TimerFired(at, r["TimerId"], r["FireAt"]),
     EventType.EVENT_SENT: lambda r, at: _event_sent(r, at),
     EventType.EVENT_RAISED: lambda r, at: EventRaised(at, r["Name"], r["Input"]),

@@ -40,12 +40,14 @@ class RetryChain:
 class Numbering:
     """Counter and retry chains of one execution.
 
-    `after[id]` is the id taken because of the completion of `id` (retry timer after a failure, attempt after a timer).
+    `after[id]` is the id taken because of the completion of `id` (retry timer after a failure, attempt after a timer);
+    `cause` is its inverse.
     """
 
     next_id: int = 0
     chains: dict[int, RetryChain] = field(default_factory=dict)
     after: dict[int, int] = field(default_factory=dict)
+    cause: dict[int, int] = field(default_factory=dict)
 
     def number(self, leaves: Iterable[Leaf]) -> None:
         """Give ids to newly listed leaves, in list order."""
@@ -93,6 +95,7 @@ class Numbering:
     def _follow(self, done: int, chain: RetryChain) -> None:
         new_id = self._take()
         self.after[done] = new_id
+        self.cause[new_id] = done
         self.chains[new_id] = chain
 
     def _take(self) -> int:

@@ -82,14 +82,16 @@ def without_failures(events: list[Event], kept_created: set[int]) -> list[Event]
 
     Episode sizes (`listed`) after the first removed failure are forgotten: the replay will list less.
     """
-    failed = {event.task_id for event in events if isinstance(event, TaskFailed | SubFailed)}
-    last_timers = _timers_after(events, failed)
+    timers = [event for event in events if isinstance(event, TimerCreated) and event.retry_of is not None]
+    retried = {timer.retry_of for timer in timers if not timer.is_last}
+    last_timers = {timer.event_id for timer in timers if timer.is_last}
+    failed = {event.task_id for event in events if isinstance(event, TaskFailed | SubFailed)} - retried
     removed_ids = ((failed | unfinished(events)) - kept_created) | last_timers
     kept: list[Event] = []
     failure_seen = False
     for event in events:
         match event:
-            case TaskFailed() | SubFailed():
+            case TaskFailed(task_id=task_id) | SubFailed(task_id=task_id) if task_id in failed:
                 failure_seen = True
             case TimerFired(timer_id=timer_id) if timer_id in last_timers:
                 pass
@@ -128,20 +130,3 @@ def unfinished(events: list[Event]) -> set[int]:
                 pass
     return waiting
 
-
-def _timers_after(events: list[Event], failed: set[int]) -> set[int]:
-    """Retry timers: created in the same episode as a failure and due at once, i.e. after a last attempt."""
-    timers: set[int] = set()
-    failure_in_episode = False
-    for event in events:
-        match event:
-            case TaskFailed() | SubFailed():
-                failure_in_episode = True
-            case OrchestratorCompleted():
-                failure_in_episode = False
-            case TimerCreated(event_id=event_id, fire_at=fire_at, at=created_at) if failure_in_episode:
-                if fire_at == created_at and failed:
-                    timers.add(event_id)
-            case _:
-                pass
-    return timers
