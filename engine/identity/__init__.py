@@ -1,0 +1,21 @@
+"""Who calls: token validation, signing keys, and the issuer of the developer's machine.
+
+Only signed tokens make an identity; headers that claim one are never read here. Deciding what a principal may do is not this
+package's business beyond onboarding, suspension and the allowed client applications.
+"""
+
+from engine.identity.development import DevelopmentIssuer, WithDevelopmentIssuer
+from engine.identity.keys import FileKeySource, FirstOf, JwksCache, KeySource, SigningKey, parse_jwks
+from engine.identity.validator import JwtTokenValidator
+
+__all__ = [
+    "DevelopmentIssuer",
+    "FileKeySource",
+    "FirstOf",
+    "JwksCache",
+    "JwtTokenValidator",
+    "KeySource",
+    "SigningKey",
+    "WithDevelopmentIssuer",
+    "parse_jwks",
+]
