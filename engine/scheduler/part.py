@@ -108,25 +108,16 @@ def decide_part(state: PartState, now: datetime) -> tuple[Command, ...]:
 def evolve_part(state: PartState, event: Event) -> PartState:
     """Take in one event. A stale or repeated one gives the same state back; calls of a run do not concern a part."""
     draft = Draft(state.board)
+    armed_at = state.armed_at
     match event:
         case Issued():
-            for command in event.commands:
-                if isinstance(command, WakeAt):
-                    state = replace(state, armed_at=command.at)
-                elif isinstance(command, PerformStep):
-                    steps.issue(draft, command)
+            armed_at = _issued(draft, event, armed_at)
         case StepAnswered():
-            if not steps.is_open(state.board, event.call):
-                return state
-            frame = steps.Frame(state.ref.run.run_id, state.ref.run.deadline_at)
-            steps.answer(draft, event.call, event.outcome, event.at, frame)
-            if draft.record(event.call.step).status in (StepStatus.FAILED, StepStatus.DENIED):
-                draft.stop("map.item_failed")
+            _answered(draft, event, state.ref.run)
         case CancelRequested():
             draft.stop(CANCELLED_CODE)
         case Tick():
-            if state.armed_at is not None and state.armed_at <= event.at:
-                state = replace(state, armed_at=None)
+            armed_at = None if armed_at is not None and armed_at <= event.at else armed_at
             if state.ref.run.deadline_at <= event.at:
                 draft.give_up(DEADLINE_CODE)
             draft.wake(event.at)
@@ -134,4 +125,22 @@ def evolve_part(state: PartState, event: Event) -> PartState:
             return state
         case _:
             assert_never(event)
-    return replace(state, board=draft.frozen())
+    return replace(state, board=draft.frozen(), armed_at=armed_at)
+
+
+def _issued(draft: Draft, event: Issued, armed_at: datetime | None) -> datetime | None:
+    for command in event.commands:
+        if isinstance(command, WakeAt):
+            armed_at = command.at
+        elif isinstance(command, PerformStep):
+            steps.issue(draft, command)
+    return armed_at
+
+
+def _answered(draft: Draft, event: StepAnswered, run: RunRef) -> None:
+    if not steps.is_open(draft, event.call):
+        return
+    steps.answer(draft, event.call, event.outcome, event.at, steps.Frame(run.run_id, run.deadline_at))
+    if draft.record(event.call.step).status in (StepStatus.FAILED, StepStatus.DENIED):
+        # One bad item decides the step; what has begun may finish, so that nothing finished is lost.
+        draft.stop("map.item_failed")
