@@ -1,0 +1,134 @@
+"""An agent as its author sees it: a set of capabilities, each one typed async function.
+
+    agent = Agent(manifests)
+
+    @agent.capability("rates.lookup")
+    async def lookup(inputs: LookupInputs, context: StepContext) -> dict[str, Any]: ...
+
+The type of ``inputs`` is a pydantic model; it gets what the manifest's schema let through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+from agent_kit.schemas import CompiledSchema
+from engine.domain.base import JsonObject
+from engine.domain.capability import Capability
+from engine.domain.execute import ExecuteError, ExecuteRequest, Usage
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Handler = Callable[[Any, "StepContext"], Awaitable[Any]]
+
+
+class CapabilityError(Exception):
+    """A capability could not do it, and says why: a stable ``code``, words for people, and whether to try again."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.error = ExecuteError(code=code, message=message, retryable=retryable, retry_after_s=retry_after_s)
+
+
+@dataclass(slots=True)
+class StepContext:
+    """What a capability may know about the call beside its inputs. ``usage`` may be set to report the real cost."""
+
+    request: ExecuteRequest
+    manifest: Capability
+    executor: Executor
+    usage: Usage | None = None
+    pending: set[asyncio.Future[Any]] = field(default_factory=set)
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant whose data the call is about."""
+        return self.request.tenant_id
+
+    async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run CPU-bound work off the event loop.
+
+        Work that has begun cannot be stopped: at the deadline the caller gets its answer, the execution goes on to its end and
+        its success is stored for the retry.
+        """
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self.executor, lambda: function(*args, **kwargs))
+        self.pending.add(future)
+        try:
+            return await future
+        finally:
+            self.pending.discard(future)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A capability that the agent serves."""
+
+    manifest: Capability
+    handler: Handler
+    inputs_model: type[BaseModel]
+    input_schema: CompiledSchema
+    output_schema: CompiledSchema
+
+    def parse(self, inputs: JsonObject) -> BaseModel:
+        """The typed inputs. ``CapabilityError`` where the model is stricter than the manifest's schema."""
+        try:
+            return self.inputs_model.model_validate(inputs)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = "/".join(str(part) for part in first["loc"])
+            raise CapabilityError("agent.inputs_invalid", f"/{place}: {first['msg']}") from None
+
+
+class Agent:
+    """A set of capabilities. ``manifests`` holds at least those that get registered."""
+
+    def __init__(self, manifests: Mapping[str, Capability]) -> None:
+        self._manifests = manifests
+        self._registered: dict[str, Registered] = {}
+
+    @property
+    def capabilities(self) -> Mapping[str, Registered]:
+        """What is served, by name."""
+        return self._registered
+
+    def capability(self, name: str) -> Callable[[Handler], Handler]:
+        """Register the decorated function under ``name``.
+
+        Raises ``ValueError`` for a name without a manifest or registered twice, ``TypeError`` for a function that is not async
+        or whose first parameter is not annotated with a pydantic model. Both are mistakes found at start.
+        """
+
+        def register(handler: Handler) -> Handler:
+            if name not in self._manifests:
+                raise ValueError(f"{name} has no manifest")
+            if name in self._registered:
+                raise ValueError(f"{name} is registered twice")
+            manifest = self._manifests[name]
+            self._registered[name] = Registered(
+                manifest=manifest,
+                handler=handler,
+                inputs_model=_inputs_model(name, handler),
+                input_schema=CompiledSchema(manifest.input_schema),
+                output_schema=CompiledSchema(manifest.output_schema),
+            )
+            return handler
+
+        return register
+
+
+def _inputs_model(name: str, handler: Handler) -> type[BaseModel]:
+    if not inspect.iscoroutinefunction(handler):
+        raise TypeError(f"{name}: a capability is an async function")
+    parameters = list(inspect.signature(handler).parameters)
+    hint = get_type_hints(handler).get(parameters[0]) if parameters else None
+    if not (isinstance(hint, type) and issubclass(hint, BaseModel)):
+        raise TypeError(f"{name}: the first parameter must be annotated with a pydantic model")
+    return hint

@@ -1,0 +1,235 @@
+"""The HTTP side of an agent: ``POST /execute``, ``GET /capabilities``, ``GET /health/live`` and ``/health/ready``.
+
+Every refusal happens in the cheapest order: who calls, then size, then form, then content.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from agent_kit.agent import Agent, Registered
+from agent_kit.auth import AgentAuth
+from agent_kit.execution import Answer, Executions, place_of
+from agent_kit.idempotency import IdempotencyStore
+from agent_kit.problems import PROBLEM_TYPE, RefusedError
+from agent_kit.schemas import pointer
+from engine.domain.errors import LivoaError, Violation
+from engine.domain.execute import MAX_REQUEST_BYTES, ExecuteRequest
+from engine.domain.strict_json import parse
+
+_LOG = logging.getLogger("agent_kit")
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLimits:
+    """``slots``: executions at once. ``cpu_workers``: threads for CPU-bound work. ``drain_s``: patience at shutdown."""
+
+    slots: int = 16
+    cpu_workers: int = 2
+    drain_s: float = 20.0
+    max_request_bytes: int = MAX_REQUEST_BYTES
+
+
+@dataclass(slots=True)
+class _State:
+    """What the routes share. ``draining``: shutdown has begun; ``warm``: the warm-up, if there is one, is done."""
+
+    draining: bool = False
+    warm: bool = True
+
+
+def create_app(
+    agent: Agent,
+    *,
+    auth: AgentAuth,
+    store: IdempotencyStore,
+    limits: AgentLimits = AgentLimits(),
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    warm_up: Callable[[], None] | None = None,
+) -> FastAPI:
+    """The agent's web app. ``auth`` has no default on purpose. ``warm_up`` runs in the background once the app has started
+    and must not be needed for correctness."""
+    executor = ThreadPoolExecutor(max_workers=limits.cpu_workers, thread_name_prefix="compute")
+    executions = Executions(store=store, executor=executor, now=now, slots=limits.slots)
+    state = _State(warm=warm_up is None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if warm_up is not None:
+            executor.submit(_warm, warm_up, state)
+        yield
+        state.draining = True
+        left = await executions.drain(limits.drain_s)
+        executor.shutdown(wait=left == 0, cancel_futures=True)
+        store.close()
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.drain = lambda: setattr(state, "draining", True)
+    app.add_exception_handler(RefusedError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_route)
+    _add_routes(app, agent, auth, executions, state, limits)
+    return app
+
+
+def _warm(warm_up: Callable[[], None], state: _State) -> None:
+    try:
+        warm_up()
+    except Exception as error:
+        # Warming up only saves time; the first call that needs it will meet the same error and report it.
+        _LOG.warning("warm-up failed", extra={"error_type": type(error).__name__})
+    finally:
+        state.warm = True
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return JSONResponse(error.body(), error.status, headers=error.headers(), media_type=PROBLEM_TYPE)
+
+
+async def _refuse_route(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return await _refuse(_, RefusedError(error.status_code, "agent.no_such_route", "There is nothing at this address."))
+
+
+def _add_routes(
+    app: FastAPI, agent: Agent, auth: AgentAuth, executions: Executions, state: _State, limits: AgentLimits
+) -> None:
+    @app.post("/execute")
+    async def execute(request: Request) -> Response:
+        began = time.perf_counter()
+        call = _Call(traceparent=_traceparent(request))
+        try:
+            answer = await _execute(request, agent, auth, executions, state, limits, call)
+        except RefusedError as refusal:
+            call.log(began, refusal.status, refusal.code)
+            raise
+        except Exception as error:
+            call.log(began, 500, "agent.internal")
+            _LOG.error("call failed", extra={"error_type": type(error).__name__, "error_place": place_of(error)})
+            raise RefusedError(500, "agent.internal", "The agent failed unexpectedly.", retryable=True) from None
+        call.log(began, 200, "replayed" if answer.replayed else "executed")
+        headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
+        return Response(answer.body, media_type="application/json", headers=headers)
+
+    @app.get("/capabilities")
+    async def capabilities(request: Request) -> Response:
+        await auth.check(request.headers.getlist("authorization"))
+        pages = [one.manifest.model_dump(mode="json") for one in agent.capabilities.values()]
+        return JSONResponse({"capabilities": pages})
+
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/health/ready")
+    async def ready() -> Response:
+        ok = not state.draining
+        body = {"status": "ok" if ok else "draining", "warm": state.warm}
+        return JSONResponse(body, 200 if ok else 503)
+
+
+@dataclass(slots=True)
+class _Call:
+    """What the log line of a call says: ids and codes, never inputs, outputs or tokens."""
+
+    traceparent: str | None
+    request: ExecuteRequest | None = None
+
+    def log(self, began: float, status: int, code: str) -> None:
+        fields: dict[str, Any] = {
+            "http_status": status,
+            "code": code,
+            "duration_ms": round((time.perf_counter() - began) * 1_000),
+        }
+        if self.traceparent is not None:
+            fields["traceparent"] = self.traceparent
+        if self.request is not None:
+            names = ("run_id", "step_id", "item", "attempt", "capability")
+            fields |= {name: getattr(self.request, name) for name in names}
+        _LOG.info("execute", extra=fields)
+
+
+async def _execute(
+    request: Request,
+    agent: Agent,
+    auth: AgentAuth,
+    executions: Executions,
+    state: _State,
+    limits: AgentLimits,
+    call: _Call,
+) -> Answer:
+    await auth.check(request.headers.getlist("authorization"))
+    if state.draining:
+        raise RefusedError(503, "agent.draining", "This agent is shutting down.", retryable=True, retry_after_s=1)
+    body = await _read_body(request, limits.max_request_bytes)
+    call.request = parsed = _parse(body)
+    _check_key(request, parsed)
+    registered = agent.capabilities.get(parsed.capability)
+    if registered is None:
+        raise RefusedError(404, "agent.unknown_capability", "This agent does not serve that capability.")
+    _check_inputs(registered, parsed)
+    return await executions.execute(registered, parsed)
+
+
+def _traceparent(request: Request) -> str | None:
+    value = request.headers.get("traceparent", "")
+    return value if _TRACEPARENT.fullmatch(value) else None
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" or request.headers.get("content-encoding", "identity") != "identity":
+        raise RefusedError(415, "agent.media_type", "Send application/json without content encoding.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise RefusedError(413, "agent.too_large", f"A request has at most {max_bytes} bytes.")
+    return bytes(body)
+
+
+def _parse(body: bytes) -> ExecuteRequest:
+    try:
+        document = parse(body, max_bytes=len(body))
+    except LivoaError as error:
+        raise RefusedError(400, error.code, error.message, violations=error.violations) from None
+    try:
+        return ExecuteRequest.model_validate(document)
+    except ValidationError as error:
+        found = [
+            Violation(code="agent.request_invalid", pointer=pointer(one["loc"]), message=one["msg"])
+            for one in error.errors(include_url=False, include_input=False, include_context=False)[:20]
+        ]
+        raise RefusedError(
+            422, "agent.request_invalid", "The request does not have the right form.", violations=found
+        ) from None
+
+
+def _check_key(request: Request, parsed: ExecuteRequest) -> None:
+    keys = request.headers.getlist("idempotency-key")
+    if keys != [parsed.idempotency_key]:
+        raise RefusedError(
+            422, "agent.key_mismatch", "The Idempotency-Key header must equal idempotency_key in the body."
+        )
+
+
+def _check_inputs(registered: Registered, parsed: ExecuteRequest) -> None:
+    found = registered.input_schema.violations(parsed.inputs, code="agent.inputs_invalid")
+    if found:
+        raise RefusedError(
+            422, "agent.inputs_invalid", "The inputs do not fit the capability's schema.", violations=found
+        )
