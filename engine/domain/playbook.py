@@ -18,6 +18,7 @@ ParameterSource = Literal[
     "following.end",
     "amount",
     "choice",
+    "second_choice",
     "choices",
 ]
 
@@ -28,7 +29,7 @@ class PlaybookParameter(Frozen):
     Filled, in this order, from the caller's ``context.values[name]`` (as a reference, so its provenance stays visible), from
     the words of the intent as ``source`` says, then from ``default``. ``source``: the intent itself; the first day or last
     day of the period it names, of the one before, or of the one after (without a named period: the last complete quarter);
-    the first amount; the first choice or all ``choices`` named by their own words or a synonym. A required parameter that
+    the first amount; the first choice, the second, or all ``choices`` named by their own words or a synonym. A required parameter that
     stays empty makes the playbook unfit.
     """
 

@@ -65,6 +65,9 @@ def _from_words(parameter: PlaybookParameter, intent: str, period: Period) -> An
         case "choice":
             named = find_choices(parameter, intent)
             return named[0] if named else None
+        case "second_choice":
+            named = find_choices(parameter, intent)
+            return named[1] if len(named) > 1 else None
         case "choices":
             return list(find_choices(parameter, intent)) or None
         case _:

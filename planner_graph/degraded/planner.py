@@ -60,7 +60,7 @@ class DegradedPlanner:
         key = tuple(usable)
         if key not in self._routers:
             self._routers[key] = LexicalRouter(
-                [Candidate(p.name, p.title, (p.description, *p.examples)) for p in usable.values()]
+                [Candidate(p.name, p.title, (p.description, *p.examples, *_vocabulary(p))) for p in usable.values()]
             )
         return self._routers[key]
 
@@ -72,6 +72,13 @@ class DegradedPlanner:
             suggestions=suggestions,
             degraded_reason=self._reason,
         )
+
+
+def _vocabulary(playbook: Playbook) -> Iterator[str]:
+    """The names that fill a parameter are words of the playbook too: a question may name nothing else."""
+    for parameter in playbook.parameters:
+        for choice in parameter.choices:
+            yield " ".join((choice.replace("_", " "), *parameter.synonyms.get(choice, ())))
 
 
 def _capabilities_of(plan: dict[str, Any]) -> Iterator[str]:

@@ -1,0 +1,66 @@
+"""The answer states only what the steps put out, names what is missing, and streams its sentences."""
+
+from engine.domain.run import ErrorInfo, RunRequest
+from engine.ports.planner import ComposeRequest, StepResult
+from planner_graph.degraded import DegradedComposer
+
+MIX = {
+    "kpis": [
+        {"name": "ROI", "value": 1.25, "unit": "GBP/GBP", "low": 1.0, "high": 1.5},
+        {"name": "bad", "value": None},
+    ],
+    "tables": [{"title": "Channels", "columns": ["channel"], "rows": [["tv"], ["x" * 900]]}, {"title": "broken"}],
+    "insights": [{"text": "TV is saturated."}, {"text": "TV is saturated."}, {"text": "  "}],
+}
+
+
+async def compose(*steps):
+    deltas = []
+
+    async def on_delta(text):
+        deltas.append(text)
+
+    request = ComposeRequest(RunRequest(intent="why?"), "why?", "", steps)
+    return await DegradedComposer().compose(request, on_delta), deltas
+
+
+async def test_figures_are_copied_with_the_step_they_come_from():
+    answer, deltas = await compose(StepResult("mix", "mix", "succeeded", output=MIX))
+    assert [(k.name, k.value, k.low, k.high, k.step_id) for k in answer.kpis] == [("ROI", 1.25, 1.0, 1.5, "mix")]
+    assert answer.tables[0].rows[0] == ("tv",)
+    assert len(answer.tables[0].rows[1][0]) == 500
+    assert [i.text for i in answer.insights] == ["TV is saturated."]
+    assert answer.degraded_reason
+    assert "".join(deltas).strip() == answer.summary
+
+
+async def test_what_failed_is_named_with_its_code():
+    failed = StepResult("notes", "notes", "failed", error=ErrorInfo(code="agent.timeout", message="x"))
+    answer, _ = await compose(StepResult("mix", "mix", "succeeded", output=MIX), failed)
+    assert answer.missing == ("notes failed (agent.timeout)",)
+    assert "notes failed (agent.timeout)" in answer.summary
+
+
+async def test_outputs_of_a_map_are_read_item_by_item():
+    answer, _ = await compose(StepResult("all", "all", "succeeded", output=[MIX, None, MIX]))
+    assert len(answer.kpis) == 1
+    assert len(answer.tables) == 2
+
+
+async def test_nothing_is_made_up_when_nothing_succeeded():
+    answer, _ = await compose(StepResult("mix", "mix", "skipped"))
+    assert answer.kpis == answer.tables == answer.insights == ()
+    assert "No step" in answer.summary
+
+
+async def test_odd_outputs_do_not_break_it():
+    for output in (
+        None,
+        3,
+        "text",
+        {"kpis": 5, "tables": [1], "insights": [None]},
+        [[1]],
+        {"tables": [{"columns": [], "rows": 3}]},
+    ):
+        answer, _ = await compose(StepResult("s", "s", "succeeded", output=output))
+        assert answer.kpis == ()
