@@ -93,7 +93,7 @@ def test_sound_gold_plans_pass_and_flawed_ones_are_refused_for_their_flaws(
     assert (counts["accepted"], counts["refused"]) == (sound, flawed)
 
 
-@pytest.mark.parametrize("name", ["nestful", "sealtools"])
+@pytest.mark.parametrize("name", ["nestful", pytest.param("sealtools", marks=pytest.mark.thorough)])
 def test_with_declared_types_only_plans_that_contradict_their_own_tools_are_refused_as_well(
     name: str, declared: dict[str, Corpus]
 ) -> None:

@@ -1,0 +1,599 @@
+"""The check of a plan: what passes, and for everything that does not, its code and the place of the offence."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from engine.domain.run import RunConstraints
+from engine.domain.skeleton import MAX_SKELETON_BYTES, size_bytes
+from engine.domain.tenant import Bounds
+from engine.plan import CheckResult, check_plan, parse_checked_plan, plan_schema, skeleton_of
+
+from .samples import CATALOG, TENANT, plan, ref, step, tenant_for
+
+EXAMPLE: dict[str, Any] = {
+    "schema_version": "1.0",
+    "goal": "Why did paid-search ROI fall in Q3 and how should Q4 budget move?",
+    "rationale": "fit, then look up notes",
+    "steps": [
+        {
+            "id": "spend",
+            "capability": "data.query",
+            "inputs": {"job": "weekly_channel_spend", "from": ref("run#/context/values/quarter_start")},
+        },
+        {"id": "mmm", "capability": "mmm.fit", "inputs": {"rows": ref("steps.spend#/rows")}, "timeout_s": 900},
+        {
+            "id": "per_channel",
+            "for_each": ref("steps.mmm#/channels"),
+            "max_items": 200,
+            "concurrency": 20,
+            "capability": "rag.search",
+            "inputs": {"query": {"$template": "budget notes on {channel}", "channel": ref("item#/name")}},
+        },
+        {
+            "id": "tell_finance",
+            "capability": "email.send",
+            "needs": ["mmm"],
+            "when": {"left": ref("steps.mmm#/roi_change"), "op": "lt", "right": -0.1},
+            "inputs": {"to": ref("run#/context/values/finance_contact"), "body": ref("steps.mmm#/summary")},
+            "compensate_with": {
+                "capability": "email.send",
+                "inputs": {
+                    "to": ref("run#/context/values/finance_contact"),
+                    "body": "Please disregard the previous note.",
+                },
+            },
+        },
+    ],
+    "answer": {"uses": ["mmm", "per_channel"], "instructions": "KPIs first, then recommendation"},
+}
+
+
+def check(document: Any, **arguments: Any) -> CheckResult:
+    return check_plan(document, tenant=arguments.pop("tenant", TENANT), catalog=CATALOG, **arguments)
+
+
+def found(document: Any, **arguments: Any) -> list[tuple[str, str]]:
+    result = check(document, **arguments)
+    assert result.ok == (not result.violations)
+    return [(each.code, each.pointer) for each in result.violations]
+
+
+def test_the_plan_of_the_language_guide_passes() -> None:
+    result = check(EXAMPLE)
+    assert result.ok
+    assert (result.steps, result.edges) == (4, 3)
+    assert result.critical_path == ("spend", "mmm", "per_channel")
+    assert [(each.code, each.pointer) for each in result.warnings] == [
+        ("plan.edge_inferred", "/steps/1/inputs/rows/$ref"),
+        ("plan.edge_inferred", "/steps/2/for_each/$ref"),
+    ]
+    # 1,000 for the fit and 10 for each of at most 200 searches.
+    assert result.estimated_cost_micro_usd == 3_000
+
+
+@pytest.mark.parametrize(
+    ("document", "code", "pointer"),
+    [
+        pytest.param(b'{"goal": "g", "goal": "h", "steps": []}', "plan.duplicate_key", "/goal", id="duplicate-key"),
+        pytest.param(
+            b'{"goal": "g", "steps": [{"id": "a", "timeout_s": NaN}]}',
+            "plan.not_a_number",
+            "/steps/0/timeout_s",
+            id="nan",
+        ),
+        pytest.param(b'{"goal": 9007199254740992}', "plan.number_range", "/goal", id="huge-integer"),
+        pytest.param(b'{"goal": "\\ud800"}', "plan.lone_surrogate", "/goal", id="surrogate"),
+        pytest.param(b"{", "plan.syntax", "", id="syntax"),
+        pytest.param(b"\xff", "plan.syntax", "", id="encoding"),
+        pytest.param(b'"' + b"x" * (4 * 1024 * 1024) + b'"', "plan.too_large", "", id="large"),
+        pytest.param(b"[" * 100_000, "plan.too_deep", "", id="deep-text"),
+        pytest.param(b"null", "plan.schema", "", id="null"),
+        pytest.param([], "plan.schema", "", id="array"),
+        pytest.param({"goal": "g"}, "plan.schema", "", id="no-steps"),
+        pytest.param({"goal": "g", "steps": {}}, "plan.schema", "/steps", id="steps-object"),
+        pytest.param(plan(), "plan.empty", "/steps", id="empty"),
+        pytest.param({"steps": [step()]}, "plan.schema", "/goal", id="no-goal"),
+        pytest.param(plan(step(), schema_version="2.0"), "plan.schema", "/schema_version", id="version"),
+        pytest.param(plan(step(), extra=1), "plan.schema", "/extra", id="unknown-member"),
+        pytest.param(plan(step(timeout=3)), "plan.schema", "/steps/0/timeout", id="unknown-step-member"),
+        pytest.param(plan(step("a/b")), "plan.schema", "/steps/0/id", id="bad-id"),
+        pytest.param(plan(step(optional=1)), "plan.schema", "/steps/0/optional", id="one-is-not-true"),
+        pytest.param(plan(step(timeout_s="5")), "plan.schema", "/steps/0/timeout_s", id="text-is-not-number"),
+        pytest.param(
+            plan(step(retry={"max_attempts": True})), "plan.schema", "/steps/0/retry/max_attempts", id="true-is-not-one"
+        ),
+        pytest.param(
+            plan(step(retry={"max_attempts": 2.0})),
+            "plan.schema",
+            "/steps/0/retry/max_attempts",
+            id="float-is-not-integer",
+        ),
+        pytest.param(plan(step(max_items=3)), "plan.schema", "/steps/0", id="max-items-without-for-each"),
+        pytest.param(plan(step(wait={"for_s": 1})), "plan.schema", "/steps/0", id="two-kinds"),
+        pytest.param(plan({"id": "a"}), "plan.schema", "/steps/0", id="no-kind"),
+        pytest.param(
+            plan(step(), {"id": "w", "wait": {"for_s": 1, "until": "x"}}),
+            "plan.schema",
+            "/steps/1/wait",
+            id="two-waits",
+        ),
+        pytest.param(
+            plan(step(when={"left": 1, "op": "like", "right": 1})), "plan.schema", "/steps/0/when/op", id="op"
+        ),
+        pytest.param(plan(step(when={"left": 1, "op": "eq"})), "plan.schema", "/steps/0/when", id="no-right"),
+        pytest.param(plan(step(inputs={"k" * 1001: 1})), "plan.schema", "/steps/0/inputs", id="long-name"),
+        pytest.param(plan(step("a"), step("b"), step("a")), "plan.duplicate_step", "/steps/2/id", id="duplicate-step"),
+        pytest.param(plan(step(needs=["z"])), "plan.unknown_reference", "/steps/0/needs/0", id="unknown-need"),
+        pytest.param(
+            plan(step(inputs={"x": ref("steps.z#/y")})),
+            "plan.unknown_reference",
+            "/steps/0/inputs/x/$ref",
+            id="unknown-ref",
+        ),
+        pytest.param(plan(step(needs=["a"])), "plan.self_reference", "/steps/0/needs/0", id="self-need"),
+        pytest.param(
+            plan(step(inputs={"x": [ref("steps.a#/y")]})),
+            "plan.self_reference",
+            "/steps/0/inputs/x/0/$ref",
+            id="self-ref",
+        ),
+        pytest.param(
+            plan(step("a", needs=["b"]), step("b", needs=["a"])), "plan.cycle", "/steps/0/needs/0", id="cycle"
+        ),
+        pytest.param(
+            plan(step("a", "no.such")), "plan.unknown_capability", "/steps/0/capability", id="unknown-capability"
+        ),
+        pytest.param(
+            plan(step("a", "secret.tool")), "plan.capability_not_enabled", "/steps/0/capability", id="not-enabled"
+        ),
+        pytest.param(plan(step("a", "llm.write")), "plan.delivery_unavailable", "/steps/0/capability", id="llm"),
+        pytest.param(plan(step("a", "bus.long")), "plan.delivery_unavailable", "/steps/0/capability", id="service-bus"),
+        pytest.param(
+            plan(step(), {"id": "q", "approval": {"question": "ok?"}}),
+            "plan.kind_unavailable",
+            "/steps/1/approval",
+            id="approval",
+        ),
+        pytest.param(plan(step("a", "data.query")), "plan.input_missing", "/steps/0/inputs", id="missing"),
+        pytest.param(
+            plan(step("a", "data.query", inputs={"job": "j", "z/": 1})),
+            "plan.input_unknown",
+            "/steps/0/inputs/z~1",
+            id="unknown-input",
+        ),
+        pytest.param(
+            plan(step("a", "data.query", inputs={"job": "j", "limit": "63"})),
+            "plan.input_type",
+            "/steps/0/inputs/limit",
+            id="text-63",
+        ),
+        pytest.param(
+            plan(step("a", "data.query", inputs={"job": "j", "limit": True})),
+            "plan.input_type",
+            "/steps/0/inputs/limit",
+            id="true-1",
+        ),
+        pytest.param(
+            plan(step("a", "rag.search", inputs={"query": "q", "mode": "slow"})),
+            "plan.input_enum",
+            "/steps/0/inputs/mode",
+            id="enum",
+        ),
+        pytest.param(
+            plan(step("a", "mmm.fit", inputs={"rows": [], "weight": -1})),
+            "plan.input_invalid",
+            "/steps/0/inputs/weight",
+            id="minimum",
+        ),
+        pytest.param(
+            plan(step("a", "rag.search", inputs={"query": {"$literal": {"$ref": "x"}}})),
+            "plan.input_type",
+            "/steps/0/inputs/query/$literal",
+            id="literal-type",
+        ),
+        pytest.param(
+            plan(step("a", "rag.search", inputs={"query": ref("run#/intent", default=3)})),
+            "plan.input_type",
+            "/steps/0/inputs/query/default",
+            id="default-type",
+        ),
+        pytest.param(
+            plan(step("a", "email.send", inputs={"to": "t", "body": "b"})),
+            "plan.compensation_missing",
+            "/steps/0",
+            id="compensation",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$ref": "steps.a"}})),
+            "plan.expression",
+            "/steps/0/inputs/x/$ref",
+            id="ref-without-hash",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$ref": "run#/a~2"}})), "plan.expression", "/steps/0/inputs/x/$ref", id="bad-escape"
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$ref": "run#intent"}})),
+            "plan.expression",
+            "/steps/0/inputs/x/$ref",
+            id="pointer-without-slash",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$ref": 1}})), "plan.expression", "/steps/0/inputs/x/$ref", id="ref-not-text"
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$param": "p"}})),
+            "plan.expression",
+            "/steps/0/inputs/x/$param",
+            id="left-over-parameter",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$ref": "run#/intent", "or": 1}})),
+            "plan.expression",
+            "/steps/0/inputs/x/or",
+            id="surplus-member",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": ref("run#/intent", default=[ref("run#/goals")])})),
+            "plan.expression",
+            "/steps/0/inputs/x/default",
+            id="default-expression",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$template": "{a} {b}", "a": 1}})),
+            "plan.template_name",
+            "/steps/0/inputs/x/$template",
+            id="template-name",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$template": "{a"}})),
+            "plan.expression",
+            "/steps/0/inputs/x/$template",
+            id="open-brace",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$template": "{a}", "a": {"b": 1}}})),
+            "plan.template_type",
+            "/steps/0/inputs/x/a",
+            id="template-object",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": {"$template": "{a}", "a": ref("run#/goals")}})),
+            "plan.template_type",
+            "/steps/0/inputs/x/a",
+            id="template-array",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": ref("run#/secrets")})),
+            "plan.unknown_run_value",
+            "/steps/0/inputs/x/$ref",
+            id="run-value",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": ref("run#/context")})),
+            "plan.unknown_run_value",
+            "/steps/0/inputs/x/$ref",
+            id="mixed-labels",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": ref("run#/intent/0")})),
+            "plan.unknown_run_value",
+            "/steps/0/inputs/x/$ref",
+            id="into-text",
+        ),
+        pytest.param(
+            plan(step(inputs={"x": ref("item#/a")})), "plan.item_outside_for_each", "/steps/0/inputs/x/$ref", id="item"
+        ),
+        pytest.param(
+            plan(step(for_each=[1], when={"left": ref("item#"), "op": "eq", "right": 1})),
+            "plan.item_outside_for_each",
+            "/steps/0/when/left/$ref",
+            id="item-in-when",
+        ),
+        pytest.param(
+            plan(step(for_each={"a": 1})), "plan.for_each_not_array", "/steps/0/for_each", id="for-each-object"
+        ),
+        pytest.param(plan(step(for_each=None)), "plan.for_each_not_array", "/steps/0/for_each", id="for-each-null"),
+        pytest.param(
+            plan(step(for_each=ref("run#/intent"))), "plan.for_each_not_array", "/steps/0/for_each", id="for-each-text"
+        ),
+        pytest.param(
+            plan(step(for_each=[1, 2, 3], max_items=2)), "plan.fan_out", "/steps/0/for_each", id="too-many-items"
+        ),
+        pytest.param(
+            plan(step(for_each=[1], max_items=1_001)), "plan.fan_out", "/steps/0/max_items", id="max-items-over-tenant"
+        ),
+        pytest.param(
+            plan(step(), {"id": "w", "wait": {"until": "tomorrow"}}),
+            "plan.wait_invalid",
+            "/steps/1/wait/until",
+            id="until",
+        ),
+        pytest.param(
+            plan(step(), {"id": "w", "wait": {"for_s": -1}}), "plan.wait_invalid", "/steps/1/wait/for_s", id="for"
+        ),
+        pytest.param(
+            plan(step(), {"id": "w", "wait": {"for_s": ref("run#/intent")}}),
+            "plan.wait_invalid",
+            "/steps/1/wait/for_s",
+            id="for-text",
+        ),
+        pytest.param(plan(step(), {"id": "w", "wait": {"for_s": 3_601}}), "plan.wall_time", "/steps", id="wall-time"),
+        pytest.param(
+            plan(step(when={"left": "a", "op": "lt", "right": 1})), "plan.when_type", "/steps/0/when", id="when-order"
+        ),
+        pytest.param(
+            plan(step(when={"left": True, "op": "eq", "right": 1})), "plan.when_type", "/steps/0/when", id="when-bool"
+        ),
+        pytest.param(
+            plan(step(when={"left": 1, "op": "in", "right": "123"})),
+            "plan.when_type",
+            "/steps/0/when",
+            id="when-in-text",
+        ),
+        pytest.param(
+            plan(step(when={"left": 1, "op": "exists"})), "plan.when_type", "/steps/0/when/left", id="exists-literal"
+        ),
+        pytest.param(
+            plan(step(), answer={"uses": ["z"]}), "plan.answer_unknown", "/answer/uses/0", id="answer-unknown"
+        ),
+        pytest.param(plan(step(), answer={"uses": []}), "plan.answer_empty", "/answer/uses", id="answer-empty"),
+        pytest.param(plan({"id": "w", "wait": {"for_s": 1}}), "plan.answer_empty", "", id="nothing-to-answer-from"),
+        pytest.param(
+            plan(step("a", "data.query", inputs={"job": "j"}), step("b", inputs={"x": ref("steps.a#/rowz")})),
+            "plan.unknown_output",
+            "/steps/1/inputs/x/$ref",
+            id="output-part",
+        ),
+        pytest.param(
+            plan(step("a", "data.query", inputs={"job": "j"}), step("b", inputs={"x": ref("steps.a#/rows/-")})),
+            "plan.unknown_output",
+            "/steps/1/inputs/x/$ref",
+            id="dash-index",
+        ),
+        pytest.param(
+            plan(step("a", "data.query", inputs={"job": "j"}), step("b", inputs={"x": ref("steps.a#/rows/01")})),
+            "plan.unknown_output",
+            "/steps/1/inputs/x/$ref",
+            id="leading-zero",
+        ),
+        pytest.param(
+            plan(
+                step("a", "data.query", inputs={"job": "j"}),
+                step("b", "rag.search", inputs={"query": ref("steps.a#/count")}),
+            ),
+            "plan.reference_type",
+            "/steps/1/inputs/query",
+            id="reference-type",
+        ),
+    ],
+)
+def test_each_defect_has_its_code_and_place(document: Any, code: str, pointer: str) -> None:
+    assert found(document) == [(code, pointer)]
+
+
+def test_all_errors_come_at_once_in_order_of_place() -> None:
+    steps = [step(f"s{number}") for number in range(12)]
+    steps[10] = step("s10", "data.query", inputs={"limit": "63"}, needs=["nobody"])
+    steps[2] = step("s2", "no.such", optional="yes")
+    steps[9] = step("s9", inputs={"x": ref("steps.s2#/y")})
+    steps[3] = step("s3", "no.such")
+    assert found(plan(*steps, answer={"uses": ["s99"]})) == [
+        ("plan.answer_unknown", "/answer/uses/0"),
+        ("plan.schema", "/steps/2/optional"),
+        ("plan.unknown_capability", "/steps/3/capability"),
+        ("plan.input_missing", "/steps/10/inputs"),
+        ("plan.input_type", "/steps/10/inputs/limit"),
+        ("plan.unknown_reference", "/steps/10/needs/0"),
+    ]
+
+
+def test_a_flood_of_errors_is_cut_and_says_so() -> None:
+    violations = check(plan(step(needs=["z"] * 3_000))).violations
+    assert len(violations) <= 1_001
+    assert violations[-1].code == "plan.more_errors"
+
+
+def test_a_cycle_is_printed() -> None:
+    steps = [step("a", needs=["c"]), step("b", needs=["a"]), step("c", needs=["b"]), step("d", needs=["a"])]
+    (violation,) = check(plan(*steps)).violations
+    assert violation.message.endswith("a → c → b → a")
+
+
+def test_an_unknown_capability_comes_with_close_names_the_tenant_may_use() -> None:
+    (violation,) = check(plan(step("a", "data.qery"))).violations
+    assert "'data.query'" in violation.message
+    (violation,) = check(plan(step("a", "secret.tol"))).violations
+    assert "secret.tool" not in violation.message
+
+
+def test_messages_do_not_repeat_input_values() -> None:
+    document = plan(step("a", "rag.search", inputs={"query": 1234567, "mode": "hunter2"}))
+    text = json.dumps(check(document).to_json())
+    assert "hunter2" not in text
+    assert "1234567" not in text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "constraints", "code"),
+    [
+        (Bounds(max_steps=2), None, "plan.too_many_steps"),
+        (Bounds(), RunConstraints(max_steps=2), "plan.too_many_steps"),
+        (Bounds(max_depth=2), None, "plan.depth"),
+        (Bounds(max_cost_micro_usd=2_999), None, "plan.cost"),
+        (Bounds(), RunConstraints(max_cost_micro_usd=2_999), "plan.cost"),
+        (Bounds(max_wall_time_s=40), None, "plan.wall_time"),
+        (Bounds(), RunConstraints(deadline_s=40), "plan.wall_time"),
+        (Bounds(max_fan_out=199), None, "plan.fan_out"),
+    ],
+)
+def test_bounds_of_the_tenant_and_of_the_request_both_hold(
+    bounds: Bounds, constraints: RunConstraints | None, code: str
+) -> None:
+    tenant = tenant_for(CATALOG, bounds=bounds)
+    assert code in {each for each, _ in found(EXAMPLE, tenant=tenant, constraints=constraints)}
+    assert check(EXAMPLE, tenant=tenant_for(CATALOG)).ok
+
+
+def test_a_request_cannot_loosen_the_bounds_of_its_tenant() -> None:
+    tenant = tenant_for(CATALOG, bounds=Bounds(max_steps=2))
+    assert not check(EXAMPLE, tenant=tenant, constraints=RunConstraints(max_steps=100)).ok
+
+
+def test_the_platform_maximum_of_steps_holds_whatever_the_tenant() -> None:
+    tenant = tenant_for(CATALOG, bounds=Bounds(max_steps=5_000))
+    assert found(plan(*(step(f"s{number}") for number in range(5_001))), tenant=tenant) == [
+        ("plan.too_many_steps", "/steps")
+    ]
+
+
+def test_edges_that_would_not_fit_the_orchestrator_are_refused() -> None:
+    tenant = tenant_for(CATALOG, bounds=Bounds(max_steps=5_000, max_depth=5_000))
+    ids = [f"s{number}" for number in range(700)]
+    steps = [step(step_id, needs=ids[max(0, index - 350) : index]) for index, step_id in enumerate(ids)]
+    assert found(plan(*steps), tenant=tenant) == [("plan.skeleton_too_large", "/steps")]
+    fewer = check(plan(*steps[:300]), tenant=tenant)
+    assert fewer.plan is not None
+    assert size_bytes(skeleton_of(fewer.plan)) <= MAX_SKELETON_BYTES
+
+
+def test_values_that_are_no_json_are_refused_not_crashed_on() -> None:
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    loop: list[Any] = []
+    loop.append(loop)
+    assert [code for code, _ in found({"goal": deep})] == ["plan.too_deep"]
+    assert [code for code, _ in found({"goal": loop})] == ["plan.too_deep"]
+    assert found({"goal": float("nan")}) == [("plan.not_a_number", "/goal")]
+    assert found({"goal": 10**5_000}) == [("plan.number_range", "/goal")]
+    assert found({"goal": {1: 2}}) == [("plan.schema", "/goal")]
+    assert found({"goal": {"x"}}) == [("plan.schema", "/goal")]
+    assert found({"goal": "\ud800"}) == [("plan.lone_surrogate", "/goal")]
+
+
+def test_the_document_is_neither_changed_nor_kept() -> None:
+    document = copy.deepcopy(EXAMPLE)
+    checked = check(document).plan
+    assert document == EXAMPLE
+    document["steps"][0]["inputs"]["job"] = "other"
+    assert checked is not None
+    assert checked.plan.steps[0].inputs["job"] == "weekly_channel_spend"
+
+
+def test_two_spellings_of_one_plan_have_one_hash_and_the_normal_form_is_its_own() -> None:
+    first = check(EXAMPLE)
+    spelled = copy.deepcopy(EXAMPLE)
+    spelled["steps"][1] |= {"needs": ["spend", "spend"], "optional": False, "on_failure": "fail", "timeout_s": 900.0}
+    spelled["steps"][2] |= {"needs": ["mmm"], "retry": None}
+    spelled["answer"]["uses"].append("mmm")
+    second = check(json.dumps(spelled, indent=2).encode())
+    assert first.plan_hash == second.plan_hash
+    assert first.plan is not None
+    again = check(first.plan.document)
+    assert again.plan_hash == first.plan_hash
+    assert again.warnings == ()
+    assert parse_checked_plan(json.loads(first.plan.canonical_bytes())) == first.plan.plan
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("goal",), "other"),
+        (("steps", 0, "inputs", "job"), "other"),
+        (("steps", 1, "timeout_s"), 901),
+        (("steps", 3, "when", "right"), -0.2),
+        (("answer", "instructions"), ""),
+        (("answer", "uses"), ["mmm"]),
+    ],
+)
+def test_any_change_of_meaning_changes_the_hash(path: tuple[Any, ...], value: Any) -> None:
+    changed = copy.deepcopy(EXAMPLE)
+    node = changed
+    for token in path[:-1]:
+        node = node[token]
+    node[path[-1]] = value
+    assert check(changed).plan_hash not in (None, check(EXAMPLE).plan_hash)
+
+
+def test_without_an_answer_the_steps_nobody_needs_make_it_up() -> None:
+    steps = [step("a"), step("b", needs=["a"]), step("c"), {"id": "w", "needs": ["c"], "wait": {"for_s": 1}}]
+    result = check(plan(*steps))
+    assert result.plan is not None
+    assert result.plan.plan.answer.uses == ("b",)
+
+
+def test_the_output_of_a_map_is_an_array_of_outputs() -> None:
+    search = step("s", "rag.search", inputs={"query": ref("item#")}, for_each=ref("run#/goals"), max_items=5)
+    assert found(plan(search, step("u", "rag.search", inputs={"query": ref("steps.s#/0/hits/0")}))) == []
+    assert found(plan(search, step("u", "rag.search", inputs={"query": ref("steps.s#/hits")}))) == [
+        ("plan.unknown_output", "/steps/1/inputs/query/$ref")
+    ]
+    assert found(plan(search, step("u", "rag.search", inputs={"query": ref("steps.s#/0")}))) == [
+        ("plan.reference_type", "/steps/1/inputs/query")
+    ]
+
+
+def test_a_compensation_may_use_the_output_of_its_own_step() -> None:
+    undo = {"capability": "email.send", "inputs": {"to": ref("steps.a#/id"), "body": "sorry"}}
+    send = step("a", "email.send", inputs={"to": "t", "body": "b"}, compensate_with=undo)
+    assert found(plan(send)) == []
+    undo["inputs"] = {"to": ref("steps.a#/idd"), "body": 1}
+    assert found(plan(send)) == [
+        ("plan.input_type", "/steps/0/compensate_with/inputs/body"),
+        ("plan.unknown_output", "/steps/0/compensate_with/inputs/to/$ref"),
+    ]
+
+
+def test_a_declared_inverse_satisfies_the_manifest_if_the_tenant_may_use_it() -> None:
+    assert found(plan(step("a", "ads.pause"))) == []
+    tenant = tenant_for(CATALOG, without=["ads.resume"])
+    assert found(plan(step("a", "ads.pause")), tenant=tenant) == [("plan.compensation_missing", "/steps/0")]
+
+
+def test_what_is_accepted_with_a_caveat_is_said() -> None:
+    caveats = step(
+        "a",
+        "ads.pause",
+        cache=True,
+        on_failure="repair",
+        inputs={"t": {"$template": "x", "unused": 1}},
+    )
+    harmful = step("b", "email.send", inputs={"to": "t", "body": "b"}, retry={"max_attempts": 5})
+    harmful["compensate_with"] = {"capability": "open.any"}
+    result = check(plan(caveats, harmful))
+    assert result.ok
+    assert [(each.code, each.pointer) for each in result.warnings] == [
+        ("plan.cache_ignored", "/steps/0/cache"),
+        ("plan.template_unused", "/steps/0/inputs/t/unused"),
+        ("plan.on_failure_as_fail", "/steps/0/on_failure"),
+        ("plan.retry_ignored", "/steps/1/retry"),
+    ]
+
+
+def test_the_result_is_one_json_object() -> None:
+    good = check(EXAMPLE).to_json()
+    assert json.loads(json.dumps(good)) == good
+    assert set(good) >= {"ok", "errors", "warnings", "steps", "edges", "critical_path", "plan_hash"}
+    assert (good["ok"], good["errors"], len(good["plan_hash"])) == (True, [], 64)
+    bad = check(plan()).to_json()
+    assert (bad["ok"], bad["plan_hash"]) == (False, None)
+    assert bad["errors"] == [{"code": "plan.empty", "pointer": "/steps", "message": "a plan has at least one step"}]
+
+
+def test_the_published_schema_accepts_what_the_check_accepts() -> None:
+    from jsonschema import Draft202012Validator
+
+    schema = plan_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid(EXAMPLE)
+    checked = check(EXAMPLE).plan
+    assert checked is not None
+    assert validator.is_valid(checked.document)
+    assert not validator.is_valid(plan(step(timeout=3)))
