@@ -1,0 +1,21 @@
+"""The stores in memory: for tests and small tools. They honour the same contract suites as the durable ones and keep nothing."""
+
+from engine.adapters.memory.audit_log import MemoryAuditLog
+from engine.adapters.memory.budget import MemoryBudgetLedger
+from engine.adapters.memory.catalog import MemoryCatalog
+from engine.adapters.memory.clock import FixedClock, SystemClock
+from engine.adapters.memory.payload_store import MemoryPayloadStore
+from engine.adapters.memory.run_store import MemoryEventLog, MemoryRunStore
+from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
+
+__all__ = [
+    "FixedClock",
+    "MemoryAuditLog",
+    "MemoryBudgetLedger",
+    "MemoryCatalog",
+    "MemoryEventLog",
+    "MemoryPayloadStore",
+    "MemoryRunStore",
+    "MemoryTenantDirectory",
+    "SystemClock",
+]

@@ -1,0 +1,226 @@
+"""Runs, steps and events in memory. Not durable: only tests may rely on it.
+
+Every write is worked out in full before anything is assigned, so a write that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.adapters.run_cursor import cursor_after, position_of
+from engine.adapters.store_rules import (
+    bounded,
+    changed,
+    distinct,
+    event_data,
+    event_data_text,
+    replaces,
+    run_not_found,
+    same_request,
+)
+from engine.adapters.wakeups import Wakeups
+from engine.domain.base import iso_utc
+from engine.domain.events import NewEvent, RunEvent
+from engine.domain.run import Run, StepRecord
+from engine.domain.status import RunStatus
+from engine.ports.clock import Clock
+from engine.ports.run_store import CreateResult, IdempotencyClaim, RunChange, RunPage
+
+
+@dataclass(slots=True)
+class _Held:
+    """A run with everything that belongs to it."""
+
+    run: Run
+    events: list[RunEvent] = field(default_factory=list)
+    event_keys: set[str] = field(default_factory=set)
+    steps: dict[tuple[str, int | None], StepRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Appended:
+    events: tuple[RunEvent, ...]
+    keys: frozenset[str]
+
+
+class MemoryRunStore:
+    """Runs by tenant and id. ``MemoryEventLog`` reads and appends in the same memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._runs: dict[tuple[str, str], _Held] = {}
+        self._claims: dict[tuple[str, str, str], tuple[str, str]] = {}
+        self.wakeups = Wakeups()
+
+    async def create(self, run: Run, events: Sequence[NewEvent], claim: IdempotencyClaim | None) -> CreateResult:
+        """See ``RunStore.create``."""
+        with self._lock:
+            known = self._claims.get((run.tenant_id, run.principal.subject, claim.key)) if claim else None
+            if claim is not None and known is not None:
+                request_sha256, run_id = known
+                existing = self._runs[run.tenant_id, run_id].run
+                return CreateResult("existing" if request_sha256 == claim.request_sha256 else "mismatch", existing)
+            held = self._runs.get((run.tenant_id, run.run_id))
+            if held is not None:
+                return CreateResult("existing" if same_request(held.run, run) else "mismatch", held.run)
+            new = _Held(run)
+            self._commit(new, self._prepared(new, events))
+            self._runs[run.tenant_id, run.run_id] = new
+            if claim is not None:
+                self._claims[run.tenant_id, run.principal.subject, claim.key] = (claim.request_sha256, run.run_id)
+        return CreateResult("created", run)
+
+    async def get(self, tenant_id: str, run_id: str) -> Run | None:
+        """See ``RunStore.get``."""
+        with self._lock:
+            held = self._runs.get((tenant_id, run_id))
+            return held.run if held else None
+
+    async def page(self, tenant_id: str, *, status: RunStatus | None, cursor: str | None, limit: int) -> RunPage:
+        """See ``RunStore.page``. At most 1,000 runs a page."""
+        position = position_of(cursor, tenant_id, status) if cursor is not None else None
+        with self._lock:
+            runs = [held.run for (tenant, _), held in self._runs.items() if tenant == tenant_id]
+        found = sorted(
+            (run for run in runs if status in (None, run.status) and (position is None or _place(run) < position)),
+            key=_place,
+            reverse=True,
+        )
+        size = bounded(limit)
+        more = len(found) > size
+        return RunPage(tuple(found[:size]), cursor_after(found[size - 1], status) if more else None)
+
+    async def change(
+        self,
+        tenant_id: str,
+        run_id: str,
+        change: RunChange,
+        events: Sequence[NewEvent] = (),
+        *,
+        only_from: frozenset[RunStatus] | None = None,
+    ) -> Run:
+        """See ``RunStore.change``."""
+        with self._lock:
+            held = self._held(tenant_id, run_id)
+            appended = self._prepared(held, events)
+            repeated = bool(events) and not appended.events
+            run = changed(held.run, change, self._clock.now(), only_from=only_from, repeated=repeated)
+            held.run = run
+            self._commit(held, appended)
+        self.wakeups.notify((tenant_id, run_id))
+        return run
+
+    async def put_step(self, step: StepRecord, events: Sequence[NewEvent] = (), *, add_cost_micro_usd: int = 0) -> bool:
+        """See ``RunStore.put_step``."""
+        with self._lock:
+            held = self._held(step.tenant_id, step.run_id)
+            if not replaces(held.steps.get((step.step_id, step.item)), step):
+                return False
+            appended = self._prepared(held, events)
+            if add_cost_micro_usd and not (events and not appended.events):
+                cost = RunChange(add_cost_micro_usd=add_cost_micro_usd)
+                held.run = changed(held.run, cost, self._clock.now(), only_from=None, repeated=False)
+            held.steps[step.step_id, step.item] = step
+            self._commit(held, appended)
+        self.wakeups.notify((step.tenant_id, step.run_id))
+        return True
+
+    async def get_step(self, tenant_id: str, run_id: str, step_id: str, item: int | None = None) -> StepRecord | None:
+        """See ``RunStore.get_step``."""
+        with self._lock:
+            held = self._runs.get((tenant_id, run_id))
+            return held.steps.get((step_id, item)) if held else None
+
+    async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
+        """See ``RunStore.steps``."""
+        with self._lock:
+            held = self._runs.get((tenant_id, run_id))
+            records = [record for (_, item), record in held.steps.items() if item is None] if held else []
+        return tuple(sorted(records, key=lambda record: record.step_id))
+
+    async def items(self, tenant_id: str, run_id: str, step_id: str) -> tuple[StepRecord, ...]:
+        """See ``RunStore.items``."""
+        with self._lock:
+            held = self._runs.get((tenant_id, run_id))
+            records = held.steps.values() if held else ()
+            return tuple(
+                sorted((r for r in records if r.step_id == step_id and r.item is not None), key=lambda r: r.item or 0)
+            )
+
+    async def unfinished(self, limit: int) -> tuple[Run, ...]:
+        """See ``RunStore.unfinished``. At most 1,000 runs."""
+        with self._lock:
+            runs = [held.run for held in self._runs.values() if not held.run.status.is_final]
+        return tuple(sorted(runs, key=lambda run: (*_place(run), run.tenant_id))[: bounded(limit)])
+
+    def append_events(self, tenant_id: str, run_id: str, events: Sequence[NewEvent]) -> tuple[RunEvent, ...]:
+        """What ``MemoryEventLog.append`` does, in this store's memory."""
+        with self._lock:
+            held = self._held(tenant_id, run_id)
+            appended = self._prepared(held, events)
+            self._commit(held, appended)
+        self.wakeups.notify((tenant_id, run_id))
+        return appended.events
+
+    def read_events(self, tenant_id: str, run_id: str, after_seq: int, limit: int) -> tuple[RunEvent, ...]:
+        """What ``MemoryEventLog.read`` does, in this store's memory."""
+        with self._lock:
+            held = self._runs.get((tenant_id, run_id))
+            return tuple(held.events[max(0, after_seq) :][: bounded(limit)]) if held else ()
+
+    def _held(self, tenant_id: str, run_id: str) -> _Held:
+        held = self._runs.get((tenant_id, run_id))
+        if held is None:
+            raise run_not_found(run_id)
+        return held
+
+    def _prepared(self, held: _Held, events: Sequence[NewEvent]) -> _Appended:
+        new = {key: event for key, event in distinct(events).items() if key not in held.event_keys}
+        at = self._clock.now()
+        appended = tuple(
+            RunEvent(
+                tenant_id=held.run.tenant_id,
+                run_id=held.run.run_id,
+                seq=len(held.events) + offset,
+                type=event.type,
+                at=at,
+                data=event_data(event_data_text(event)),
+            )
+            for offset, event in enumerate(new.values(), start=1)
+        )
+        return _Appended(appended, frozenset(new))
+
+    @staticmethod
+    def _commit(held: _Held, appended: _Appended) -> None:
+        held.events.extend(appended.events)
+        held.event_keys |= appended.keys
+
+
+class MemoryEventLog:
+    """The event logs of a ``MemoryRunStore``."""
+
+    def __init__(self, store: MemoryRunStore) -> None:
+        self._store = store
+
+    async def append(self, tenant_id: str, run_id: str, events: Sequence[NewEvent]) -> tuple[RunEvent, ...]:
+        """See ``EventLog.append``."""
+        return self._store.append_events(tenant_id, run_id, events)
+
+    async def read(self, tenant_id: str, run_id: str, *, after_seq: int, limit: int) -> tuple[RunEvent, ...]:
+        """See ``EventLog.read``. At most 1,000 events a call."""
+        return self._store.read_events(tenant_id, run_id, after_seq, limit)
+
+    async def wait(self, tenant_id: str, run_id: str, *, after_seq: int, timeout_s: float) -> bool:
+        """See ``EventLog.wait``."""
+
+        async def holds() -> bool:
+            return bool(self._store.read_events(tenant_id, run_id, after_seq, 1))
+
+        return await self._store.wakeups.wait((tenant_id, run_id), holds, timeout_s)
+
+
+def _place(run: Run) -> tuple[str, str]:
+    return iso_utc(run.created_at), run.run_id

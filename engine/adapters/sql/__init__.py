@@ -1,0 +1,13 @@
+"""The stores in a relational database through SQLAlchemy Core: SQLite in one file by default, PostgreSQL by address.
+
+Importing this package imports SQLAlchemy, which is why only engine.bootstrap does it, and lazily. Opening is cheap: nothing
+connects before the first query. One ``Database`` is shared by all stores of a process.
+"""
+
+from engine.adapters.sql.audit_log import SqlAuditLog
+from engine.adapters.sql.budget import SqlBudgetLedger
+from engine.adapters.sql.engine import Database
+from engine.adapters.sql.event_log import SqlEventLog
+from engine.adapters.sql.run_store import SqlRunStore
+
+__all__ = ["Database", "SqlAuditLog", "SqlBudgetLedger", "SqlEventLog", "SqlRunStore"]

@@ -1,0 +1,108 @@
+"""Budget accounts. Every decision is made while the account's row is held, so no number of reservations can overshoot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from engine.adapters.sql.engine import Database
+from engine.adapters.sql.tables import BUDGETS, RESERVATIONS
+from engine.ports.budget import BudgetState
+
+_OF_RUN = (BUDGETS.c.tenant_id == bindparam("p_tenant"), BUDGETS.c.run_id == bindparam("p_run"))
+_ACCOUNT = select(BUDGETS.c.reserved_micro_usd, BUDGETS.c.spent_micro_usd, BUDGETS.c.limit_micro_usd).where(*_OF_RUN)
+_LOCKED_ACCOUNT = _ACCOUNT.with_for_update()
+_MOVE = (
+    update(BUDGETS)
+    .where(*_OF_RUN)
+    .values(
+        reserved_micro_usd=BUDGETS.c.reserved_micro_usd + bindparam("p_reserved"),
+        spent_micro_usd=BUDGETS.c.spent_micro_usd + bindparam("p_spent"),
+    )
+)
+_OF_KEY = (
+    RESERVATIONS.c.tenant_id == bindparam("p_tenant"),
+    RESERVATIONS.c.run_id == bindparam("p_run"),
+    RESERVATIONS.c.key == bindparam("p_key"),
+)
+_RESERVATION = select(RESERVATIONS.c.amount_micro_usd, RESERVATIONS.c.spent_micro_usd).where(*_OF_KEY)
+_SETTLE = update(RESERVATIONS).where(*_OF_KEY).values(spent_micro_usd=bindparam("p_spent"))
+
+
+class SqlBudgetLedger:
+    """Budget accounts in a ``Database``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, tenant_id: str, run_id: str, *, limit_micro_usd: int) -> None:
+        """See ``BudgetLedger.open``."""
+        _not_negative(limit_micro_usd)
+        account = {
+            "tenant_id": tenant_id,
+            "run_id": run_id,
+            "limit_micro_usd": limit_micro_usd,
+            "reserved_micro_usd": 0,
+            "spent_micro_usd": 0,
+        }
+
+        def work(connection: Connection) -> None:
+            if connection.execute(_ACCOUNT, {"p_tenant": tenant_id, "p_run": run_id}).one_or_none() is None:
+                connection.execute(insert(BUDGETS), account)
+
+        await self._database.write(work)
+
+    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int) -> bool:
+        """See ``BudgetLedger.reserve``."""
+        _not_negative(amount_micro_usd)
+        return await self._database.write(
+            lambda connection: _reserve(connection, tenant_id, run_id, key, amount_micro_usd)
+        )
+
+    async def settle(self, tenant_id: str, run_id: str, key: str, *, spent_micro_usd: int) -> None:
+        """See ``BudgetLedger.settle``."""
+        _not_negative(spent_micro_usd)
+        await self._database.write(lambda connection: _settle(connection, tenant_id, run_id, key, spent_micro_usd))
+
+    async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
+        """See ``BudgetLedger.state``."""
+        parameters = {"p_tenant": tenant_id, "p_run": run_id}
+        row = await self._database.read(lambda connection: connection.execute(_ACCOUNT, parameters).one_or_none())
+        return _state(row) if row is not None else None
+
+
+def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amount: int) -> bool:
+    run = {"p_tenant": tenant_id, "p_run": run_id}
+    row = connection.execute(_LOCKED_ACCOUNT, run).one_or_none()
+    if row is None:
+        return False
+    if connection.execute(_RESERVATION, run | {"p_key": key}).one_or_none() is not None:
+        return True
+    state = _state(row)
+    if state.reserved_micro_usd + state.spent_micro_usd + amount > state.limit_micro_usd:
+        return False
+    reservation = {"tenant_id": tenant_id, "run_id": run_id, "key": key, "amount_micro_usd": amount}
+    connection.execute(insert(RESERVATIONS), reservation | {"spent_micro_usd": None})
+    connection.execute(_MOVE, run | {"p_reserved": amount, "p_spent": 0})
+    return True
+
+
+def _settle(connection: Connection, tenant_id: str, run_id: str, key: str, spent: int) -> None:
+    run = {"p_tenant": tenant_id, "p_run": run_id}
+    if connection.execute(_LOCKED_ACCOUNT, run).one_or_none() is None:
+        return
+    reservation = connection.execute(_RESERVATION, run | {"p_key": key}).one_or_none()
+    if reservation is None or reservation.spent_micro_usd is not None:
+        return
+    connection.execute(_SETTLE, run | {"p_key": key, "p_spent": spent})
+    connection.execute(_MOVE, run | {"p_reserved": -reservation.amount_micro_usd, "p_spent": spent})
+
+
+def _state(row: Row[Any, Any, Any]) -> BudgetState:
+    return BudgetState(row.reserved_micro_usd, row.spent_micro_usd, row.limit_micro_usd)
+
+
+def _not_negative(amount_micro_usd: int) -> None:
+    if amount_micro_usd < 0:
+        raise ValueError("money in a budget is not negative")

@@ -1,0 +1,59 @@
+"""Numbered, forward-only migrations. A fresh database gets the tables as they are now and the latest number; an older one gets
+the steps it lacks, each once, in one transaction with its number.
+
+There is no way back: the application before a migration refuses a database that is newer than itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, insert, inspect, select, text
+
+from engine.adapters.sql.tables import METADATA, SCHEMA_VERSION
+from engine.domain.errors import LivoaError
+
+_ADVISORY_LOCK = 0x4C49564F41  # "LIVOA": any number, as long as every process of this application takes the same
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step from ``version - 1`` to ``version``."""
+
+    version: int
+    why: str
+    apply: Callable[[Connection], None]
+
+
+def _first(_: Connection) -> None:
+    """Nothing to do: version 1 is what a fresh database is made as, and no older one exists."""
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "the first schema", _first),)
+
+
+def migrate(connection: Connection, now: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring the schema to the latest version, inside the caller's write transaction. ``now`` is written beside the number.
+
+    Raises ``LivoaError("store.schema_newer")`` when the database was made by a later version of the application.
+    """
+    if connection.dialect.name == "postgresql":
+        # Two processes that start together would both create tables; SQLite's write transaction excludes that by itself.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+    latest = migrations[-1].version
+    if not inspect(connection).has_table(SCHEMA_VERSION.name):
+        METADATA.create_all(connection)
+        connection.execute(insert(SCHEMA_VERSION), {"version": latest, "applied_at": now})
+        return
+    current = connection.execute(select(func.max(SCHEMA_VERSION.c.version))).scalar_one()
+    if current > latest:
+        raise LivoaError(
+            "store.schema_newer",
+            f"the database has schema {current}, this version knows {latest}; start a version that is at least as new",
+            status=500,
+        )
+    for migration in migrations:
+        if migration.version > current:
+            migration.apply(connection)
+            connection.execute(insert(SCHEMA_VERSION), {"version": migration.version, "applied_at": now})

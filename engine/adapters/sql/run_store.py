@@ -1,0 +1,283 @@
+"""Runs and their steps. Every write takes the run's row first, so that all writers of one run stand in one line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, or_, select, update
+
+from engine.adapters.run_cursor import cursor_after, position_of
+from engine.adapters.sql.engine import Database
+from engine.adapters.sql.event_log import insert_events
+from engine.adapters.sql.tables import CLAIMS, RUNS, STEPS
+from engine.adapters.store_rules import (
+    NO_ITEM,
+    bounded,
+    changed,
+    distinct,
+    replaces,
+    run_not_found,
+    same_request,
+)
+from engine.domain.base import iso_utc
+from engine.domain.events import NewEvent
+from engine.domain.run import Run, StepRecord
+from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
+from engine.ports.clock import Clock
+from engine.ports.run_store import CreateResult, IdempotencyClaim, RunChange, RunPage
+
+_OF_RUN = (RUNS.c.tenant_id == bindparam("p_tenant"), RUNS.c.run_id == bindparam("p_run"))
+_RUN = select(RUNS).where(*_OF_RUN)
+_LOCKED_RUN = _RUN.with_for_update()
+_SET_RUN = (
+    update(RUNS)
+    .where(*_OF_RUN)
+    .values(
+        {name: bindparam(f"p_{name}") for name in ("status", "updated_at", "version", "cost_micro_usd", "last_seq")}
+    )
+)
+_SET_RUN_DOCUMENT = _SET_RUN.values(document=bindparam("p_document"))
+_CLAIM = select(CLAIMS.c.request_sha256, CLAIMS.c.run_id).where(
+    CLAIMS.c.tenant_id == bindparam("p_tenant"),
+    CLAIMS.c.subject == bindparam("p_subject"),
+    CLAIMS.c.key_sha256 == bindparam("p_key"),
+)
+_OF_STEP = (
+    STEPS.c.tenant_id == bindparam("p_tenant"),
+    STEPS.c.run_id == bindparam("p_run"),
+    STEPS.c.step_id == bindparam("p_step"),
+    STEPS.c.item == bindparam("p_item"),
+)
+_STEP = select(STEPS.c.document).where(*_OF_STEP)
+_SET_STEP = (
+    update(STEPS)
+    .where(*_OF_STEP)
+    .values(status=bindparam("p_status"), attempt=bindparam("p_attempt"), document=bindparam("p_document"))
+)
+_STEPS_OF_RUN = (
+    select(STEPS.c.document)
+    .where(STEPS.c.tenant_id == bindparam("p_tenant"), STEPS.c.run_id == bindparam("p_run"), STEPS.c.item == NO_ITEM)
+    .order_by(STEPS.c.step_id)
+)
+_ITEMS_OF_STEP = select(STEPS.c.document).where(*_OF_STEP[:3], STEPS.c.item > NO_ITEM).order_by(STEPS.c.item)
+_UNFINISHED = (
+    select(RUNS)
+    .where(RUNS.c.status.in_([status.value for status in RunStatus if status not in FINAL_RUN_STATUSES]))
+    .order_by(RUNS.c.created_at, RUNS.c.run_id, RUNS.c.tenant_id)
+    .limit(bindparam("p_limit"))
+)
+
+
+class SqlRunStore:
+    """Runs and steps in a ``Database``."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(self, run: Run, events: Sequence[NewEvent], claim: IdempotencyClaim | None) -> CreateResult:
+        """See ``RunStore.create``."""
+
+        def work(connection: Connection) -> CreateResult:
+            found = _existing(connection, run, claim)
+            if found is not None:
+                return found
+            # The row stands before its events refer to it; a run created by a racing twin is a conflict, tried again above.
+            connection.execute(insert(RUNS), _run_row(run) | {"last_seq": len(distinct(events))})
+            insert_events(connection, run.tenant_id, run.run_id, 0, events, self._clock.now())
+            if claim is not None:
+                connection.execute(insert(CLAIMS), _claim_row(run, claim))
+            return CreateResult("created", run)
+
+        return await self._database.write(work)
+
+    async def get(self, tenant_id: str, run_id: str) -> Run | None:
+        """See ``RunStore.get``."""
+        parameters = {"p_tenant": tenant_id, "p_run": run_id}
+        row = await self._database.read(lambda connection: connection.execute(_RUN, parameters).one_or_none())
+        return _run_of(row) if row is not None else None
+
+    async def page(self, tenant_id: str, *, status: RunStatus | None, cursor: str | None, limit: int) -> RunPage:
+        """See ``RunStore.page``. At most 1,000 runs a page."""
+        size = bounded(limit)
+        position = position_of(cursor, tenant_id, status) if cursor is not None else None
+        query = _page_query(tenant_id, status, position).limit(size + 1)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        runs = tuple(_run_of(row) for row in rows[:size])
+        return RunPage(runs, cursor_after(runs[-1], status) if len(rows) > size else None)
+
+    async def change(
+        self,
+        tenant_id: str,
+        run_id: str,
+        change: RunChange,
+        events: Sequence[NewEvent] = (),
+        *,
+        only_from: frozenset[RunStatus] | None = None,
+    ) -> Run:
+        """See ``RunStore.change``."""
+
+        def work(connection: Connection) -> Run:
+            row = _locked(connection, tenant_id, run_id)
+            now = self._clock.now()
+            appended = insert_events(connection, tenant_id, run_id, row.last_seq, events, now)
+            repeated = bool(events) and not appended
+            run = changed(_run_of(row), change, now, only_from=only_from, repeated=repeated)
+            values = _run_values(run, row.last_seq + len(appended)) | {"p_document": run.model_dump_json()}
+            connection.execute(_SET_RUN_DOCUMENT, values)
+            return run
+
+        run = await self._database.write(work)
+        self._database.wakeups.notify((tenant_id, run_id))
+        return run
+
+    async def put_step(self, step: StepRecord, events: Sequence[NewEvent] = (), *, add_cost_micro_usd: int = 0) -> bool:
+        """See ``RunStore.put_step``."""
+
+        def work(connection: Connection) -> bool:
+            row = _locked(connection, step.tenant_id, step.run_id)
+            if not _put_step(connection, step):
+                return False
+            now = self._clock.now()
+            appended = insert_events(connection, step.tenant_id, step.run_id, row.last_seq, events, now)
+            repeated = bool(events) and not appended
+            run = _run_of(row)
+            if add_cost_micro_usd and not repeated:
+                cost = RunChange(add_cost_micro_usd=add_cost_micro_usd)
+                run = changed(run, cost, now, only_from=None, repeated=False)
+            if appended or run.version != row.version:
+                connection.execute(_SET_RUN, _run_values(run, row.last_seq + len(appended)))
+            return True
+
+        written = await self._database.write(work)
+        if written:
+            self._database.wakeups.notify((step.tenant_id, step.run_id))
+        return written
+
+    async def get_step(self, tenant_id: str, run_id: str, step_id: str, item: int | None = None) -> StepRecord | None:
+        """See ``RunStore.get_step``."""
+        parameters = _step_key(tenant_id, run_id, step_id, item)
+        document = await self._database.read(lambda connection: connection.execute(_STEP, parameters).scalar())
+        return StepRecord.model_validate_json(document) if document is not None else None
+
+    async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
+        """See ``RunStore.steps``."""
+        return await self._records(_STEPS_OF_RUN, {"p_tenant": tenant_id, "p_run": run_id})
+
+    async def items(self, tenant_id: str, run_id: str, step_id: str) -> tuple[StepRecord, ...]:
+        """See ``RunStore.items``."""
+        return await self._records(_ITEMS_OF_STEP, {"p_tenant": tenant_id, "p_run": run_id, "p_step": step_id})
+
+    async def unfinished(self, limit: int) -> tuple[Run, ...]:
+        """See ``RunStore.unfinished``. At most 1,000 runs."""
+        rows = await self._database.read(
+            lambda connection: connection.execute(_UNFINISHED, {"p_limit": bounded(limit)}).all()
+        )
+        return tuple(_run_of(row) for row in rows)
+
+    async def _records(self, query: Select[Any], parameters: dict[str, str]) -> tuple[StepRecord, ...]:
+        documents = await self._database.read(lambda connection: connection.execute(query, parameters).scalars().all())
+        return tuple(StepRecord.model_validate_json(document) for document in documents)
+
+
+def _locked(connection: Connection, tenant_id: str, run_id: str) -> Row[Any]:
+    row = connection.execute(_LOCKED_RUN, {"p_tenant": tenant_id, "p_run": run_id}).one_or_none()
+    if row is None:
+        raise run_not_found(run_id)
+    return row
+
+
+def _existing(connection: Connection, run: Run, claim: IdempotencyClaim | None) -> CreateResult | None:
+    """What an earlier create of the same claim, or of the same run id, left behind."""
+    if claim is not None:
+        key = {"p_tenant": run.tenant_id, "p_subject": run.principal.subject, "p_key": _key_sha256(claim)}
+        known = connection.execute(_CLAIM, key).one_or_none()
+        if known is not None:
+            first = _run_of(connection.execute(_RUN, {"p_tenant": run.tenant_id, "p_run": known.run_id}).one())
+            return CreateResult("existing" if known.request_sha256 == claim.request_sha256 else "mismatch", first)
+    row = connection.execute(_RUN, {"p_tenant": run.tenant_id, "p_run": run.run_id}).one_or_none()
+    if row is None:
+        return None
+    existing = _run_of(row)
+    return CreateResult("existing" if same_request(existing, run) else "mismatch", existing)
+
+
+def _put_step(connection: Connection, step: StepRecord) -> bool:
+    key = _step_key(step.tenant_id, step.run_id, step.step_id, step.item)
+    document = connection.execute(_STEP, key).scalar()
+    stored = StepRecord.model_validate_json(document) if document is not None else None
+    if not replaces(stored, step):
+        return False
+    content = {"status": step.status.value, "attempt": step.attempt, "document": step.model_dump_json()}
+    if stored is None:
+        row = {"tenant_id": step.tenant_id, "run_id": step.run_id, "step_id": step.step_id, "item": key["p_item"]}
+        connection.execute(insert(STEPS), row | content)
+    else:
+        connection.execute(_SET_STEP, key | {f"p_{name}": value for name, value in content.items()})
+    return True
+
+
+def _page_query(tenant_id: str, status: RunStatus | None, position: tuple[str, str] | None) -> Select[Any]:
+    query = select(RUNS).where(RUNS.c.tenant_id == tenant_id)
+    if status is not None:
+        query = query.where(RUNS.c.status == status.value)
+    if position is not None:
+        created_at, run_id = position
+        earlier = and_(RUNS.c.created_at == created_at, RUNS.c.run_id < run_id)
+        query = query.where(RUNS.c.created_at <= created_at, or_(RUNS.c.created_at < created_at, earlier))
+    return query.order_by(RUNS.c.created_at.desc(), RUNS.c.run_id.desc())
+
+
+def _run_of(row: Row[Any]) -> Run:
+    run = Run.model_validate_json(row.document)
+    if row.version == run.version:
+        return run
+    # Costs of steps are added without rewriting the document.
+    return Run(
+        **(dict(run) | {"version": row.version, "cost_micro_usd": row.cost_micro_usd, "updated_at": row.updated_at})
+    )
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    return {
+        "tenant_id": run.tenant_id,
+        "run_id": run.run_id,
+        "status": run.status.value,
+        "created_at": iso_utc(run.created_at),
+        "updated_at": iso_utc(run.updated_at),
+        "version": run.version,
+        "cost_micro_usd": run.cost_micro_usd,
+        "document": run.model_dump_json(),
+    }
+
+
+def _run_values(run: Run, last_seq: int) -> dict[str, Any]:
+    return {
+        "p_tenant": run.tenant_id,
+        "p_run": run.run_id,
+        "p_status": run.status.value,
+        "p_updated_at": iso_utc(run.updated_at),
+        "p_version": run.version,
+        "p_cost_micro_usd": run.cost_micro_usd,
+        "p_last_seq": last_seq,
+    }
+
+
+def _step_key(tenant_id: str, run_id: str, step_id: str, item: int | None) -> dict[str, Any]:
+    return {"p_tenant": tenant_id, "p_run": run_id, "p_step": step_id, "p_item": NO_ITEM if item is None else item}
+
+
+def _key_sha256(claim: IdempotencyClaim) -> str:
+    return hashlib.sha256(claim.key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _claim_row(run: Run, claim: IdempotencyClaim) -> dict[str, str]:
+    return {
+        "tenant_id": run.tenant_id,
+        "subject": run.principal.subject,
+        "key_sha256": _key_sha256(claim),
+        "request_sha256": claim.request_sha256,
+        "run_id": run.run_id,
+    }

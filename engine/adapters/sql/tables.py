@@ -1,0 +1,153 @@
+"""The tables. A row is the key, the columns that queries and conditions look at, and the model as one JSON document.
+
+Times are text in the sortable form of ``iso_utc``. Every key starts with the tenant. Text compares by code point in every
+dialect, so that orders and pages are the same everywhere. A change here needs a new number in ``migrations``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeEngine
+
+METADATA = MetaData()
+
+
+def _text(length: int) -> TypeEngine[str]:
+    # SQLite compares bytes by itself; PostgreSQL would use the locale of the database.
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+def _required(name: str, kind: Any) -> Column[Any]:
+    return Column(name, kind, nullable=False)
+
+
+_ID = _text(100)
+_TIME = _text(27)
+_SHA256 = _text(64)
+_STATUS = _text(20)
+
+SCHEMA_VERSION = Table(
+    "schema_version",
+    METADATA,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    _required("applied_at", _TIME),
+)
+
+RUNS = Table(
+    "runs",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("status", _STATUS),
+    _required("created_at", _TIME),
+    # The four below change without the document: they overlay what stands in it.
+    _required("updated_at", _TIME),
+    _required("version", Integer),
+    _required("cost_micro_usd", BigInteger),
+    _required("last_seq", Integer),
+    _required("document", Text),
+    PrimaryKeyConstraint("tenant_id", "run_id"),
+    Index("runs_by_age", "tenant_id", "created_at", "run_id"),
+    Index("runs_by_status", "status", "tenant_id", "created_at", "run_id"),
+)
+
+CLAIMS = Table(
+    "claims",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("subject", _text(200)),
+    # The hash of the caller's key: any length, and no text of the caller's in an index.
+    _required("key_sha256", _SHA256),
+    _required("request_sha256", _SHA256),
+    _required("run_id", _ID),
+    PrimaryKeyConstraint("tenant_id", "subject", "key_sha256"),
+    ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="claims_of_run"),
+)
+
+STEPS = Table(
+    "steps",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("step_id", _ID),
+    _required("item", Integer),
+    _required("status", _STATUS),
+    _required("attempt", Integer),
+    _required("document", Text),
+    PrimaryKeyConstraint("tenant_id", "run_id", "step_id", "item"),
+    ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="steps_of_run"),
+)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("seq", Integer),
+    _required("key", _text(300)),
+    _required("type", _text(40)),
+    _required("at", _TIME),
+    _required("data", Text),
+    PrimaryKeyConstraint("tenant_id", "run_id", "seq"),
+    UniqueConstraint("tenant_id", "run_id", "key", name="events_by_key"),
+    ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="events_of_run"),
+)
+
+AUDIT_HEADS = Table(
+    "audit_heads",
+    METADATA,
+    Column("tenant_id", _ID, primary_key=True),
+    _required("seq", BigInteger),
+    _required("hash", _SHA256),
+)
+
+AUDIT_RECORDS = Table(
+    "audit_records",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("seq", BigInteger),
+    _required("entry_id", _text(400)),
+    Column("run_id", _ID),
+    _required("document", Text),
+    PrimaryKeyConstraint("tenant_id", "seq"),
+    UniqueConstraint("tenant_id", "entry_id", name="audit_by_entry"),
+    Index("audit_by_run", "tenant_id", "run_id", "seq"),
+)
+
+BUDGETS = Table(
+    "budgets",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("limit_micro_usd", BigInteger),
+    _required("reserved_micro_usd", BigInteger),
+    _required("spent_micro_usd", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "run_id"),
+)
+
+RESERVATIONS = Table(
+    "reservations",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("key", _text(300)),
+    _required("amount_micro_usd", BigInteger),
+    # Null while the money is set aside.
+    Column("spent_micro_usd", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "run_id", "key"),
+    ForeignKeyConstraint(["tenant_id", "run_id"], ["budgets.tenant_id", "budgets.run_id"], name="reservations_of_run"),
+)

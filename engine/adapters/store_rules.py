@@ -1,0 +1,100 @@
+"""The rules every run store applies, as pure functions: what a change makes of a run, and which step record may replace which.
+
+Adapters differ in how they make a write atomic, never in what it means. Nothing here stores anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from engine.domain.base import JsonObject
+from engine.domain.errors import ConflictError, LivoaError, NotFoundError
+from engine.domain.events import NewEvent
+from engine.domain.run import Run, StepRecord
+from engine.domain.status import RunStatus
+from engine.ports.run_store import RunChange
+
+MAX_LIMIT = 1_000
+"""Most rows one read returns, whatever the caller asks for."""
+NO_ITEM = -1
+"""Stands for "no item" where a key must not be null."""
+
+
+def bounded(limit: int) -> int:
+    """``limit`` confined to 1..MAX_LIMIT."""
+    return max(1, min(limit, MAX_LIMIT))
+
+
+def run_not_found(run_id: str) -> NotFoundError:
+    """The one answer for an absent run and for another tenant's."""
+    return NotFoundError("run.not_found", f"there is no run {run_id}")
+
+
+def same_request(existing: Run, run: Run) -> bool:
+    """True when creating ``run`` again is the same request of the same subject: a create that was delivered twice."""
+    return existing.request_ref == run.request_ref and existing.principal.subject == run.principal.subject
+
+
+def changed(
+    run: Run, change: RunChange, now: datetime, *, only_from: frozenset[RunStatus] | None, repeated: bool
+) -> Run:
+    """The run after a change.
+
+    ``repeated`` says that all events of the change were known already: the cost has been counted then. A finished run keeps
+    its status, its time and its error; finishing it the same way again changes none of them.
+    Raises ``ConflictError`` with ``run.conflict`` or ``run.finished``.
+    """
+    if only_from is not None and run.status not in only_from:
+        raise ConflictError("run.conflict", f"the run is {run.status.value}")
+    if run.status.is_final and change.status not in (None, run.status):
+        raise ConflictError("run.finished", f"the run is {run.status.value} and stays so")
+    fields: dict[str, Any] = {
+        "status": change.status,
+        "plan_ref": change.plan_ref,
+        "plan_hash": change.plan_hash,
+        "plan_version": change.plan_version,
+        "answer_ref": change.answer_ref,
+        "degraded_reason": change.degraded_reason,
+        "error": change.error,
+        "finished_at": change.finished_at,
+    }
+    update = {name: value for name, value in fields.items() if value is not None}
+    if run.status.is_final:
+        for name in ("error", "finished_at"):
+            update.pop(name, None)
+    cost = run.cost_micro_usd + (0 if repeated else change.add_cost_micro_usd)
+    return Run(**(dict(run) | update | {"cost_micro_usd": cost, "version": run.version + 1, "updated_at": now}))
+
+
+def replaces(stored: StepRecord | None, record: StepRecord) -> bool:
+    """True when ``record`` may take the place of ``stored``: nothing is final yet, and the attempt is not an earlier one."""
+    return stored is None or (not stored.status.is_final and record.attempt >= stored.attempt)
+
+
+def distinct(events: Sequence[NewEvent]) -> dict[str, NewEvent]:
+    """Events by key, the first of each key, in order."""
+    by_key: dict[str, NewEvent] = {}
+    for event in events:
+        by_key.setdefault(event.key, event)
+    return by_key
+
+
+def event_data_text(event: NewEvent) -> str:
+    """An event's data as compact ASCII JSON. Raises ``LivoaError("event.data_invalid")`` when it is no JSON."""
+    return _json_text(event.data, "event.data_invalid", f"data of event {event.type.value} is not JSON")
+
+
+def event_data(text: str) -> JsonObject:
+    """The inverse of ``event_data_text``."""
+    data: JsonObject = json.loads(text)
+    return data
+
+
+def _json_text(value: JsonObject, code: str, message: str) -> str:
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as err:
+        raise LivoaError(code, message, status=500) from err
