@@ -71,7 +71,7 @@ def _database_url(env: Mapping[str, str], environment: str, data_dir: Path) -> s
         return url
     if environment != "local":
         raise _settings_error("LIVOA_DATABASE_URL", "is required unless LIVOA_ENV=local; a file on one instance is no store")
-    return f"sqlite+aiosqlite:///{data_dir / 'livoa.db'}"
+    return f"sqlite:///{data_dir / 'livoa.db'}"
 
 
 def _choice(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:

@@ -18,7 +18,7 @@ def test_without_a_word_the_environment_is_azure_and_needs_a_database():
 def test_local_needs_nothing_else(tmp_path):
     settings = load_settings({"LIVOA_ENV": "local", "LIVOA_DATA": str(tmp_path)})
     assert settings.environment == "local"
-    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path / 'livoa.db'}"
+    assert settings.database_url == f"sqlite:///{tmp_path / 'livoa.db'}"
     assert settings.telemetry_exporter == "none"
     assert not settings.http_streaming
 

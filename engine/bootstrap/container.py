@@ -1,0 +1,98 @@
+"""Builds ``Deps`` once per process, on first use. The only place where adapters meet ports."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+
+from engine.bootstrap.settings import Settings, load_settings
+from engine.domain.errors import LivoaError
+from engine.ports.clock import Clock
+from engine.ports.deps import AppSettings, Deps
+from engine.ports.identity import TokenValidator
+from engine.ports.tenant_directory import TenantDirectory
+
+SERVICE_NAME = "livoa-orchestrator"
+_AGENT_TOKEN_LIFETIME_S = 600
+
+_LOCK = threading.Lock()
+_DEPS: list[Deps] = []
+
+
+def get_deps() -> Deps:
+    """The process's dependencies, built when first asked for.
+
+    Raises ``LivoaError("settings.invalid")`` or ``LivoaError("catalog.invalid")``; the next call tries again.
+    """
+    if not _DEPS:
+        with _LOCK:
+            if not _DEPS:
+                _DEPS.append(build_deps(load_settings()))
+    return _DEPS[0]
+
+
+def build_deps(settings: Settings) -> Deps:
+    """Wire adapters by ``settings``. Connects to nothing: every adapter opens on first use."""
+    from engine.adapters.files import FilesCatalog, FilesPayloadStore, FilesTenantDirectory
+    from engine.adapters.http_agents import HttpAgentInvoker
+    from engine.adapters.memory import SystemClock
+    from engine.adapters.otel.logs import configure_logging
+    from engine.adapters.otel.setup import configure_telemetry
+    from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+    from planner_graph.degraded import DegradedComposer, DegradedPlanner
+    from policy.builtin import BuiltinPolicyEngine
+
+    configure_logging(settings.log_level)
+    clock = SystemClock()
+    database = Database(settings.database_url, clock)
+    catalog = FilesCatalog(settings.catalog_dir)
+    tokens, tenants, agent_credential = _identity(settings, FilesTenantDirectory(settings.catalog_dir, clock), clock)
+    return Deps(
+        settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
+        clock=clock,
+        tokens=tokens,
+        tenants=tenants,
+        catalog=catalog,
+        runs=SqlRunStore(database, clock),
+        events=SqlEventLog(database, clock),
+        payloads=FilesPayloadStore(settings.data_dir),
+        audit=SqlAuditLog(database),
+        policy=BuiltinPolicyEngine(),
+        budgets=SqlBudgetLedger(database),
+        invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),
+        planner=DegradedPlanner(catalog, clock),
+        composer=DegradedComposer(),
+        telemetry=configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME),
+    )
+
+
+def _identity(
+    settings: Settings, tenants: TenantDirectory, clock: Clock
+) -> tuple[TokenValidator, TenantDirectory, Callable[[], Awaitable[str]]]:
+    """Who may call us, for which tenants, and who we are towards agents."""
+    from engine.adapters.entra import ManagedIdentityCredential
+    from engine.adapters.http_jwks.jwks import HttpJwksFetcher
+    from engine.identity import DevelopmentIssuer, FirstOf, JwksCache, JwtTokenValidator, WithDevelopmentIssuer
+    from engine.identity.keys import KeySource
+
+    sources: list[KeySource] = []
+    if settings.jwks_url is not None:
+        sources.append(JwksCache(HttpJwksFetcher(settings.jwks_url), clock))
+    if settings.environment != "local":
+        if not sources:
+            raise LivoaError(
+                "settings.invalid",
+                "setting LIVOA_JWKS_URL: is required unless LIVOA_ENV=local",
+                status=500,
+                pointer="/LIVOA_JWKS_URL",
+            )
+        validator = JwtTokenValidator(FirstOf(sources), tenants, clock, audience=settings.api_audience)
+        return validator, tenants, ManagedIdentityCredential(settings.agent_audience)
+    issuer = DevelopmentIssuer.open(settings.data_dir, clock, environment=settings.environment)
+    local = WithDevelopmentIssuer(tenants, environment=settings.environment)
+    validator = JwtTokenValidator(FirstOf([issuer, *sources]), local, clock, audience=settings.api_audience)
+
+    async def credential() -> str:
+        return issuer.mint_for_agents(audience=settings.agent_audience, lifetime_s=_AGENT_TOKEN_LIFETIME_S)
+
+    return validator, local, credential
