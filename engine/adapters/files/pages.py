@@ -1,7 +1,8 @@
 """Pages of YAML that people write: one mapping per file, read strictly and checked against a model.
 
 YAML guesses (``no`` is false, ``2026-01-05`` a date, ``010`` eight) and lets a key repeat. Here a plain scalar is what it would
-be in JSON, or text; repeated keys and tags are refused. Aliases are written out, up to a bound that no page meets by accident. Every finding names the file and the field.
+be in JSON, or text; repeated keys and tags are refused, aliases are written out up to a bound. Every finding names the file and
+the field.
 """
 
 from __future__ import annotations
