@@ -42,6 +42,8 @@ from local_host.durable.runtime import Runtime
 _FORBIDDEN = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f]")
 MAX_ID_CHARS = 256
 MAX_NAME_CHARS = 1024
+MAX_QUEUED_MESSAGES = 10_000
+"""Messages an instance may have waiting before further external events are refused."""
 
 
 class ClientError(Exception):
@@ -141,7 +143,10 @@ class ClientOperations:
         return await self._runtime.storage.read(lambda c: query_instances(c, wanted))
 
     async def raise_event(self, instance_id: str, name: str, input_json: str | None) -> None:
-        """Store an external event. UnknownInstanceError, InstanceEndedError, ClientError for a bad document or name."""
+        """Store an external event.
+
+        Raises UnknownInstanceError, InstanceEndedError, ClientError (bad document or name), ConflictError (queue full).
+        """
         check_document(input_json)
         if not 1 <= len(name) <= MAX_NAME_CHARS:
             raise ClientError(f"Event names have 1 to {MAX_NAME_CHARS} characters.")
@@ -149,6 +154,9 @@ class ClientOperations:
 
         def change(connection: sqlite3.Connection) -> InboxItem:
             _alive(connection, instance_id)
+            query = "SELECT count(*) FROM (SELECT 1 FROM inbox WHERE instance_id = ? LIMIT ?)"
+            if connection.execute(query, (instance_id, MAX_QUEUED_MESSAGES)).fetchone()[0] >= MAX_QUEUED_MESSAGES:
+                raise ConflictError(f"The orchestration instance '{instance_id}' has too many events waiting.")
             return add_inbox(connection, instance_id, None, event)
 
         self._runtime.post(instance_id, await self._runtime.storage.write(change))

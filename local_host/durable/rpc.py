@@ -130,17 +130,17 @@ class Management:
     async def _start(self, request: web.Request, name: str, instance_id: str | None) -> web.Response:
         body = await _body_text(request)
         version = request.query.get("version")
+        wait_s = min(_number(request, "timeout", 0.0), MAX_WAIT_S) if "timeout" in request.query else None
         started = await self._engine.start_new(name, instance_id or None, body or None, version)
-        if "timeout" in request.query:
-            return await self._wait_for_output(request, started)
+        if wait_s is not None:
+            return await self._wait_for_output(started, wait_s)
         return self._accepted(started, "10")
 
     def _accepted(self, instance_id: str, retry_after_s: str) -> web.Response:
         body = self._links.management(instance_id)
         return _json(body, 202, {"Location": body["statusQueryGetUri"], "Retry-After": retry_after_s})
 
-    async def _wait_for_output(self, request: web.Request, instance_id: str) -> web.Response:
-        timeout_s = min(_number(request, "timeout", 10.0), MAX_WAIT_S)
+    async def _wait_for_output(self, instance_id: str, timeout_s: float) -> web.Response:
         snapshot = await self._engine.wait_for_end(instance_id, timeout_s)
         item = snapshot.instance if snapshot else None
         if item is None or not item.is_terminal:

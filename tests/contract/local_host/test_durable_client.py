@@ -16,6 +16,7 @@ import azure.functions as func
 import pytest
 from aiohttp import web
 from azure.durable_functions.models.utils import http_utils
+from yarl import URL
 
 from local_host.durable.clock import RealClock
 from local_host.durable.engine import DurableEngine
@@ -302,3 +303,39 @@ async def test_paging_follows_the_token(site: Site) -> None:
         async with session.get(url, headers={"x-ms-continuation-token": "bm9wZQ=="}) as got:
             assert got.status == 400
     assert sorted(seen) == [f"i{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "orchestrators/greet", b"{not json", 400),
+        ("POST", "orchestrators/greet", b"\xff\xfe", 400),
+        ("POST", "orchestrators/greet/@bad", b"", 400),
+        ("POST", "orchestrators/greet/a%2Fb", b"", 400),
+        ("POST", "orchestrators/greet?timeout=nan", b"", 400),
+        ("GET", "instances/?top=inf", b"", 400),
+        ("GET", "instances/?runtimeStatus=Sleeping", b"", 400),
+        ("GET", "instances/?createdTimeFrom=yesterday", b"", 400),
+        ("GET", "instances/none", b"", 404),
+        ("POST", "instances/none/raiseEvent/go", b"1", 404),
+        ("POST", "instances/none/dance", b"", 404),
+        ("POST", "instances/none/restart", b"", 400),
+        ("DELETE", "instances/", b"", 400),
+        ("POST", "entities/counter/k", b"", 400),
+        ("POST", "entities/counter/k?op=add", b"{", 400),
+        ("GET", "instances/x?taskHub=other", b"", 400),
+        ("PATCH", "instances/x", b"", 404),
+        ("GET", "", b"", 404),
+        ("GET", "makeprimary/x/y/z/w", b"", 404),
+    ],
+)
+async def test_malformed_requests_get_their_4xx_and_leave_no_trace(
+    site: Site, method: str, path: str, body: bytes, status: int
+) -> None:
+    base = site.client._orchestration_bindings.rpc_base_url
+    headers = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession() as session:
+        url = URL(f"{base}{path}", encoded=True)
+        async with session.request(method, url, data=body, headers=headers) as got:
+            assert got.status == status
+    assert await site.client.get_status_all() == []
