@@ -107,6 +107,14 @@ class QueueMachine(RuleBasedStateMachine):
             assert locked.delivery_count == model.deliveries
             model.token, model.locked_until_at = locked.lock_token, locked.locked_until_at
 
+    @rule()
+    def fail_everything(self) -> None:
+        self.receive(99)
+        for model in self.live.values():
+            if model.token is not None:
+                self.broker.abandon("q", model.token)
+                model.token = None
+
     @rule(action=st.sampled_from(["complete", "abandon", "dead_letter", "renew"]), pick=st.integers(0, 99))
     def settle(self, action: str, pick: int) -> None:
         self._age()
@@ -161,6 +169,29 @@ def test_an_expired_lock_gives_the_message_back_and_refuses_the_late_settlement(
     with pytest.raises(QueueError, match=r"queue\.lock_lost"):
         broker.complete("q", first.lock_token)
     broker.complete("q", second.lock_token)
+
+
+def test_an_expired_lock_is_lost_even_when_nobody_else_took_the_message(broker, hands):
+    broker.declare("q", EntityOptions(lock_s=5))
+    _send(broker, "q", "x")
+    [locked] = broker.receive("q")
+    hands.move_s(5)
+    for settle in (broker.complete, broker.abandon, broker.renew):
+        with pytest.raises(QueueError, match=r"queue\.lock_lost"):
+            settle("q", locked.lock_token)
+
+
+@pytest.mark.parametrize("end_delivery", ["abandon", "expire"])
+def test_a_message_is_delivered_exactly_as_often_as_allowed(broker, hands, end_delivery):
+    broker.declare("q", EntityOptions(lock_s=5, max_delivery_count=3))
+    _send(broker, "q", "x")
+    deliveries = 0
+    while received := broker.receive("q"):
+        deliveries += 1
+        if end_delivery == "abandon":
+            broker.abandon("q", received[0].lock_token)
+        hands.move_s(5)
+    assert (deliveries, broker.counts("q").dead_letter) == (3, 1)
 
 
 def test_a_session_is_held_by_one_receiver_and_stays_in_order_after_an_abandon(broker, hands):
