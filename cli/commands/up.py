@@ -1,0 +1,72 @@
+"""`./livoa up`: the host and the sample agents, kept running until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+
+from cli.exit_codes import ExitCode
+from cli.output import print_json, progress
+from cli.paths import home
+
+EXAMPLE = """
+  ./livoa up                                        http://127.0.0.1:7071, data in .livoa
+  ./livoa up --port 0 --data /tmp/try --json        {"url": "http://127.0.0.1:40123", "pid": 4711, "data": "/tmp/try"}
+
+Stops on Ctrl-C or SIGTERM. Runs survive: start it again with the same folder and they go on.
+Logs are in DATA/logs. A process that crashes is started again, up to five times a minute.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `up`."""
+    parser.add_argument(
+        "--port", type=_port, default=7071, help="port of the API on 127.0.0.1; 0 for a free one (7071)"
+    )
+    parser.add_argument("--data", type=Path, help="folder for state, keys and logs (default: LIVOA_HOME, else .livoa)")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("must be 0 to 65535")
+    return port
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Run until SIGTERM, SIGINT or a process that cannot be kept alive."""
+    return asyncio.run(_serve(home(options.data), options.port, as_json=options.json))
+
+
+async def _serve(data: Path, port: int, *, as_json: bool) -> ExitCode:
+    from cli.stack.local import LocalStack
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stack = LocalStack(data, port)
+    starting = asyncio.create_task(stack.__aenter__())
+    waiting = asyncio.create_task(stopped.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # told to stop while starting
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return ExitCode.OK
+    facts = starting.result()
+    try:
+        if as_json:
+            print_json(facts.as_json())
+        else:
+            progress(f"Livoa is up at {facts.url} (process {facts.pid}, data {facts.data}). Ctrl-C stops it.")
+            progress('Next, in another terminal: ./livoa run "Why did paid-search ROI fall in Q3?"')
+        failing = asyncio.create_task(stack.failed())
+        await asyncio.wait({failing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            failing.result()
+        failing.cancel()
+    finally:
+        progress("livoa: stopping")
+        await stack.__aexit__()
+    return ExitCode.OK

@@ -1,0 +1,147 @@
+"""The stack of one machine: the sample agents and the embedded host with our app, sharing one data folder.
+
+Knows which processes there are and what they must be told; what the app does with it is the app's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli.errors import CliError
+from cli.exit_codes import ExitCode
+from cli.output import progress
+from cli.paths import ROOT, STACK_FILE, running_stack
+from cli.stack.supervisor import Child, ChildSpec, Supervisor
+
+HEALTH_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StackFacts:
+    """What a client has to know: address of the API, the process to stop, the data folder."""
+
+    url: str
+    pid: int
+    data: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """The line that `up --json` prints."""
+        return {"url": self.url, "pid": self.pid, "data": str(self.data)}
+
+
+class LocalStack:
+    """Agents and host as supervised children. Use as an async context manager; leaving it stops everything."""
+
+    def __init__(self, data: Path, port: int, notify: Callable[[str], None] = progress) -> None:
+        self._data = data
+        self._port = port
+        self._supervisor = Supervisor(notify)
+        self._owns_file = False
+
+    async def __aenter__(self) -> StackFacts:
+        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        other = running_stack(self._data)
+        if other is not None:
+            raise CliError(
+                f"a stack is running on this folder already: {other.get('url')} (process {other.get('pid')})",
+                hint=f"use it, stop it (kill {other.get('pid')}), or choose another folder with --data",
+                code="stack.already_running",
+            )
+        try:
+            return await self._start()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def failed(self) -> None:
+        """Raises CliError when a process of the stack cannot be kept alive; otherwise waits for ever."""
+        await self._supervisor.failed()
+
+    async def _start(self) -> StackFacts:
+        agents = await self._supervisor.start(self._spec("agents", self._agents_command, {}))
+        agents_url = str(agents.facts["url"])
+        environment = {
+            "LIVOA_ENV": "local",
+            "LIVOA_DATA": str(self._data),
+            "LIVOA_AGENT_ENDPOINTS": json.dumps(agent_endpoints(agents_url)),
+        }
+        host = await self._supervisor.start(self._spec("host", self._host_command, environment))
+        facts = StackFacts(str(host.facts["url"]), os.getpid(), self._data)
+        await _until_healthy(facts.url)
+        self._write_file(facts, host, agents_url)
+        return facts
+
+    def _spec(
+        self, name: str, command: Callable[[Mapping[str, Any]], list[str]], environment: Mapping[str, str]
+    ) -> ChildSpec:
+        common = {"LIVOA_ENV": "local", "LIVOA_DATA": str(self._data), "PYTHONUNBUFFERED": "1"}
+        log = self._data / "logs" / f"{name}.log"
+        hint = f"read {log}; ./livoa host --help tells the host's exit codes"
+        return ChildSpec(name, command, {**common, **environment}, log, ROOT, hint)
+
+    @staticmethod
+    def _agents_command(last: Mapping[str, Any]) -> list[str]:
+        return [sys.executable, "-m", "sample_agents", "--port", str(_port_of(last) or 0), "--json"]
+
+    def _host_command(self, last: Mapping[str, Any]) -> list[str]:
+        port = _port_of(last) or self._port
+        where = ["--port", str(port), "--data", str(self._data / "host")]
+        return [sys.executable, "-m", "local_host", "--app", str(ROOT), *where, "--json"]
+
+    def _write_file(self, facts: StackFacts, host: Child, agents_url: str) -> None:
+        content = {**facts.as_json(), "host_data": host.facts.get("data"), "agents_url": agents_url}
+        temporary = self._data / f"{STACK_FILE}.new"
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        temporary.replace(self._data / STACK_FILE)
+        self._owns_file = True
+
+    async def _close(self) -> None:
+        if self._owns_file:
+            with contextlib.suppress(OSError):
+                (self._data / STACK_FILE).unlink()
+        await self._supervisor.stop()
+
+
+def agent_endpoints(url: str) -> dict[str, str]:
+    """Every endpoint name of the sample settings, served by the one process of sample agents."""
+    sample = json.loads((ROOT / "local.settings.sample.json").read_text(encoding="utf-8"))
+    return dict.fromkeys(json.loads(sample["Values"]["LIVOA_AGENT_ENDPOINTS"]), url)
+
+
+def _port_of(facts: Mapping[str, Any]) -> int:
+    return int(str(facts.get("url", ":0")).rsplit(":", 1)[1].strip("/"))
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/api/health/live", timeout=5) as response:  # noqa: S310  # our own loopback host
+            return int(response.status) == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+async def _until_healthy(url: str) -> None:
+    deadline = time.monotonic() + HEALTH_TIMEOUT_S
+    while not await asyncio.to_thread(_is_healthy, url):
+        if time.monotonic() > deadline:
+            raise CliError(
+                f"the host at {url} does not answer /api/health/live with 200",
+                hint="read host.log in the logs folder of the data folder",
+                exit_code=ExitCode.UNREACHABLE,
+                code="stack.unhealthy",
+            )
+        await asyncio.sleep(0.1)
