@@ -15,6 +15,7 @@ from typing import Any
 from local_host.durable.determinism import check_prefix, check_recorded
 from local_host.durable.executor import (
     Reply,
+    TimerLimits,
     WarmInstance,
     WarmUnavailableError,
     Wrapper,
@@ -56,6 +57,7 @@ class Execution:
     instance: Instance
     wrapper: Wrapper
     use_warm: bool
+    timer_limits: TimerLimits | None = None
     events: list[Event] = field(default_factory=list)
     chunk: int = 0
     listing: Listing = field(default_factory=Listing)
@@ -151,7 +153,7 @@ class Execution:
         self.unfed.clear()
         item = self.instance
         parent_id = item.parent.instance_id if item.parent else None
-        request = request_json(events, item.input_json, item.instance_id, parent_id)
+        request = request_json(events, item.input_json, item.instance_id, parent_id, self.timer_limits)
         if self.use_warm:
             try:
                 warm = WarmInstance(self.wrapper)

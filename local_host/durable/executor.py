@@ -61,10 +61,29 @@ def sdk_input(input_json: str | None) -> str | None:
     return document
 
 
-def request_json(events: Iterable[Event], input_json: str | None, instance_id: str, parent_id: str | None) -> str:
-    """One orchestrator request. The timer durations are left out, so the SDK never splits long timers."""
+@dataclass(frozen=True, slots=True)
+class TimerLimits:
+    """Durations a storage back end imposes, as .NET time spans; Azure Storage has `6.00:00:00` and `3.00:00:00`."""
+
+    max_short_timer: str
+    long_timer_interval: str
+
+
+def request_json(
+    events: Iterable[Event],
+    input_json: str | None,
+    instance_id: str,
+    parent_id: str | None,
+    limits: TimerLimits | None = None,
+) -> str:
+    """One orchestrator request. Without `limits` the durations are left out and the SDK never splits long timers."""
+    durations = {
+        "maximumShortTimerDuration": limits.max_short_timer,
+        "longRunningTimerIntervalDuration": limits.long_timer_interval,
+    } if limits else {}
     return json.dumps(
         {
+            **durations,
             "history": [to_row(event) for event in events],
             "input": sdk_input(input_json),
             "instanceId": instance_id,

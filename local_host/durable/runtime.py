@@ -19,6 +19,7 @@ from local_host.durable.determinism import NonDeterministicError
 from local_host.durable.entities import EntityRunner
 from local_host.durable.episodes import Episode, Mail, missing_function
 from local_host.durable.execution import BrokenReplyError, Execution
+from local_host.durable.executor import TimerLimits
 from local_host.durable.functions import DurableFunctions
 from local_host.durable.history import Completion, EventRaised
 from local_host.durable.protocol import ProtocolError, to_stamp
@@ -43,9 +44,10 @@ class EngineOptions:
     """How the engine runs.
 
     `strict` numbers as the Durable Task Framework does and fails what Azure would fail. `warm` keeps generators alive between
-    episodes; with `cold_checks` an instance is nevertheless rebuilt by a full replay after its 16th, 32nd, 64th … episode, so
-    that non-determinism cannot hide (amortised, that is two more replays). `max_batch` bounds completions per episode (tests
-    use 1). `commit_retry_s` is the pause after a failed commit.
+    episodes; with `cold_checks` an instance is nevertheless rebuilt by a full replay after its 16th, 64th, 256th … episode,
+    so that non-determinism cannot hide (amortised, that is little more than one replay). `max_batch` bounds completions per
+    episode (tests use 1). `commit_retry_s` is the pause after a failed commit. `timer_limits` makes the SDK split long timers
+    as it does on Azure Storage; without it a timer may be of any length.
     """
 
     strict: bool = True
@@ -56,10 +58,12 @@ class EngineOptions:
     max_batch: int | None = None
     commit_retry_s: float = 1.0
     default_version: str | None = None
+    timer_limits: TimerLimits | None = None
 
 
 def _is_checked_at(chunk: int) -> bool:
-    return chunk >= 16 and chunk & (chunk - 1) == 0
+    """Powers of four from 16 on."""
+    return chunk >= 16 and chunk & (chunk - 1) == 0 and chunk.bit_length() % 2 == 1
 
 
 @dataclass(slots=True)
@@ -236,7 +240,7 @@ class Runtime:
         if item is None or item.is_terminal:
             return None
         actor.inbox = {message.id: message for message in inbox}
-        execution = Execution(item, self._wrapper(item.name), self.options.warm)
+        execution = Execution(item, self._wrapper(item.name), self.options.warm, self.options.timer_limits)
         execution.custom_status_json = item.custom_status_json
         actor.unreplayable = None
         try:

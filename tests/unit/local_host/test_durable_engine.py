@@ -11,6 +11,8 @@ from typing import Any
 import azure.durable_functions as df
 import pytest
 
+from local_host.durable.executor import TimerLimits
+from local_host.durable.history import TimerCreated
 from local_host.durable.records import InstanceFilter
 from tests.unit.local_host.durable_app import START_AT, Bench, PlainApp, running
 
@@ -545,3 +547,74 @@ async def test_bad_instance_ids_are_refused(app: PlainApp, tmp_path: Path, bad: 
     async with running(app, tmp_path) as bench:
         with pytest.raises(Exception, match="nstance ID"):
             await bench.start("chain", 1, bad)
+
+
+async def test_is_replaying_is_false_exactly_once_per_line_even_across_a_restart(
+    app: PlainApp, tmp_path: Path, warm: bool
+) -> None:
+    said: list[str] = []
+
+    @app.orchestration
+    def talks(context: Any) -> Any:
+        for n in range(3):
+            if not context.is_replaying:
+                said.append(f"before {n}")
+            yield context.wait_for_external_event(f"go{n}")
+        if not context.is_replaying:
+            said.append("end")
+
+    async with running(app, tmp_path, warm=warm) as bench:
+        await bench.start("talks")
+        await bench.engine.raise_event("run", "go0", "1")
+        await bench.settle()
+    async with running(app, tmp_path, warm=warm) as bench:
+        await bench.settle()
+        for n in (1, 2):
+            await bench.engine.raise_event("run", f"go{n}", "1")
+            await bench.settle()
+        assert (await bench.run_to_end("run")).status == "Completed"
+    assert said == ["before 0", "before 1", "before 2", "end"]
+
+
+async def test_two_hosts_worth_of_instances_run_side_by_side(app: PlainApp, tmp_path: Path, warm: bool) -> None:
+    async with running(app, tmp_path, warm=warm, max_concurrent_activities=3) as bench:
+        for n in range(30):
+            await bench.start("chain", n, f"i{n}")
+        outputs = [json.loads((await bench.run_to_end(f"i{n}")).output) for n in range(30)]
+        assert outputs == [8 * n for n in range(30)]
+
+
+async def test_concurrency_of_activities_is_bounded(app: PlainApp, tmp_path: Path, warm: bool) -> None:
+    busy = {"now": 0, "most": 0}
+
+    @app.orchestration
+    def wide(context: Any) -> Any:
+        yield context.task_all([context.call_activity("slow", n) for n in range(20)])
+
+    async with running(app, tmp_path, warm=warm, max_concurrent_activities=4) as bench:
+
+        @app.activity
+        async def slow(value: int) -> None:
+            busy["now"] += 1
+            busy["most"] = max(busy["most"], busy["now"])
+            await asyncio.sleep(0.001)
+            busy["now"] -= 1
+
+        await bench.run("wide")
+        assert busy["most"] == 4
+
+
+async def test_long_timers_are_split_where_the_storage_demands_it(app: PlainApp, tmp_path: Path, warm: bool) -> None:
+    @app.orchestration
+    def sleeper(context: Any) -> Any:
+        before = context.current_utc_datetime
+        yield context.create_timer(before + timedelta(days=10))
+        yield context.call_activity("double", 1)
+        return (context.current_utc_datetime - before).total_seconds()
+
+    limits = TimerLimits("6.00:00:00", "3.00:00:00")
+    async with running(app, tmp_path, warm=warm, timer_limits=limits) as bench:
+        assert await bench.run("sleeper") == 10 * 86_400
+        snapshot = await bench.engine.status("run", with_history=True)
+        assert snapshot is not None
+        assert [e.event_id for e in snapshot.events or [] if isinstance(e, TimerCreated)] == [0, 1, 2]
