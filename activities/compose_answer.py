@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from activities.payloads import load_json, load_request, store_model
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.errors import LivoaError
 from engine.domain.events import AnswerEventData, DegradedEventData, EventType, new_event
-from engine.domain.run import PayloadRef, Run, StepRecord
+from engine.domain.run import ErrorInfo, PayloadRef, Run, StepRecord
 from engine.domain.status import StepStatus
 from engine.domain.telemetry_names import OPERATION, RUN_ID, SPAN_COMPOSE
 from engine.plan import Plan, parse_checked_plan
@@ -45,7 +46,7 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
         request=await load_request(run, deps),
         goal=plan.goal,
         instructions=plan.answer.instructions or "",
-        steps=await _results(run, plan, statuses, deps),
+        steps=await _results(run, plan, statuses, payload.get("codes") or {}, deps),
         all_statuses=statuses,
     )
     writer = _DeltaWriter(run, deps)
@@ -90,10 +91,17 @@ class _DeltaWriter:
         await self._deps.events.append(self._run.tenant_id, self._run.run_id, [event])
 
 
-async def _results(run: Run, plan: Plan, statuses: dict[str, str], deps: Deps) -> tuple[StepResult, ...]:
+async def _results(
+    run: Run, plan: Plan, statuses: dict[str, str], codes: dict[str, str], deps: Deps
+) -> tuple[StepResult, ...]:
     records = {record.step_id: record for record in await deps.runs.steps(run.tenant_id, run.run_id)}
-    uses = plan.answer.uses or tuple(step.id for step in plan.steps)
-    return tuple([await _result(run, step_id, records.get(step_id), statuses, deps) for step_id in uses])
+    results = []
+    for step_id in plan.answer.uses or tuple(step.id for step in plan.steps):
+        result = await _result(run, step_id, records.get(step_id), statuses, deps)
+        if result.error is None and step_id in codes:
+            result = replace(result, error=ErrorInfo(code=codes[step_id], message=codes[step_id]))
+        results.append(result)
+    return tuple(results)
 
 
 async def _result(

@@ -1,0 +1,100 @@
+"""Planning a run: checked, vetted, stored once; a refusal says why; a second delivery answers the same."""
+
+import dataclasses
+
+from activities.plan_run import plan_run
+from engine.domain.policy import PolicyDecision, Verdict
+from engine.domain.skeleton import from_wire
+from engine.domain.status import RunStatus
+from engine.ports.run_store import RunChange
+from tests.support.world import World, plan_of, step
+
+REF = {"tenant_id": "contoso", "run_id": "run-1"}
+
+
+async def test_a_good_plan_is_stored_and_its_skeleton_returned():
+    world = World()
+    answer = await world.submit(plan_of(step("a"), step("b", n={"$ref": "steps.a#/n"})))
+    assert answer["status"] == "planned"
+    skeleton = from_wire(answer["skeleton"])
+    assert [(s.id, s.needs) for s in skeleton.steps] == [("a", ()), ("b", (0,))]
+    run = await world.runs.get("contoso", "run-1")
+    assert (run.status, run.plan_hash) == (RunStatus.RUNNING, skeleton.plan_hash)
+    assert await world.events() == ["run.accepted", "plan.proposed", "plan.vetted"]
+    assert not run.degraded
+
+
+async def test_a_second_delivery_plans_nothing_again():
+    world = World()
+    first = await world.submit(plan_of(step("a")))
+    before = (await world.events(), await world.audit())
+    assert await plan_run(REF, world.deps) == first
+    assert (await world.events(), await world.audit()) == before
+
+
+async def test_a_plan_with_faults_is_rejected_with_every_code():
+    world = World()
+    answer = await world.submit(plan_of(step("a", "calc.secret"), step("b", n="63"), step("c", "calc.nothing")))
+    assert answer == {"status": "rejected", "code": "plan.rejected"}
+    log = await world.deps.events.read("contoso", "run-1", after_seq=0, limit=10)
+    assert {"plan.capability_not_enabled", "plan.unknown_capability"} <= set(log[-1].data["codes"])
+    assert (await world.runs.get("contoso", "run-1")).plan_ref is None
+    assert await world.audit() == ["plan.rejected"]
+
+
+async def test_a_denied_plan_is_kept_for_reading_and_stays_denied():
+    class Engine:
+        async def decide_plan(self, request):
+            return PolicyDecision(verdict=Verdict.DENY, code="policy.no", reasons=("because",))
+
+    world = World()
+    world.deps = dataclasses.replace(world.deps, policy=Engine())
+    assert await world.submit(plan_of(step("a"))) == {"status": "denied", "code": "policy.no"}
+    run = await world.runs.get("contoso", "run-1")
+    assert run.plan_ref is not None
+    assert run.error.message == "because"
+    assert await plan_run(REF, world.deps) == {"status": "denied", "code": "policy.no"}
+
+
+async def test_an_intent_nobody_can_serve_says_what_could_be_asked():
+    world = World()
+    assert await world.submit(None) == {"status": "failed", "code": "plan.no_capability"}
+    run = await world.runs.get("contoso", "run-1")
+    assert run.degraded
+    assert "degraded.entered" in await world.events()
+
+
+async def test_a_run_cancelled_before_planning_is_not_planned():
+    world = World()
+    await world.submit(None, run_id="run-0")
+    world2 = World()
+    submit = world2.runs.create
+
+    async def cancelled(run, events, claim):
+        result = await submit(run, events, claim)
+        await world2.runs.change("contoso", run.run_id, RunChange(status=RunStatus.CANCELLING))
+        return result
+
+    world2.runs.create = cancelled
+    assert await world2.submit(plan_of(step("a"))) == {"status": "failed", "code": "run.cancelled"}
+    assert (await world2.runs.get("contoso", "run-1")).plan_ref is None
+
+
+async def test_an_unknown_run_is_a_failure_value():
+    assert await plan_run(REF, World().deps) == {"status": "failed", "code": "run.not_found"}
+
+
+async def test_a_store_that_is_down_is_worth_another_attempt():
+    from engine.domain.errors import LivoaError
+
+    world = World()
+
+    async def down(*args, **kwargs):
+        raise LivoaError("store.unavailable", "down", status=503)
+
+    world.deps.budgets.open = down
+    assert await world.submit(plan_of(step("a"))) == {
+        "status": "failed",
+        "code": "store.unavailable",
+        "retryable": True,
+    }
