@@ -75,6 +75,13 @@ def load_app(app_dir: Path, environment: Mapping[str, str]) -> Iterator[LoadedAp
         _ONE_APP.release()
 
 
+async def end_lifespan(app: LoadedApp) -> None:
+    """Tell the web app inside an AsgiFunctionApp that it ends; the SDK would do it in `__del__`, where no loop runs."""
+    if getattr(app.register, "startup_task_done", False):
+        app.register.startup_task_done = False
+        await app.register.middleware.notify_shutdown()
+
+
 @contextmanager
 def _importable(app_dir: Path) -> Iterator[bool]:
     """Put the app first on sys.path; yields True when the process could import from there anyway."""

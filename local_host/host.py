@@ -19,7 +19,7 @@ from types import TracebackType
 from aiohttp import web
 
 from local_host.app_index import index_app
-from local_host.app_loader import LoadedApp, load_app
+from local_host.app_loader import LoadedApp, end_lifespan, load_app
 from local_host.durable.clock import Clock, RealClock
 from local_host.durable_part import DurablePart
 from local_host.errors import HostError
@@ -110,6 +110,7 @@ class EmbeddedHost:
         refuse_time_zone(environment)
         self.config = read_host_config(self._app_dir, environment)
         app = self._stack.enter_context(load_app(self._app_dir, environment))
+        self._stack.push_async_callback(end_lifespan, app)
         self.specs = index_app(app, environment)
         table = RouteTable(self.specs, self.config.route_prefix)
         self._warn(table)
@@ -118,7 +119,8 @@ class EmbeddedHost:
         self._stack.callback(self._broker.close)
         public, private = self._listen(self._options.host, self._options.port), self._listen("127.0.0.1", 0)
         self.url, self.rpc_url = _url(public), _url(private)
-        self._invoker = Invoker(self._app_dir, environment, queue_send=self._send, client_json=self._client_json)
+        self._invoker = Invoker(self._app_dir, environment, queue_send=self._send, client_json=self._client_json,
+                                timeout_s=self.config.function_timeout_s)
         self._stack.callback(self._invoker.close)
         await self._start_durable(private)
         self._declare_outputs()
@@ -181,7 +183,8 @@ class EmbeddedHost:
 
     async def _start_http(self, public: socket.socket, table: RouteTable, app: LoadedApp,
                           environment: MutableMapping[str, str]) -> None:
-        limits = HttpLimits(_body_limit(environment), self._options.response_limit_s)
+        limits = HttpLimits(_body_limit(environment), self._options.response_limit_s,
+                            self.config.max_outstanding_requests, self.config.max_concurrent_requests)
         front = HttpFront(table, self._invoker, self._keys, limits, app.http_extension)
         front.admin = AdminApi(self.specs, self._invoker, self._broker, self._options.clock).handle
         front.webhooks = self._durable.webhooks

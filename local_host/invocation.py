@@ -70,14 +70,16 @@ class Invoker:
 
     `queue_send(entity, body)` receives serviceBus outputs; `client_json(task_hub)` gives the durable client's JSON.
     Coroutine functions run on the calling event loop, plain ones in a pool of PYTHON_THREADPOOL_THREAD_COUNT threads
-    (default min(32, cpu + 4), as in the worker).
+    (default min(32, cpu + 4), as in the worker). A call that takes longer than `timeout_s` (host.json functionTimeout)
+    fails; a plain function's thread cannot be stopped and runs on unheard, where the platform would end the process.
     """
 
     def __init__(self, app_dir: Path, environment: Mapping[str, str], *,
-                 queue_send: QueueSend, client_json: ClientJson) -> None:
+                 queue_send: QueueSend, client_json: ClientJson, timeout_s: float | None = None) -> None:
         self._app_dir = app_dir
         self._queue_send = queue_send
         self._client_json = client_json
+        self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(thread_pool_size(environment), thread_name_prefix="function")
 
     def close(self) -> None:
@@ -104,7 +106,8 @@ class Invoker:
                 arguments[client.param] = self._client_json(client.task_hub)
             if spec.wants_context:
                 arguments["context"] = InvocationContext(spec.name, str(self._app_dir), trace or Trace.new())
-            result = await self._run(spec, arguments)
+            async with asyncio.timeout(self._timeout_s):
+                result = await self._run(spec, arguments)
             self._deliver(spec, outputs, result)
         except asyncio.CancelledError as err:
             task = asyncio.current_task()

@@ -34,9 +34,15 @@ class ServiceBusOptions:
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """The parts of host.json this host acts on; `durable_task` is handed to the durable engine as it is."""
+    """The parts of host.json this host acts on; `durable_task` is handed to the durable engine as it is.
+
+    None for a limit means unlimited, which is also what the platform does outside the consumption plan.
+    """
 
     route_prefix: str = "api"
+    max_outstanding_requests: int | None = None
+    max_concurrent_requests: int | None = None
+    function_timeout_s: float | None = None
     hub_name: str = "TestHubName"
     service_bus: ServiceBusOptions = field(default_factory=ServiceBusOptions)
     durable_task: Mapping[str, Any] = field(default_factory=dict)
@@ -61,10 +67,28 @@ def read_host_config(app_dir: Path, environment: Mapping[str, str]) -> HostConfi
         raise HostError("host.bad_host_json", "routePrefix and hubName must be strings", str(path))
     return HostConfig(
         route_prefix=prefix.strip("/"),
+        max_outstanding_requests=_limit(http, "maxOutstandingRequests", path),
+        max_concurrent_requests=_limit(http, "maxConcurrentRequests", path),
+        function_timeout_s=_function_timeout_s(document, path),
         hub_name=expand_settings(hub, environment, where="host.json extensions.durableTask.hubName"),
         service_bus=_service_bus(_section(extensions, "serviceBus", path), path),
         durable_task=durable,
     )
+
+
+def _limit(section: Mapping[str, Any], key: str, path: Path) -> int | None:
+    """A positive number; absent or -1 is no limit."""
+    text = str(section.get(key, -1))
+    if text == "-1":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise HostError("host.bad_host_json", f"http.{key} must be a whole number of at least 1, or -1", str(path))
+    return int(text)
+
+
+def _function_timeout_s(document: Mapping[str, Any], path: Path) -> float | None:
+    text = str(document.get("functionTimeout", "-1"))
+    return None if text == "-1" else parse_timespan_s(text, where=str(path))
 
 
 def _service_bus(section: Mapping[str, Any], path: Path) -> ServiceBusOptions:

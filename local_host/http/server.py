@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,10 +37,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """`response_limit_s` is the Azure load balancer's idle time-out."""
+    """`response_limit_s` is the Azure load balancer's idle time-out; None for a request limit means unlimited."""
 
     body_limit_bytes: int = DEFAULT_BODY_LIMIT
     response_limit_s: float = 230.0
+    max_outstanding: int | None = None
+    max_concurrent: int | None = None
 
 
 class HttpFront:
@@ -57,6 +60,8 @@ class HttpFront:
         self._limits = limits
         self._streaming = StreamingApp(extension, _log_failure) if extension is not None else None
         self._running: set[asyncio.Future[Any]] = set()
+        self._outstanding = 0
+        self._slots = asyncio.Semaphore(limits.max_concurrent or sys.maxsize)
         self.admin: Handler | None = None
         self.webhooks: Handler | None = None
 
@@ -90,7 +95,14 @@ class HttpFront:
             return web.Response(status=401)
         if request.content_length is not None and request.content_length > self._limits.body_limit_bytes:
             return web.Response(status=413)
-        return await (self._serve_stream(request, match) if self._streaming else self._serve_whole(request, match))
+        if self._limits.max_outstanding is not None and self._outstanding >= self._limits.max_outstanding:
+            return web.Response(status=429)
+        self._outstanding += 1
+        try:
+            async with self._slots:
+                return await (self._serve_stream if self._streaming else self._serve_whole)(request, match)
+        finally:
+            self._outstanding -= 1
 
     async def _handle_admin(self, request: web.Request) -> web.StreamResponse:
         if not matches_any(_presented_key(request), [self._keys.master]):

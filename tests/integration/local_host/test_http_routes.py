@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from local_host.host import HostOptions
+from local_host.host import EmbeddedHost, HostOptions
 
 GUID = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
 
@@ -203,7 +203,8 @@ async def test_a_body_that_never_comes_is_408(start_host):
     writer.close()
 
 
-async def test_an_asgi_app_is_served_through_its_function(start_host, http, tmp_path):
+async def test_an_asgi_app_is_served_through_its_function_and_told_of_the_end(http, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     app_dir = tmp_path / "asgi"
     app_dir.mkdir()
     (app_dir / "host.json").write_text('{"version": "2.0", "extensions": {"http": {"routePrefix": ""}}}')
@@ -213,11 +214,33 @@ async def test_an_asgi_app_is_served_through_its_function(start_host, http, tmp_
         "    if scope['type'] == 'lifespan':\n"
         "        while (await receive())['type'] != 'lifespan.shutdown':\n"
         "            await send({'type': 'lifespan.startup.complete'})\n"
+        "        open('ended', 'w').close()\n"
         "        return await send({'type': 'lifespan.shutdown.complete'})\n"
         "    body = (await receive())['body']\n"
         "    await send({'type': 'http.response.start', 'status': 203, 'headers': [(b'x-path', scope['path'].encode())]})\n"
         "    await send({'type': 'http.response.body', 'body': body[::-1]})\n"
         "app = func.AsgiFunctionApp(app=site, http_auth_level=func.AuthLevel.ANONYMOUS)\n")
-    host = await start_host(app_dir)
-    async with http.post(f"{host.url}/some/path", data=b"abc") as response:
+    async with EmbeddedHost(app_dir, tmp_path / "data") as host, \
+            http.post(f"{host.url}/some/path", data=b"abc") as response:
         assert (response.status, response.headers["x-path"], await response.read()) == (203, "/some/path", b"cba")
+    assert (tmp_path / "ended").exists()
+
+
+async def test_too_many_requests_are_429_and_a_function_over_its_time_is_500(start_host, http, monkeypatch):
+    monkeypatch.setenv("AzureFunctionsJobHost__extensions__http__maxOutstandingRequests", "2")
+    monkeypatch.setenv("AzureFunctionsJobHost__extensions__http__maxConcurrentRequests", "1")
+    monkeypatch.setenv("AzureFunctionsJobHost__functionTimeout", "00:00:01")
+    host = await start_host("route_zoo")
+
+    async def status(path):
+        async with http.get(f"{host.url}/api/{path}") as response:
+            return response.status
+
+    first = asyncio.create_task(status("slow?seconds=1.2"))
+    await asyncio.sleep(0.1)
+    second = asyncio.create_task(status("slow?seconds=0"))
+    await asyncio.sleep(0.1)
+    assert await status("slow?seconds=0") == 429
+    assert not second.done()  # waits for its turn
+    assert (await first, await second) == (500, 200)
+    assert await status("slow?seconds=0") == 200

@@ -80,10 +80,13 @@ def test_every_trigger_becomes_a_spec(index):
         async def start(req: func.HttpRequest, client) -> func.HttpResponse: ...
 
         app.register_functions(bp)
-        """, {"WHEN": "0 0 * * * *", "Q": "orders", "HUB": "other"})
+        """,
+        {"WHEN": "0 0 * * * *", "Q": "orders", "HUB": "other"},
+    )
     by_name = {spec.name: spec for spec in specs}
-    assert by_name["http_one"].trigger == HttpTrigger("req", "a/{id}", frozenset({"GET", "POST"}),
-                                                      AuthLevel.FUNCTION, True)
+    assert by_name["http_one"].trigger == HttpTrigger(
+        "req", "a/{id}", frozenset({"GET", "POST"}), AuthLevel.FUNCTION, True
+    )
     assert by_name["http_one"].is_async
     assert by_name["http_one"].wants_context
     assert by_name["tick"].trigger == TimerTrigger("timer", "0 0 * * * *", True, False)
@@ -112,7 +115,8 @@ def test_durable_names_resolve_by_trigger_then_function_then_python_name(index):
         @bp.orchestration_trigger(context_name="context")
         def orchestrate(context): yield
         app.register_functions(bp)
-        """)
+        """
+    )
     functions = AppDurableFunctions(specs, invoker=None)
     assert all(functions.has_activity(name) for name in ("first", "SECOND", "named", "Third"))
     assert functions._activities["second"].name == "Named"  # a trigger name wins over a function name
@@ -124,30 +128,48 @@ def test_durable_names_resolve_by_trigger_then_function_then_python_name(index):
         functions.entity("none")
 
 
-@pytest.mark.parametrize(("code", "expected", "where"), [
-    ("raise RuntimeError('at import')", "host.app_import_failed", "function_app.py"),
-    ("other = func.FunctionApp()", "host.two_function_apps", "function_app.py"),
-    ("del app", "host.no_function_app", "function_app.py"),
-    ("@app.route()\ndef f(req: func.HttpRequest): ...\n@app.route(route='g')\ndef f(req: func.HttpRequest): ...",
-     "host.bad_function", "function_app.py"),
-    ("@app.route()\ndef f(request): ...", "host.binding_mismatch", "f"),
-    ("@app.route()\ndef f(req, extra): ...", "host.binding_mismatch", "f"),
-    ("@app.route()\ndef f(req: str): ...", "host.binding_mismatch", "f"),
-    ("@app.route()\ndef f(req: dict): ...", "host.binding_mismatch", "f"),
-    ("@app.route(route='admin/x')\ndef f(req): ...", "host.bad_route", "f"),
-    ("@app.timer_trigger(arg_name='t', schedule='* * *')\ndef f(t): ...", "host.bad_schedule", "f"),
-    ("@app.timer_trigger(arg_name='t', schedule='%NO%')\ndef f(t): ...", "host.missing_setting", "f"),
-    ("@app.blob_trigger(arg_name='b', path='x', connection='C')\ndef f(b): ...", "host.unsupported_binding", "f"),
-    ("@app.route()\n@app.blob_input(arg_name='b', path='x', connection='C')\ndef f(req, b): ...",
-     "host.unsupported_binding", "f"),
-    ("@app.route()\n@app.service_bus_queue_output(arg_name='o', connection='C', queue_name='q')\ndef f(req, o: str): ...",
-     "host.binding_mismatch", "f"),
-    ("@bp.route(route='s')\n@bp.durable_client_input(client_name='c')\ndef f(req, c): ...\napp.register_functions(bp)",
-     "host.binding_mismatch", "f"),
-    ("@bp.activity_trigger(input_name='p', activity='A')\ndef f(p): ...\n"
-     "@bp.activity_trigger(input_name='p', activity='a')\ndef g(p): ...\napp.register_functions(bp)",
-     "host.duplicate_name", "g"),
-])
+@pytest.mark.parametrize(
+    ("code", "expected", "where"),
+    [
+        ("raise RuntimeError('at import')", "host.app_import_failed", "function_app.py"),
+        ("other = func.FunctionApp()", "host.two_function_apps", "function_app.py"),
+        ("del app", "host.no_function_app", "function_app.py"),
+        (
+            "@app.route()\ndef f(req: func.HttpRequest): ...\n@app.route(route='g')\ndef f(req: func.HttpRequest): ...",
+            "host.bad_function",
+            "function_app.py",
+        ),
+        ("@app.route()\ndef f(request): ...", "host.binding_mismatch", "f"),
+        ("@app.route()\ndef f(req, extra): ...", "host.binding_mismatch", "f"),
+        ("@app.route()\ndef f(req: str): ...", "host.binding_mismatch", "f"),
+        ("@app.route()\ndef f(req: dict): ...", "host.binding_mismatch", "f"),
+        ("@app.route(route='admin/x')\ndef f(req): ...", "host.bad_route", "f"),
+        ("@app.timer_trigger(arg_name='t', schedule='* * *')\ndef f(t): ...", "host.bad_schedule", "f"),
+        ("@app.timer_trigger(arg_name='t', schedule='%NO%')\ndef f(t): ...", "host.missing_setting", "f"),
+        ("@app.blob_trigger(arg_name='b', path='x', connection='C')\ndef f(b): ...", "host.unsupported_binding", "f"),
+        (
+            "@app.route()\n@app.blob_input(arg_name='b', path='x', connection='C')\ndef f(req, b): ...",
+            "host.unsupported_binding",
+            "f",
+        ),
+        (
+            "@app.route()\n@app.service_bus_queue_output(arg_name='o', connection='C', queue_name='q')\ndef f(req, o: str): ...",
+            "host.binding_mismatch",
+            "f",
+        ),
+        (
+            "@bp.route(route='s')\n@bp.durable_client_input(client_name='c')\ndef f(req, c): ...\napp.register_functions(bp)",
+            "host.binding_mismatch",
+            "f",
+        ),
+        (
+            "@bp.activity_trigger(input_name='p', activity='A')\ndef f(p): ...\n"
+            "@bp.activity_trigger(input_name='p', activity='a')\ndef g(p): ...\napp.register_functions(bp)",
+            "host.duplicate_name",
+            "g",
+        ),
+    ],
+)
 def test_what_cannot_run_is_refused_at_load_with_code_and_place(index, code, expected, where):
     with pytest.raises(HostError) as caught:
         index(code)
@@ -221,7 +243,8 @@ def test_broken_settings_are_refused_without_quoting_values(tmp_path, text):
 def test_host_json_is_read_with_environment_overrides(tmp_path):
     (tmp_path / "host.json").write_text(
         '{"extensions": {"http": {"routePrefix": "/v1/"}, "durableTask": {"hubName": "%HUB%", "x": 1},'
-        ' "serviceBus": {"maxConcurrentCalls": 2, "autoCompleteMessages": false}}}')
+        ' "serviceBus": {"maxConcurrentCalls": 2, "autoCompleteMessages": false}}}'
+    )
     config = read_host_config(tmp_path, {"HUB": "mine"})
     assert (config.route_prefix, config.hub_name, config.durable_task["x"]) == ("v1", "mine", 1)
     assert (config.service_bus.max_concurrent_calls, config.service_bus.auto_complete) == (2, False)
@@ -229,9 +252,19 @@ def test_host_json_is_read_with_environment_overrides(tmp_path):
     assert overridden.route_prefix == ""
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"extensions": []}', '{"extensions": {"http": {"routePrefix": 1}}}',
-                                  '{"extensions": {"serviceBus": {"maxConcurrentCalls": 0}}}',
-                                  '{"extensions": {"durableTask": {"hubName": "%MISSING%"}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"extensions": []}',
+        '{"extensions": {"http": {"routePrefix": 1}}}',
+        '{"extensions": {"http": {"maxConcurrentRequests": 0}}}',
+        '{"functionTimeout": "soon"}',
+        '{"extensions": {"serviceBus": {"maxConcurrentCalls": 0}}}',
+        '{"extensions": {"durableTask": {"hubName": "%MISSING%"}}}',
+    ],
+)
 def test_a_bad_host_json_is_refused(tmp_path, text):
     (tmp_path / "host.json").write_text(text)
     with pytest.raises(HostError):
