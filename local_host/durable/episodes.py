@@ -24,7 +24,9 @@ from local_host.durable.history import (
     ExecutionStarted,
     OrchestratorCompleted,
     OrchestratorStarted,
+    SubCompleted,
     SubCreated,
+    SubFailed,
     TaskScheduled,
     TimerCreated,
     TimerFired,
@@ -142,16 +144,16 @@ class Episode:
                 wanted.add(task_id)
                 fresh.append(replace(completion, at=self.at))
         for item in mail.inbox:
-            if item.execution_id is None or isinstance(item.event, EventRaised):
-                continue
-            writes.consumed_inbox.append(item.id)
             event = item.event
-            assert not isinstance(event, EventRaised)
-            sub_id: int | None = getattr(event, "task_id", None)
-            is_current = item.execution_id == execution.instance.execution_id
-            if is_current and sub_id in execution.outstanding and sub_id not in wanted:
-                wanted.add(sub_id)
-                fresh.append(replace(event, at=self.at))  # type: ignore[arg-type]  # only sub-orchestration ends get here
+            if isinstance(event, EventRaised):
+                continue
+            # Ends of children, and messages that only wake the instance (rewound).
+            writes.consumed_inbox.append(item.id)
+            if not isinstance(event, SubCompleted | SubFailed) or item.execution_id != execution.instance.execution_id:
+                continue
+            if event.task_id in execution.outstanding and event.task_id not in wanted:
+                wanted.add(event.task_id)
+                fresh.append(replace(event, at=self.at))
         batch += execution.numbering.order_batch(fresh)
         self._accept_raised(mail.inbox, batch, writes, history_length)
         return batch
