@@ -177,7 +177,7 @@ async def fly(engine: DurableEngine, clock: VirtualClock, app: App) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds dags/wf")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds dags/wf and dags/wfgen")
     parser.add_argument("--graph", default="epigenomics-chameleon-hep-7seq-50k-001")
     parser.add_argument("--designs", default=",".join(DESIGNS))
     parser.add_argument("--clock", choices=("virtual", "real"), default="virtual")
@@ -186,7 +186,8 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=100, help="completions per generation, steps per part")
     parser.add_argument("--cap", type=int, default=64, help="calls open at once, at most 64")
     options = parser.parse_args()
-    path = options.data / "dags" / "wf" / f"{options.graph}.json"
+    folder = "wfgen" if options.graph.startswith("wfgen") else "wf"
+    path = options.data / "dags" / folder / f"{options.graph}.json"
     if not path.is_file():
         print(f"skipped: {path} is absent", file=sys.stderr)
         return 0
