@@ -180,9 +180,11 @@ def test_unreadable_actions_are_refused(bad: dict[str, Any]) -> None:
 
 LEAVES = st.sampled_from([activity(), timer(), timer(cancelled=True), entity(), entity(signal=True), wait("w")])
 ACTIONS = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, min_size=1, max_size=3).flatmap(
+    LEAVES,
+    lambda inner: st.lists(inner, min_size=1, max_size=3).flatmap(
         lambda children: st.sampled_from([any_of(*children), all_of(*children)])
-    ), max_leaves=5,
+    ),
+    max_leaves=5,
 )
 
 
