@@ -1,7 +1,7 @@
 """Throughput of the embedded durable host on no-op steps: steps per second and engine CPU per step, warm and cold.
 
-Prints one JSON object. Cold is what a replaying host does (and Azure will do); warm is what one machine can do. No-op steps flatter
-every engine: `one_per_episode` shows the case where completions never arrive together.
+Prints one JSON object. Cold is what a replaying host does (and Azure will do); warm is what one machine can do.
+No-op steps flatter every engine: `one_per_episode` shows the case where completions never arrive together.
 
     python -m bench.durable_host --repeat 3
 """
