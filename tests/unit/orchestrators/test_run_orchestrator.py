@@ -197,6 +197,13 @@ def test_a_run_without_a_plan_performs_nothing(answer: Any, status: str, code: s
     assert run.output == {"status": status, "code": code, "recorded": True}
 
 
+def test_a_run_that_is_started_after_its_deadline_is_recorded_as_failed_and_plans_nothing() -> None:
+    world = World({"run_orchestrator": run_orchestrator}, activities(steps_of("a"), took(1)))
+    world.start("run_orchestrator", "run-1", REF | {"deadline_at": "2025-12-31T23:00:00Z"})
+    assert world.run("run-1").output == {"status": "failed", "code": "run.deadline", "recorded": True}
+    assert [call.name for call in world.calls] == ["finish_run"]
+
+
 def test_activities_that_raise_are_repeated_with_backoff() -> None:
     crashes = {"plan_run": 2, "compose_answer": 1, "finish_run": 3}
 
