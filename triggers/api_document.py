@@ -1,0 +1,306 @@
+"""The API description (OpenAPI 3.1), built from the endpoints and the models they answer with.
+
+What is written by hand is words: a summary, parameters, which models, which refusals. A test holds the list to the endpoints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from engine.domain.run import RunRequest
+from engine.domain.status import RunStatus
+from triggers import api_examples as examples
+from triggers.endpoint import AnyEndpoint, Endpoint
+from triggers.problems import PROBLEM_JSON, TYPE_PREFIX
+from triggers.schemas import Problem, schema
+from triggers.views import Accepted, DurableStatus, EventPage, PlanView, RunList, RunSummary, RunView, StepList
+
+_JSON = "application/json"
+_SSE = "text/event-stream"
+_REF = "#/components/schemas/{model}"
+_MODELS: tuple[type[BaseModel], ...] = (
+    Accepted, DurableStatus, EventPage, PlanView, Problem, RunList, RunRequest, RunSummary, RunView, StepList,
+)  # fmt: skip
+_PATH_PARAMETER = re.compile(r"\{(\w+)\}")
+
+Refusals = Mapping[int, tuple[str, ...]]
+_ALWAYS: Refusals = {500: ("internal.unexpected",)}
+_WITH_TOKEN: Refusals = {
+    400: ("auth.header_repeated",),
+    401: (
+        "auth.missing", "auth.scheme", "auth.token_invalid", "auth.token_expired", "auth.token_not_yet_valid",
+        "auth.claims_missing", "auth.audience_wrong", "auth.issuer_wrong", "auth.token_kind", "auth.tenant_unknown",
+        "auth.client_not_allowed",
+    ),
+    403: ("auth.role_missing", "auth.scope_missing", "auth.tenant_suspended"),
+    503: ("auth.keys_unavailable",),
+}  # fmt: skip
+_JSON_BODY: Refusals = {
+    400: (
+        "json.syntax", "json.trailing_data", "json.encoding", "json.bom", "json.too_deep", "json.not_a_number",
+        "json.integer_range", "json.number_range", "json.duplicate_key", "json.lone_surrogate",
+    ),
+    413: ("http.body_too_large",),
+    415: ("http.media_type",),
+}  # fmt: skip
+_NO_RUN: Refusals = {404: ("run.not_found",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One successful response. ``content`` maps media types to (schema, example)."""
+
+    description: str
+    content: Mapping[str, tuple[dict[str, Any], Any]] = field(default_factory=dict)
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """Words about one endpoint."""
+
+    summary: str
+    answers: Mapping[int, Answer]
+    parameters: tuple[dict[str, Any], ...] = ()
+    body: tuple[dict[str, Any], Any] | None = None
+    refusals: tuple[Refusals, ...] = ()
+
+
+def _ref(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": _REF.format(model=model.__name__)}
+
+
+def _json(description: str, model: type[BaseModel], example: Any, headers: tuple[str, ...] = ()) -> Answer:
+    return Answer(description, {_JSON: (_ref(model), example)}, headers)
+
+
+def _query(name: str, description: str, schema_: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema_}
+
+
+def _header(name: str, description: str, schema_: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema_}
+
+
+_OBJECT = {"type": "object"}
+_LIMIT = {"type": "integer", "minimum": 1}
+_POLL = ("Location", "Retry-After")
+_WIRE_ID = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,100}$"}
+
+DOCS: dict[str, Doc] = {
+    "submit_run": Doc(
+        "Submit an intent; the run is planned and executed in the background.",
+        {202: _json("Accepted.", Accepted, examples.ACCEPTED, _POLL)},
+        (
+            _header(
+                "Idempotency-Key",
+                "Same key and same request: the first run again. Same key, other request: 422.",
+                _WIRE_ID,
+            ),
+        ),
+        (_ref(RunRequest), examples.RUN_REQUEST),
+        (
+            _JSON_BODY,
+            {
+                400: ("idempotency.key_invalid",),
+                409: ("idempotency.in_flight",),
+                422: ("request.invalid", "plan.invalid", "idempotency.mismatch"),
+                503: ("audit.unavailable",),
+            },
+        ),
+    ),
+    "list_runs": Doc(
+        "List runs, newest first. Without the role Runs.Read the caller's own only; pages can then be short.",
+        {200: _json("A page.", RunList, examples.RUN_LIST)},
+        (
+            _query("status", "Only runs of this status.", {"enum": [status.value for status in RunStatus]}),
+            _query("cursor", "next_cursor of the page before, with the same status.", {"type": "string"}),
+            _query("limit", "Runs a page.", _LIMIT | {"maximum": 200, "default": 50}),
+        ),
+        refusals=({400: ("query.invalid", "cursor.invalid")},),
+    ),
+    "get_run": Doc(
+        "One run, with its answer once there is one.",
+        {200: _json("The run.", RunView, examples.RUN_VIEW)},
+        refusals=(_NO_RUN,),
+    ),
+    "get_run_status": Doc(
+        "A run in the status-query shape of durable functions; the exact status is in customStatus.status.",
+        {
+            200: _json("The run is over.", DurableStatus, examples.STATUS_DONE),
+            202: _json("The run is going on.", DurableStatus, examples.STATUS_RUNNING, _POLL),
+        },
+        refusals=(_NO_RUN,),
+    ),
+    "get_run_plan": Doc(
+        "The checked plan of a run.",
+        {200: _json("The plan.", PlanView, examples.PLAN_VIEW, ("ETag",))},
+        refusals=({404: ("run.not_found", "plan.not_found")},),
+    ),
+    "list_run_steps": Doc(
+        "Every step of a run's plan, in its order; empty before there is a plan.",
+        {200: _json("The steps.", StepList, examples.STEP_LIST)},
+        refusals=(_NO_RUN,),
+    ),
+    "get_step_output": Doc(
+        "The output of a step that succeeded, or of one item of a for_each step.",
+        {200: Answer("The output.", {_JSON: ({}, examples.STEP_OUTPUT)}, ("ETag",))},
+        (_query("item", "Which item, from 0.", {"type": "integer", "minimum": 0, "maximum": 9_999}),),
+        refusals=(_NO_RUN, {400: ("query.invalid",), 409: ("step.no_output",), 422: ("step.unknown",)}),
+    ),
+    "list_run_events": Doc(
+        "The event log: server-sent events, or a page of JSON with Accept: application/json. Streams end after a while; "
+        "resume with Last-Event-ID.",
+        {
+            200: Answer(
+                "Events.",
+                {_SSE: ({"type": "string"}, examples.EVENT_STREAM), _JSON: (_ref(EventPage), examples.EVENT_PAGE)},
+            ),
+            204: Answer("Server-sent events only: the log has ended and was read to its end; do not come back."),
+        },
+        (
+            _header("Last-Event-ID", "Go on after this event; wins over after.", {"type": "integer", "minimum": 0}),
+            _query("after", "Go on after this event.", {"type": "integer", "minimum": 0, "default": 0}),
+            _query("limit", "Events a page.", _LIMIT | {"maximum": 500, "default": 500}),
+            _query("wait_s", "JSON only: wait this long for an event.", {"type": "integer", "minimum": 0}),
+        ),
+        refusals=(_NO_RUN, {400: ("query.invalid", "events.position_invalid")}),
+    ),
+    "cancel_run": Doc(
+        "Cancel a run: no new steps, and it ends cancelled with what it has. Asking again changes nothing.",
+        {202: _json("The run is being cancelled.", RunSummary, examples.CANCELLING, _POLL)},
+        refusals=(_NO_RUN, {409: ("run.finished", "run.conflict"), 503: ("audit.unavailable",)}),
+    ),
+    "check_plan": Doc(
+        "Check a plan for the caller's tenant without running it. What is wrong with it stands in errors.",
+        {200: Answer("The findings.", {_JSON: (_OBJECT, examples.CHECK_RESULT)})},
+        body=({"$ref": "#/components/schemas/TaskGraph"}, examples.PLAN),
+        refusals=(_JSON_BODY,),
+    ),
+    "list_schemas": Doc(
+        "Names of the published JSON Schemas.", {200: Answer("Names.", {_JSON: (_OBJECT, examples.SCHEMA_LIST)})}
+    ),
+    "get_schema": Doc(
+        "One JSON Schema (2020-12).",
+        {200: Answer("The schema.", {"application/schema+json": (_OBJECT, {"$id": "urn:livoa:schema:plan:1.0"})})},
+        refusals=({404: ("schema.not_found",)},),
+    ),
+    "health_live": Doc("Is the process alive?", {200: Answer("Yes.", {_JSON: (_OBJECT, {"status": "ok"})})}),
+    "health_ready": Doc(
+        "Can it do its work?",
+        {
+            200: Answer("Every part answers.", {_JSON: (_OBJECT, examples.READY)}),
+            503: Answer("Some part does not.", {_JSON: (_OBJECT, examples.READY | {"status": "failing"})}),
+        },
+    ),
+    "openapi": Doc("This description.", {200: Answer("OpenAPI 3.1.", {_JSON: (_OBJECT, {"openapi": "3.1.0"})})}),
+}
+
+
+def build_document(endpoints: tuple[AnyEndpoint, ...]) -> dict[str, Any]:
+    """The whole description of these endpoints. Raises ``KeyError`` for one that has no words in ``DOCS``."""
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault("/" + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, DOCS[endpoint.name])
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Livoa Orchestrator Agent",
+            "version": "1",
+            "description": "Turns an intent into a governed task graph and executes it. "
+            "Every refusal is problem+json with a stable code.",
+        },
+        "servers": [{"url": "/api"}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    _, definitions = models_json_schema([(model, "serialization") for model in _MODELS], ref_template=_REF)
+    plan = {key: value for key, value in schema("plan").items() if not key.startswith("$")}
+    nested = schema("plan").get("$defs", {})
+    found = {**definitions["$defs"], "TaskGraph": plan, **{f"TaskGraph{name}": value for name, value in nested.items()}}
+    return {name: _renamed(value) if name.startswith("TaskGraph") else value for name, value in found.items()}
+
+
+def _renamed(value: Any) -> Any:
+    """References inside the plan's schema, pointing to where its definitions stand here."""
+    if isinstance(value, dict):
+        return {
+            key: item.replace("#/$defs/", "#/components/schemas/TaskGraph") if key == "$ref" else _renamed(item)
+            for key, item in value.items()
+        }
+    return [_renamed(item) for item in value] if isinstance(value, list) else value
+
+
+def _operation(endpoint: AnyEndpoint, doc: Doc) -> dict[str, Any]:
+    path = [
+        {"name": name, "in": "path", "required": True, "schema": _WIRE_ID}
+        for name in _PATH_PARAMETER.findall(endpoint.path)
+    ]
+    operation: dict[str, Any] = {"operationId": endpoint.name, "summary": doc.summary}
+    if parameters := [*path, *doc.parameters]:
+        operation["parameters"] = parameters
+    if doc.body is not None:
+        shape, example = doc.body
+        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": shape, "example": example}}}
+    signed_in = isinstance(endpoint, Endpoint)
+    refusals = _merged(_ALWAYS, *((_WITH_TOKEN,) if signed_in else ()), *doc.refusals)
+    answers = {status: _answer(answer) for status, answer in doc.answers.items()}
+    operation["responses"] = {
+        str(status): answer for status, answer in sorted((_refusal_answers(refusals) | answers).items())
+    }
+    operation["security"] = [{"bearer": []}] if signed_in else []
+    if isinstance(endpoint, Endpoint) and endpoint.roles:
+        operation["description"] = "Needs the role " + " or ".join(sorted(role.value for role in endpoint.roles)) + "."
+    return operation
+
+
+def _merged(*all_refusals: Refusals) -> dict[int, tuple[str, ...]]:
+    merged: dict[int, tuple[str, ...]] = {}
+    for refusals in all_refusals:
+        for status, codes in refusals.items():
+            merged[status] = (*merged.get(status, ()), *codes)
+    return merged
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    shown: dict[str, Any] = {"description": answer.description}
+    if answer.content:
+        shown["content"] = {
+            kind: {"schema": shape, "example": example} for kind, (shape, example) in answer.content.items()
+        }
+    if answer.headers:
+        shown["headers"] = {name: {"schema": {"type": "string"}} for name in answer.headers}
+    return shown
+
+
+def _refusal_answers(refusals: Mapping[int, tuple[str, ...]]) -> dict[int, Any]:
+    answers = {}
+    for status, codes in refusals.items():
+        title = HTTPStatus(status).phrase
+        shown = {
+            code: {
+                "value": {
+                    "type": TYPE_PREFIX + code, "title": title, "status": status, "detail": "…", "instance": "/api/…",
+                    "code": code,
+                }
+            }
+            for code in codes
+        }  # fmt: skip
+        content = {PROBLEM_JSON: {"schema": _ref(Problem), "examples": shown}}
+        answers[status] = {"description": f"{title}: {', '.join(codes)}.", "content": content}
+    return answers

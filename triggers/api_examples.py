@@ -1,0 +1,151 @@
+"""Examples for the API description. A test holds each one to its model, so that they cannot go stale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RUN_ID = "run-01jc5t9w3v7n8q2x4z6b8d0f2h"
+PLAN_HASH = "3f0c7d0f5a0e8e5b6f1e6b0f6f3c0b7d4a9e2c1d8b7a6f5e4d3c2b1a09f8e7d6"
+_AT = "2026-11-22T12:00:00Z"
+_LATER = "2026-11-22T12:00:04Z"
+_PATH = f"/api/runs/{RUN_ID}"
+
+RUN_REQUEST: dict[str, Any] = {
+    "intent": "Why did paid search return less in the third quarter, and how should the next budget move?",
+    "goals": ["Explain the change", "Propose a split of the budget"],
+    "context": {
+        "values": {"quarter_start": "2026-07-01"},
+        "documents": [{"name": "brief.txt", "text": "Paid search was paused for two weeks in August."}],
+    },
+    "constraints": {"max_cost_micro_usd": 2_000_000, "deadline_s": 600},
+}
+
+PLAN: dict[str, Any] = {
+    "schema_version": "1.0",
+    "goal": "Compare the third quarter with the one before",
+    "steps": [
+        {
+            "id": "spend",
+            "capability": "marketing.query_performance",
+            "inputs": {"start": "2026-07-01", "end": "2026-09-30"},
+        }
+    ],
+    "answer": {"uses": ["spend"]},
+}
+
+ACCEPTED: dict[str, Any] = {
+    "id": RUN_ID,
+    "run_id": RUN_ID,
+    "status": "accepted",
+    "statusQueryGetUri": f"https://livoa.example{_PATH}/status",
+    "terminatePostUri": f"https://livoa.example{_PATH}/cancel",
+}
+
+RUN_SUMMARY: dict[str, Any] = {
+    "run_id": RUN_ID,
+    "status": "succeeded",
+    "title": "Why did paid search return less in the third quarter?",
+    "degraded": True,
+    "degraded_reason": "no model is configured",
+    "plan_hash": PLAN_HASH,
+    "plan_version": 1,
+    "cost_micro_usd": 1200,
+    "error": None,
+    "submitted_by": "9b0f4a52-6f0a-5c1e-9d64-0f5a1b2c3d4e:1c9d3e7a-2b4f-5a6c-8e0d-3f5b7a9c1d2e",
+    "created_at": _AT,
+    "updated_at": _LATER,
+    "deadline_at": "2026-11-22T13:00:00Z",
+    "finished_at": _LATER,
+    "links": {
+        "self": _PATH,
+        "status": f"{_PATH}/status",
+        "plan": f"{_PATH}/plan",
+        "steps": f"{_PATH}/steps",
+        "events": f"{_PATH}/events",
+        "cancel": f"{_PATH}/cancel",
+    },
+}
+
+ANSWER: dict[str, Any] = {
+    "goal": "Compare the third quarter with the one before",
+    "summary": "Paid search spend fell by 12 percent.",
+    "kpis": [{"name": "Spend", "value": 120_000, "unit": "EUR", "change": -0.12, "step_id": "spend"}],
+    "tables": [],
+    "insights": [{"text": "Spend fell.", "step_ids": ["spend"]}],
+    "missing": [],
+    "degraded_reason": "no model is configured",
+}
+
+RUN_VIEW = RUN_SUMMARY | {"answer": ANSWER}
+CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
+RUN_LIST: dict[str, Any] = {"runs": [RUN_SUMMARY], "next_cursor": None}
+
+STATUS_RUNNING: dict[str, Any] = {
+    "name": "run_orchestrator",
+    "instanceId": RUN_ID,
+    "runtimeStatus": "Running",
+    "input": {"run_id": RUN_ID},
+    "customStatus": {"status": "planning", "degraded": False, "code": None},
+    "output": None,
+    "createdTime": _AT,
+    "lastUpdatedTime": _AT,
+}
+STATUS_DONE = STATUS_RUNNING | {
+    "runtimeStatus": "Completed",
+    "customStatus": {"status": "succeeded", "degraded": True, "code": None},
+    "output": ANSWER,
+    "lastUpdatedTime": _LATER,
+}
+
+PLAN_VIEW: dict[str, Any] = {"run_id": RUN_ID, "plan_version": 1, "plan_hash": PLAN_HASH, "plan": PLAN}
+
+STEP_LIST: dict[str, Any] = {
+    "run_id": RUN_ID,
+    "steps": [
+        {
+            "id": "spend",
+            "status": "succeeded",
+            "kind": "call",
+            "capability": "marketing.query_performance",
+            "attempt": 1,
+            "item_count": None,
+            "error": None,
+            "started_at": _AT,
+            "finished_at": _LATER,
+            "duration_ms": 4000,
+            "cost_micro_usd": 1200,
+            "output": f"{_PATH}/steps/spend/output",
+        }
+    ],
+}
+
+STEP_OUTPUT: dict[str, Any] = {"rows": [{"channel": "paid_search", "spend": 120_000}]}
+
+EVENT_PAGE: dict[str, Any] = {
+    "events": [{"run_id": RUN_ID, "seq": 1, "type": "run.accepted", "at": _AT, "data": {}}],
+    "next_after": 1,
+    "ended": False,
+}
+EVENT_STREAM = (
+    f'retry: 1000\n\nid: 1\nevent: run.accepted\ndata: {{"run_id":"{RUN_ID}","seq":1,"type":"run.accepted",'
+    f'"at":"{_AT}","data":{{}}}}\n\n: heartbeat\n\n'
+)
+
+CHECK_RESULT: dict[str, Any] = {
+    "ok": True,
+    "errors": [],
+    "warnings": [],
+    "steps": 1,
+    "edges": 0,
+    "critical_path": ["spend"],
+    "critical_path_s": 1.0,
+    "estimated_cost_micro_usd": 1200,
+    "plan_hash": PLAN_HASH,
+}
+
+READY: dict[str, Any] = {
+    "status": "ok",
+    "parts": {"tenants": "ok", "runs": "ok", "audit": "ok"},
+    "catalog": PLAN_HASH,
+}
+SCHEMA_LIST: dict[str, Any] = {"schemas": [{"name": "plan", "path": "/api/schemas/plan"}]}

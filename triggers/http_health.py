@@ -1,0 +1,58 @@
+"""Is the process alive, and can it do its work? Liveness asks nothing; readiness asks each part, briefly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from engine.ports.deps import DepsProvider
+from triggers.endpoint import Call, Endpoint, PublicEndpoint, build_blueprint
+from triggers.http_adapter import HttpRequest, HttpResponse, json_response
+
+if TYPE_CHECKING:
+    from azure.durable_functions import Blueprint
+
+CHECK_TIMEOUT_S = 5.0
+_LOG = logging.getLogger("livoa.health")
+
+
+def live(request: HttpRequest) -> HttpResponse:
+    """``GET /api/health/live``."""
+    return json_response({"status": "ok"})
+
+
+async def ready(call: Call) -> HttpResponse:
+    """``GET /api/health/ready``: 200 when every part answers, else 503 naming those that do not, and nothing about why."""
+    tenant_id = call.principal.tenant_id
+    checks = {
+        "tenants": call.deps.tenants.get(tenant_id),
+        "runs": call.deps.runs.page(tenant_id, status=None, cursor=None, limit=1),
+        "audit": call.deps.audit.read(tenant_id, after_seq=0, limit=1),
+    }
+    results = await asyncio.gather(*(_passes(name, check) for name, check in checks.items()))
+    parts = {name: "ok" if passed else "failing" for name, passed in zip(checks, results, strict=True)}
+    well = all(results)
+    body = {"status": "ok" if well else "failing", "parts": parts, "catalog": call.deps.catalog.version}
+    return json_response(body, 200 if well else 503, () if well else (("retry-after", "5"),))
+
+
+async def _passes(name: str, check: Awaitable[object]) -> bool:
+    try:
+        await asyncio.wait_for(check, CHECK_TIMEOUT_S)
+    except Exception:
+        _LOG.warning("%s is not ready", name, exc_info=True)
+        return False
+    return True
+
+
+ENDPOINTS = (
+    PublicEndpoint("health_live", "health/live", live),
+    Endpoint("health_ready", "GET", "health/ready", ready, frozenset()),
+)
+
+
+def build(deps: DepsProvider, *, streaming: bool) -> Blueprint:
+    """The blueprint of these endpoints."""
+    return build_blueprint(ENDPOINTS, deps, streaming=streaming)

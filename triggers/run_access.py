@@ -1,0 +1,44 @@
+"""Which runs a principal may see, and the parts of a request's path and query that name them.
+
+A run of another tenant, or of another person for callers who may see only their own, does not exist (404).
+"""
+
+from __future__ import annotations
+
+from engine.domain.errors import LivoaError, NotFoundError
+from engine.domain.ids import is_wire_id
+from engine.domain.principal import Principal, Role
+from engine.domain.run import Run
+from triggers.endpoint import Call
+
+READERS = frozenset({Role.RUNS_READ, Role.RUNS_SUBMIT})
+SUBMITTERS = frozenset({Role.RUNS_SUBMIT})
+
+
+def may_see(principal: Principal, run: Run) -> bool:
+    """``Runs.Read`` shows every run of the tenant, ``Runs.Submit`` the caller's own."""
+    if run.tenant_id != principal.tenant_id:
+        return False
+    return principal.has(Role.RUNS_READ) or (
+        principal.has(Role.RUNS_SUBMIT) and run.principal.subject == principal.subject
+    )
+
+
+async def run_of(call: Call) -> Run:
+    """The run that the path names. Raises ``NotFoundError("run.not_found")``."""
+    run_id = call.request.route.get("run_id", "")
+    if is_wire_id(run_id):
+        run = await call.deps.runs.get(call.principal.tenant_id, run_id)
+        if run is not None and may_see(call.principal, run):
+            return run
+    raise NotFoundError("run.not_found", "There is no such run.")
+
+
+def integer_query(call: Call, name: str, *, default: int, low: int, high: int) -> int:
+    """An integer of the query. Raises ``LivoaError("query.invalid")`` for anything that is not one within the limits."""
+    text = call.request.query.get(name)
+    if text is None:
+        return default
+    if text.isascii() and text.isdigit() and len(text) <= 15 and low <= int(text) <= high:
+        return int(text)
+    raise LivoaError("query.invalid", f"{name} must be an integer from {low} to {high}.", pointer=f"/{name}")
