@@ -60,6 +60,10 @@ class _Graph:
     path: list[int]
     path_s: float
 
+    @property
+    def edges(self) -> int:
+        return sum(map(len, self.needs))
+
 
 def check_plan(
     document: JsonValue | bytes,
@@ -115,7 +119,7 @@ class _Check:
             violations=self._findings.errors(),
             warnings=self._findings.warnings(),
             steps=len(self._entries),
-            edges=sum(map(len, graph.needs)),
+            edges=graph.edges,
             critical_path=tuple(map(self._name, graph.path)),
             critical_path_s=graph.path_s,
             estimated_cost_micro_usd=cost,
@@ -156,6 +160,8 @@ class _Check:
         if cost > limits.cost_micro_usd:
             allowed = f"{limits.cost_micro_usd} are allowed ('max_items' bounds a map)"
             error("plan.cost", _STEPS, f"the plan may cost {cost} micro-USD; {allowed}")
+        if graph.edges > MAX_SKELETON_BYTES // 2:  # an edge takes two bytes at the very least
+            error("plan.skeleton_too_large", _STEPS, f"{graph.edges} edges are more than the orchestrator may hold")
         if graph.order is None:
             return
         depth = depth_of(graph.needs, graph.order)

@@ -110,8 +110,8 @@ class View:
         """What is known about the part a pointer leads to; None when it leads nowhere in every described value."""
         view: View | None = self
         for token in tokens:
-            if view is None:
-                return None
+            if view is None or view.alternatives == ANYTHING.alternatives:
+                return view
             index = array_index(token)
             parts = [view.member(token), view.element(index) if index is not None else None]
             view = _union(parts)
