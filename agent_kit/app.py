@@ -46,10 +46,10 @@ class AgentLimits:
 
 @dataclass(slots=True)
 class _State:
-    """What the routes share. ``draining``: shutdown has begun; ``warm``: the warm-up, if there is one, is done."""
+    """What the routes share. ``draining``: shutdown has begun; ``warm``: the warm-up is done."""
 
     draining: bool = False
-    warm: bool = True
+    warm: bool = False
 
 
 def create_app(
@@ -65,12 +65,11 @@ def create_app(
     and must not be needed for correctness."""
     executor = ThreadPoolExecutor(max_workers=limits.cpu_workers, thread_name_prefix="compute")
     executions = Executions(store=store, executor=executor, now=now, slots=limits.slots)
-    state = _State(warm=warm_up is None)
+    state = _State()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if warm_up is not None:
-            executor.submit(_warm, warm_up, state)
+        executor.submit(_warm, agent, warm_up, state)
         yield
         state.draining = True
         left = await executions.drain(limits.drain_s)
@@ -85,9 +84,13 @@ def create_app(
     return app
 
 
-def _warm(warm_up: Callable[[], None], state: _State) -> None:
+def _warm(agent: Agent, warm_up: Callable[[], None] | None, state: _State) -> None:
     try:
-        warm_up()
+        for one in agent.capabilities.values():
+            one.input_schema.compile()
+            one.output_schema.compile()
+        if warm_up is not None:
+            warm_up()
     except Exception as error:
         # Warming up only saves time; the first call that needs it will meet the same error and report it.
         _LOG.warning("warm-up failed", extra={"error_type": type(error).__name__})

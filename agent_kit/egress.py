@@ -1,7 +1,7 @@
 """Calls to the outside, to hosts that the manifest names and nowhere else.
 
-Addresses come from configuration and hosts from the manifest, so this is a fence against mistakes and redirects. It is not a guard
-for addresses that come from data: that needs the resolved address pinned at the socket.
+Addresses come from configuration and hosts from the manifest, so this is a fence against mistakes and redirects. It is not a
+guard for addresses that come from data: that needs the resolved address pinned at the socket.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ async def get_json(
 ) -> tuple[int, JsonValue]:
     """GET ``url`` and read JSON strictly. Redirects are not followed, the environment's proxies are not used.
 
-    Returns status and body. ``CapabilityError``: ``egress.not_allowed``; ``egress.unavailable`` (retryable) when the host cannot be
-    reached in time; ``egress.bad_answer`` for a redirect, more than 256 KiB, or anything that is not strict JSON.
+    Returns status and body. ``CapabilityError``: ``egress.not_allowed``; ``egress.unavailable`` (retryable) when the host
+    cannot be reached in time; ``egress.bad_answer`` for a redirect, more than 256 KiB, or anything that is not strict JSON.
     """
     import aiohttp
 

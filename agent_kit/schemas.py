@@ -32,6 +32,10 @@ class CompiledSchema:
         Draft202012Validator.check_schema(self._schema)
         return Draft202012Validator(self._schema, format_checker=checker)
 
+    def compile(self) -> None:
+        """Compile now what would otherwise be compiled on first use."""
+        _ = self._validator
+
     def violations(self, value: JsonValue, *, code: str) -> tuple[Violation, ...]:
         """Everything wrong with ``value``, at most 50 findings. Messages name the rule that was broken, never the value."""
         found = islice(self._validator.iter_errors(value), _MAX_REPORTED)

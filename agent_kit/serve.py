@@ -150,6 +150,6 @@ async def _stop_in_order(
 
 
 async def _watch_parent(parent_pid: int, stop: asyncio.Event) -> None:
-    while os.getppid() == parent_pid:
+    while os.getppid() == parent_pid:  # noqa: ASYNC110 - no event tells that a parent has died
         await asyncio.sleep(_PARENT_POLL_S)
     stop.set()

@@ -67,7 +67,7 @@ CONTOSO = Retailer(
     base=250_000,
     noise=3_000,
     channels=(
-        Channel("paid_search", 20_000, 0.2, 30_000, 141_000, 0.85, 0.045, 1.25, push=1.75),
+        Channel("paid_search", 20_000, 0.2, 30_000, 141_000, 0.85, 0.045, 1.25, push=2.0),
         Channel("paid_social", 14_000, 0.4, 35_000, 84_000, 0.55, 0.012, 0.9),
         Channel("display", 8_000, 0.3, 12_000, 18_000, 0.4, 0.004, 0.6),
         Channel("tv", 25_000, 0.7, 120_000, 104_000, 0.0, 0.0, 0.0, flighted=True),

@@ -1,0 +1,138 @@
+"""What an agent's HTTP answer means: status, headers and bytes in, an ``ExecuteResponse`` out. Pure.
+
+The body is somebody else's: it is read strictly and within limits, and of a refusal only the code and the detail are kept.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from engine.domain.base import JsonObject
+from engine.domain.errors import LivoaError
+from engine.domain.execute import EXECUTE_RESPONSE, MAX_RESPONSE_BYTES, ExecuteError, ExecuteFailed, ExecuteResponse
+from engine.domain.strict_json import parse
+
+MAX_RETRY_AFTER_S = 3_600
+_MAX_PROBLEM_CHARS = 500
+_AGENT_CODE = re.compile(r"(agent|auth)\.[a-z_]{1,60}")
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+def failed(code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None) -> ExecuteFailed:
+    """A typed failure."""
+    return ExecuteFailed(
+        error=ExecuteError(code=code, message=message, retryable=retryable, retry_after_s=retry_after_s)
+    )
+
+
+class BodyTooLargeError(Exception):
+    """More bytes than an answer may have, before or after decompression."""
+
+
+class BodyEncodingError(Exception):
+    """A content encoding that was not asked for and is not understood, or damaged."""
+
+
+class Inflater:
+    """Collects a body and stops at the cap, also inside one compressed chunk: a bomb is never inflated beyond it."""
+
+    def __init__(self, content_encoding: str, cap_bytes: int = MAX_RESPONSE_BYTES) -> None:
+        encoding = content_encoding.strip().lower()
+        if encoding not in ("", "identity", "gzip"):
+            raise BodyEncodingError
+        self._cap_bytes = cap_bytes
+        self._inflate = zlib.decompressobj(_GZIP) if encoding == "gzip" else None
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next chunk. ``BodyTooLargeError`` beyond the cap, ``BodyEncodingError`` for a damaged stream."""
+        if self._inflate is None:
+            self._body += chunk
+        else:
+            room = self._cap_bytes - len(self._body)
+            try:
+                self._body += self._inflate.decompress(chunk, room + 1)
+            except zlib.error:
+                raise BodyEncodingError from None
+        if len(self._body) > self._cap_bytes:
+            raise BodyTooLargeError
+
+    def body(self) -> bytes:
+        """Everything collected. ``BodyEncodingError`` when a compressed body ended early or something follows it."""
+        if self._inflate is not None and (not self._inflate.eof or self._inflate.unused_data):
+            raise BodyEncodingError
+        return bytes(self._body)
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """An HTTP answer as it came: ``headers`` with lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def interpret(answer: RawAnswer) -> ExecuteResponse:
+    """The meaning of an answer.
+
+    200 is an ``ExecuteResponse`` or a contract violation. 408 and 504: ``agent.timeout``; 409: ``agent.conflict``; 422:
+    ``agent.contract_violation``; 429 and 5xx retryable, anything else not; the code of a problem document is kept where it is
+    one of the agent contract.
+    """
+    if answer.status == 200:
+        return _executed(answer)
+    code, detail = _problem(answer)
+    message = f"The agent answered {answer.status}" + (f" {code}: {detail}" if code else ".")
+    after_s = _retry_after_s(answer.headers.get("retry-after", ""))
+    match answer.status:
+        case 408 | 504:
+            return failed("agent.timeout", message, retryable=True, retry_after_s=after_s)
+        case 409:
+            return failed("agent.conflict", message, retryable=True, retry_after_s=after_s)
+        case 422:
+            return failed("agent.contract_violation", message)
+        case 429:
+            return failed(code or "agent.error", message, retryable=True, retry_after_s=after_s)
+        case status if status >= 500:
+            return failed(code or "agent.error", message, retryable=True, retry_after_s=after_s)
+        case status if 300 <= status < 400:
+            return failed("agent.error", f"The agent answered {status}; redirects are not followed.")
+        case _:
+            return failed(code or "agent.error", message)
+
+
+def _executed(answer: RawAnswer) -> ExecuteResponse:
+    media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        return failed("agent.contract_violation", "The agent's answer is not application/json.")
+    try:
+        return EXECUTE_RESPONSE.validate_python(parse(answer.body, max_bytes=MAX_RESPONSE_BYTES))
+    except LivoaError as error:
+        return failed("agent.contract_violation", f"The agent's answer is not acceptable JSON: {error.code}.")
+    except ValidationError as error:
+        places = sorted({"/".join(str(part) for part in one["loc"])[:80] for one in error.errors(include_input=False)})
+        return failed("agent.contract_violation", f"The agent's answer breaks the contract at {', '.join(places[:5])}.")
+
+
+def _problem(answer: RawAnswer) -> tuple[str, str]:
+    """Code and detail of a problem document; empty where there is none or it is not well-formed."""
+    try:
+        document: JsonObject = parse(answer.body, max_bytes=MAX_RESPONSE_BYTES)
+    except LivoaError:
+        return "", ""
+    if not isinstance(document, dict):
+        return "", ""
+    code, detail = document.get("code"), document.get("detail")
+    known = isinstance(code, str) and _AGENT_CODE.fullmatch(code) is not None
+    return str(code) if known else "", detail[:_MAX_PROBLEM_CHARS] if known and isinstance(detail, str) else ""
+
+
+def _retry_after_s(value: str) -> float | None:
+    """Delta seconds, capped at an hour. The date form is ignored: it needs two clocks to agree."""
+    return float(min(int(value), MAX_RETRY_AFTER_S)) if re.fullmatch(r"\d{1,9}", value) else None

@@ -1,0 +1,158 @@
+"""Call agents over HTTP. Implements the ``CapabilityInvoker`` port for manifests with delivery ``http``.
+
+Endpoint addresses are fixed configuration of the platform, never data: no plan, manifest or tenant can name one. That is why
+no address is resolved and pinned here; redirects are off and the environment's proxies are ignored, so a call ends where the
+configuration says. Neither tokens nor bodies are ever logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from engine.adapters.http_agents.answers import (
+    BodyEncodingError,
+    BodyTooLargeError,
+    Inflater,
+    RawAnswer,
+    failed,
+    interpret,
+)
+from engine.domain.capability import Capability
+from engine.domain.errors import LivoaError
+from engine.domain.execute import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, ExecuteRequest, ExecuteResponse
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+Credential = Callable[[], Awaitable[str]]
+"""Gives a bearer token for agents. Called for every request; caching is its business."""
+
+_CONNECT_TIMEOUT_S = 5.0
+_CHUNK_BYTES = 64 * 1024
+
+
+class HttpAgentInvoker:
+    """Calls ``POST {endpoint}/execute``.
+
+    ``endpoints`` maps endpoint names of manifests to base addresses (https, or http to loopback). One client session per event
+    loop; ``connections_per_agent`` caps how many calls to one address are under way at once.
+    """
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, str],
+        credential: Credential,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        connections_per_agent: int = 32,
+    ) -> None:
+        self._endpoints = {name: _checked(name, url) for name, url in endpoints.items()}
+        self._credential = credential
+        self._now = now
+        self._connections_per_agent = connections_per_agent
+        self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ClientSession] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    async def invoke(
+        self, capability: Capability, request: ExecuteRequest, *, traceparent: str | None = None
+    ) -> ExecuteResponse:
+        """See the port. One attempt: retries belong to the scheduler."""
+        url = self._endpoints.get(capability.endpoint)
+        if url is None:
+            message = f"No address is configured for the endpoint {capability.endpoint}."
+            return failed("agent.not_configured", message)
+        budget_s = min((request.deadline_at - self._now()).total_seconds(), capability.timeout_s)
+        if budget_s <= 0:
+            return failed("agent.timeout", "The deadline had passed before the call.", retryable=True)
+        body = request.model_dump_json().encode()
+        if len(body) > MAX_REQUEST_BYTES:
+            return failed(
+                "agent.request_too_large", f"A request has at most {MAX_REQUEST_BYTES} bytes; pass less inline."
+            )
+        try:
+            async with asyncio.timeout(budget_s):
+                headers = await self._headers(request, traceparent)
+                return await self._post(f"{url}/execute", body, headers)
+        except TimeoutError:
+            return failed("agent.timeout", f"The agent did not answer within {budget_s:.1f} s.", retryable=True)
+        except LivoaError as error:
+            # The credential could not be had: nothing has reached the agent.
+            return failed("agent.no_credential", f"No token for the agent: {error.code}.", retryable=True)
+
+    async def _headers(self, request: ExecuteRequest, traceparent: str | None) -> dict[str, str]:
+        headers = {
+            "Authorization": f"Bearer {await self._credential()}",
+            "Content-Type": "application/json",
+            "Accept": "application/json, application/problem+json",
+            "Accept-Encoding": "identity",
+            "Idempotency-Key": request.idempotency_key,
+        }
+        return headers | ({"traceparent": traceparent} if traceparent is not None else {})
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> ExecuteResponse:
+        import aiohttp
+
+        try:
+            async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as response:
+                inflater = Inflater(response.headers.get("Content-Encoding", ""))
+                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                    inflater.feed(chunk)
+                found = {name.lower(): value for name, value in response.headers.items()}
+                return interpret(RawAnswer(response.status, found, inflater.body()))
+        except BodyTooLargeError:
+            return failed("agent.contract_violation", f"The agent's answer is larger than {MAX_RESPONSE_BYTES} bytes.")
+        except BodyEncodingError:
+            return failed("agent.contract_violation", "The agent's answer has an unacceptable content encoding.")
+        except (aiohttp.ClientError, OSError) as error:
+            # The type is enough to act on; the message would name addresses and headers.
+            reason = type(error).__name__
+            return failed("agent.unreachable", f"The agent cannot be reached: {reason}.", retryable=True)
+
+    def _session(self) -> ClientSession:
+        import aiohttp
+
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None or session.closed:
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections_per_agent),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+                trust_env=False,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+            self._sessions[loop] = session
+        return session
+
+    async def close(self) -> None:
+        """Close the session of the running loop."""
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        if session is not None:
+            with suppress(OSError):
+                await session.close()
+
+
+def _checked(name: str, url: str) -> str:
+    """The address without a final slash.
+
+    ``LivoaError("settings.invalid")`` unless it is https, or http to this machine, without user, query or fragment.
+    """
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if (
+        not parts.hostname
+        or not (local or parts.scheme == "https")
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+    ):
+        message = f"endpoint {name}: must be an https address, or http to this machine"
+        raise LivoaError("settings.invalid", message, status=500, pointer=f"/{name}")
+    return url.rstrip("/")
