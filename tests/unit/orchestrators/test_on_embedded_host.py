@@ -65,7 +65,7 @@ class RunApp(PlainApp):
         return Counter((v["step_id"], v["attempt"], v.get("item")) for name, v in self.calls if name == PERFORMED)
 
 
-def random_skeleton(seed: int, count: int = 30) -> Skeleton:
+def random_skeleton(seed: int, count: int = 16) -> Skeleton:
     chooser = random.Random(seed)
     steps = []
     for index in range(count):

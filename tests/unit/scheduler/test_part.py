@@ -64,7 +64,7 @@ def play(ref: PartRef, seed: int, mood: float) -> tuple[PartState, list[PerformS
 
 
 @given(parts, st.integers(0, 2**32), st.sampled_from([0.0, 0.2, 0.6]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_part_ends_within_its_cap_and_starts_each_attempt_of_an_item_once(
     ref: PartRef, seed: int, mood: float
 ) -> None:

@@ -40,7 +40,7 @@ worlds = st.builds(
     hangs=st.booleans(),
     cancels=st.booleans(),
 )
-thorough = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def expected_ready(board: Board) -> set[int]:
