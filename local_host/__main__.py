@@ -34,17 +34,35 @@ Keys for functions with an auth level are in <data>/keys.json, the queue endpoin
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line; exits with 2 on wrong usage."""
     parser = argparse.ArgumentParser(
-        prog="python -m local_host", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run an Azure Functions app (Python, v2 model) on this machine, durable functions included.")
+        prog="python -m local_host",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run an Azure Functions app (Python, v2 model) on this machine, durable functions included.",
+    )
     parser.add_argument("--app", type=Path, default=Path(), metavar="DIR", help="app directory (default: here)")
-    parser.add_argument("--data", type=Path, default=Path(".local_host"), metavar="DIR",
-                        help="where state, keys and queues live (default: .local_host)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(".local_host"),
+        metavar="DIR",
+        help="where state, keys and queues live (default: .local_host)",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7071, help="port to listen on, 0 for a free one (default: 7071)")
-    parser.add_argument("--drain", type=float, default=10.0, metavar="SECONDS",
-                        help="how long running work may take to end when stopping (default: 10)")
-    parser.add_argument("--response-limit", type=float, default=230.0, metavar="SECONDS",
-                        help="longest wait for a response, as the Azure load balancer's (default: 230)")
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long running work may take to end when stopping (default: 10)",
+    )
+    parser.add_argument(
+        "--response-limit",
+        type=float,
+        default=230.0,
+        metavar="SECONDS",
+        help="longest wait for a response, as the Azure load balancer's (default: 230)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line {url, pid, data} when ready")
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
@@ -69,8 +87,13 @@ async def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     data_dir = options.data.resolve()
-    host = EmbeddedHost(options.app, data_dir, HostOptions(
-        host=options.host, port=options.port, response_limit_s=options.response_limit, drain_s=options.drain))
+    host = EmbeddedHost(
+        options.app,
+        data_dir,
+        HostOptions(
+            host=options.host, port=options.port, response_limit_s=options.response_limit, drain_s=options.drain
+        ),
+    )
     os.chdir(options.app)  # the worker's working directory is the app's root
     with redirect_stdout(sys.stderr):  # what the app prints is log output; stdout belongs to this command
         async with host:

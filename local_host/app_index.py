@@ -116,8 +116,10 @@ class _Indexer:
             case "entityTrigger":
                 return EntityTrigger(trigger.name, getattr(trigger, "entity_name", None) or self._name)
             case other:
-                message = (f"trigger {other!r} is not served by this host (served: {_SUPPORTED}); "
-                           f"set AzureWebJobs.{self._name}.Disabled=1 to run the app without it")
+                message = (
+                    f"trigger {other!r} is not served by this host (served: {_SUPPORTED}); "
+                    f"set AzureWebJobs.{self._name}.Disabled=1 to run the app without it"
+                )
                 raise HostError("host.unsupported_binding", message, self._name)
 
     def _http(self, trigger: Any) -> HttpTrigger:
@@ -153,13 +155,19 @@ class _Indexer:
                 client = ClientInput(binding.name, self._expand(hub) if hub else None)
                 return replace(spec, clients=(*spec.clients, client))
             case "serviceBus", 1:
-                output = QueueOutput(binding.name, self._entity(binding), is_topic=not getattr(binding, "queue_name", None))
+                output = QueueOutput(
+                    binding.name, self._entity(binding), is_topic=not getattr(binding, "queue_name", None)
+                )
                 return replace(spec, outputs=(*spec.outputs, output))
             case "http", 1 if binding.name == "$return":
                 return spec
             case other, _:
-                raise HostError("host.unsupported_binding", f"binding {other!r} ({binding.name}) is not served by "
-                                "this host (served: durableClient, serviceBus output, http return)", self._name)
+                raise HostError(
+                    "host.unsupported_binding",
+                    f"binding {other!r} ({binding.name}) is not served by "
+                    "this host (served: durableClient, serviceBus output, http return)",
+                    self._name,
+                )
 
     def _entity(self, binding: Any) -> str:
         queue = getattr(binding, "queue_name", None)
@@ -182,8 +190,10 @@ class _Indexer:
         wants_context = "context" in parameters and "context" not in bindings
         names = set(parameters) - ({"context"} if wants_context else set())
         if names != bindings:
-            message = (f"parameters and bindings differ: without binding {sorted(names - bindings)}, "
-                       f"without parameter {sorted(bindings - names)}")
+            message = (
+                f"parameters and bindings differ: without binding {sorted(names - bindings)}, "
+                f"without parameter {sorted(bindings - names)}"
+            )
             raise HostError("host.binding_mismatch", message, self._name)
         if spec.clients and not inspect.iscoroutinefunction(inspect.unwrap(spec.call)):
             raise HostError("host.binding_mismatch", "a function with a durable client must be `async def`", self._name)

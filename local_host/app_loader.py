@@ -103,15 +103,14 @@ def _import(app_dir: Path, script: Path) -> LoadedApp:
         message = f"importing the app raised {type(err).__name__}: {err}"
         raise HostError("host.app_import_failed", message, str(script)) from err
     if module.__file__ is None or Path(module.__file__).resolve() != script:
-        raise HostError("host.app_import_failed", f"another module of this name was found: {module.__file__}",
-                        str(script))
+        raise HostError(
+            "host.app_import_failed", f"another module of this name was found: {module.__file__}", str(script)
+        )
     return LoadedApp(app_dir, module, _single_register(module, script), _http_extension())
 
 
 def _single_register(module: ModuleType, script: Path) -> Any:
-    registers = {
-        id(value): name for name, value in vars(module).items() if isinstance(value, func.FunctionRegister)
-    }
+    registers = {id(value): name for name, value in vars(module).items() if isinstance(value, func.FunctionRegister)}
     if not registers:
         raise HostError("host.no_function_app", "no FunctionApp at module level", str(script))
     if len(registers) > 1:

@@ -41,16 +41,27 @@ class DurablePart:
     Raises HostError `host.unsupported_binding` for a client of another hub, `host.bad_host_json` for bad limits.
     """
 
-    def __init__(self, specs: tuple[FunctionSpec, ...], invoker: Invoker, data_dir: Path, clock: Clock,
-                 config: HostConfig, *, public_url: str, rpc_url: str, key: str) -> None:
+    def __init__(
+        self,
+        specs: tuple[FunctionSpec, ...],
+        invoker: Invoker,
+        data_dir: Path,
+        clock: Clock,
+        config: HostConfig,
+        *,
+        public_url: str,
+        rpc_url: str,
+        key: str,
+    ) -> None:
         for spec in specs:
             for client in spec.clients:
                 if client.task_hub is not None and client.task_hub.lower() != config.hub_name.lower():
                     message = f"its durable client is for hub {client.task_hub!r}; this host serves {config.hub_name!r}"
                     raise HostError("host.unsupported_binding", message, spec.name)
         functions = AppDurableFunctions(specs, invoker)
-        self.engine = DurableEngine(functions, Storage(data_dir / STORAGE_FILE), clock,
-                                    engine_options(config.durable_task))
+        self.engine = DurableEngine(
+            functions, Storage(data_dir / STORAGE_FILE), clock, engine_options(config.durable_task)
+        )
         self._links = Links(public_url, config.hub_name, key)
         self._client_json = client_binding_json(public_url, f"{rpc_url}{RPC_PREFIX}/", config.hub_name, key)
         self.webhooks: Handler = webhook_handler(self.engine, self._links)
@@ -81,8 +92,11 @@ def engine_options(durable_task: Mapping[str, Any]) -> EngineOptions:
         limit = int(limit)
     version = durable_task.get("defaultVersion")
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1 or not isinstance(version, str | None):
-        raise HostError("host.bad_host_json", "maxConcurrentActivityFunctions must be a number of at least 1 and "
-                        "defaultVersion a string", "host.json extensions.durableTask")
+        raise HostError(
+            "host.bad_host_json",
+            "maxConcurrentActivityFunctions must be a number of at least 1 and defaultVersion a string",
+            "host.json extensions.durableTask",
+        )
     return EngineOptions(max_concurrent_activities=limit, default_version=version)
 
 

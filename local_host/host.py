@@ -72,8 +72,9 @@ class EmbeddedHost:
         await self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.stop()
 
     @property
@@ -119,8 +120,13 @@ class EmbeddedHost:
         self._stack.callback(self._broker.close)
         public, private = self._listen(self._options.host, self._options.port), self._listen("127.0.0.1", 0)
         self.url, self.rpc_url = _url(public), _url(private)
-        self._invoker = Invoker(self._app_dir, environment, queue_send=self._send, client_json=self._client_json,
-                                timeout_s=self.config.function_timeout_s)
+        self._invoker = Invoker(
+            self._app_dir,
+            environment,
+            queue_send=self._send,
+            client_json=self._client_json,
+            timeout_s=self.config.function_timeout_s,
+        )
         self._stack.callback(self._invoker.close)
         await self._start_durable(private)
         self._declare_outputs()
@@ -142,8 +148,15 @@ class EmbeddedHost:
 
     async def _start_durable(self, private: socket.socket) -> None:
         self._durable = DurablePart(
-            self.specs, self._invoker, self._data_dir, self._options.clock, self.config,
-            public_url=self.url, rpc_url=self.rpc_url, key=self._keys.durable)
+            self.specs,
+            self._invoker,
+            self._data_dir,
+            self._options.clock,
+            self.config,
+            public_url=self.url,
+            rpc_url=self.rpc_url,
+            key=self._keys.durable,
+        )
         token = secrets.token_urlsafe(40)
         rpc = web.Application(client_max_size=1 << 40)  # the extension's own port has no body limit either
         self._durable.mount(rpc)
@@ -165,8 +178,9 @@ class EmbeddedHost:
     def _start_queues(self) -> None:
         for spec in self.specs:
             if isinstance(spec.trigger, QueueTrigger):
-                listener = QueueListener(spec, self._broker, self._invoker, self._options.clock,
-                                         self.config.service_bus)
+                listener = QueueListener(
+                    spec, self._broker, self._invoker, self._options.clock, self.config.service_bus
+                )
                 listener.start()
                 self._stack.push_async_callback(listener.stop, self._options.drain_s)
 
@@ -181,10 +195,15 @@ class EmbeddedHost:
             listener.start()
             self._stack.push_async_callback(listener.stop, self._options.drain_s)
 
-    async def _start_http(self, public: socket.socket, table: RouteTable, app: LoadedApp,
-                          environment: MutableMapping[str, str]) -> None:
-        limits = HttpLimits(_body_limit(environment), self._options.response_limit_s,
-                            self.config.max_outstanding_requests, self.config.max_concurrent_requests)
+    async def _start_http(
+        self, public: socket.socket, table: RouteTable, app: LoadedApp, environment: MutableMapping[str, str]
+    ) -> None:
+        limits = HttpLimits(
+            _body_limit(environment),
+            self._options.response_limit_s,
+            self.config.max_outstanding_requests,
+            self.config.max_concurrent_requests,
+        )
         front = HttpFront(table, self._invoker, self._keys, limits, app.http_extension)
         front.admin = AdminApi(self.specs, self._invoker, self._broker, self._options.clock).handle
         front.webhooks = self._durable.webhooks
@@ -192,8 +211,13 @@ class EmbeddedHost:
         await self._serve(front.build_app(), public)
 
     async def _serve(self, app: web.Application, listener: socket.socket) -> None:
-        runner = web.AppRunner(app, handle_signals=False, access_log=None, handler_cancellation=True,
-                               shutdown_timeout=self._options.drain_s)
+        runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=self._options.drain_s,
+        )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener).start()
@@ -241,6 +265,7 @@ def _body_limit(environment: MutableMapping[str, str]) -> int:
     if not text:
         return DEFAULT_BODY_LIMIT
     if not text.isdecimal() or int(text) < 1:
-        raise HostError("host.unsupported_setting", "must be a whole number of bytes",
-                        "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT")
+        raise HostError(
+            "host.unsupported_setting", "must be a whole number of bytes", "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
+        )
     return int(text)

@@ -38,8 +38,9 @@ class FunctionError(Exception):
 
     def host_text(self) -> str:
         """The layout in which the platform's host reports a worker failure; for logs, never for callers."""
-        return (f"Result: Failure\nType: {self.type_name}\nException: {self.type_name}: {self.message}\n"
-                f"Stack: {self.stack}")
+        return (
+            f"Result: Failure\nType: {self.type_name}\nException: {self.type_name}: {self.message}\nStack: {self.stack}"
+        )
 
 
 class Output(func.Out[Any]):
@@ -74,8 +75,15 @@ class Invoker:
     fails; a plain function's thread cannot be stopped and runs on unheard, where the platform would end the process.
     """
 
-    def __init__(self, app_dir: Path, environment: Mapping[str, str], *,
-                 queue_send: QueueSend, client_json: ClientJson, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        app_dir: Path,
+        environment: Mapping[str, str],
+        *,
+        queue_send: QueueSend,
+        client_json: ClientJson,
+        timeout_s: float | None = None,
+    ) -> None:
         self._app_dir = app_dir
         self._queue_send = queue_send
         self._client_json = client_json

@@ -15,13 +15,29 @@ from datetime import UTC, datetime, timedelta
 from local_host.errors import HostError
 from local_host.settings import parse_timespan_s
 
-_MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-           "november", "december")
+_MONTHS = (
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+)
 _DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 # (name, lowest, highest, names) in the order of a six-field expression
 _FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
-    ("second", 0, 59, ()), ("minute", 0, 59, ()), ("hour", 0, 23, ()),
-    ("day", 1, 31, ()), ("month", 1, 12, _MONTHS), ("day of week", 0, 6, _DAYS),
+    ("second", 0, 59, ()),
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 6, _DAYS),
 )
 _HORIZON_YEARS = 9  # 29 February can be 8 years away (1896 to 1904, 2096 to 2104)
 
@@ -99,8 +115,14 @@ def parse_schedule(text: str, *, where: str = "") -> Schedule:
         raise HostError("host.bad_schedule", f"{text!r} has {len(parts)} fields instead of 6 (or 5)", where)
     values = [_field_values(part, field, text, where) for part, field in zip(parts, _FIELDS, strict=True)]
     seconds, minutes, hours, days, months, weekdays = values
-    schedule = CronSchedule(tuple(sorted(seconds)), tuple(sorted(minutes)), tuple(sorted(hours)),
-                            frozenset(days), frozenset(months), frozenset(weekdays))
+    schedule = CronSchedule(
+        tuple(sorted(seconds)),
+        tuple(sorted(minutes)),
+        tuple(sorted(hours)),
+        frozenset(days),
+        frozenset(months),
+        frozenset(weekdays),
+    )
     if schedule.next_after(datetime(2026, 1, 1, tzinfo=UTC)) is None:
         raise HostError("host.bad_schedule", f"{text!r} never comes true", where)
     return schedule

@@ -39,8 +39,13 @@ from local_host.queues import (
     SessionLock,
 )
 
-_STATUS = {"queue.not_found": 404, "queue.conflict": 409, "queue.lock_lost": 410, "queue.bad_message": 400,
-           "queue.bad_name": 400}
+_STATUS = {
+    "queue.not_found": 404,
+    "queue.conflict": 409,
+    "queue.lock_lost": 410,
+    "queue.bad_message": 400,
+    "queue.bad_name": 400,
+}
 MAX_WAIT_S = 60.0
 MAX_RECEIVE = 1000
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -173,8 +178,9 @@ def message_from_json(body: Mapping[str, Any]) -> OutgoingMessage:
         raise QueueError("queue.bad_message", f"unknown fields: {sorted(set(body) - known)}")
     values = {key: value for key, value in body.items() if key not in {"body_base64", "body"} and value is not None}
     properties = values.get("properties", {})
-    if not isinstance(properties, dict) or not all(isinstance(v, str | int | float | bool | None)
-                                                   for v in properties.values()):
+    if not isinstance(properties, dict) or not all(
+        isinstance(v, str | int | float | bool | None) for v in properties.values()
+    ):
         raise QueueError("queue.bad_message", "properties must be an object of plain values")
     for key, value in values.items():
         if key not in {"properties", "ttl_s"} and not isinstance(value, str):
@@ -222,7 +228,9 @@ def _session_json(lock: SessionLock) -> dict[str, str]:
 def _session_from_json(name: str, value: Any) -> SessionLock:
     if not isinstance(value, dict):
         raise QueueError("queue.bad_message", "session must be the object that `accept` returned")
-    return SessionLock(name, _text(value, "session_id"), _text(value, "token"), _moment(_text(value, "locked_until_at")))
+    return SessionLock(
+        name, _text(value, "session_id"), _text(value, "token"), _moment(_text(value, "locked_until_at"))
+    )
 
 
 def _text(body: Mapping[str, Any], key: str) -> str:

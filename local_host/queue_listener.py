@@ -37,8 +37,9 @@ class _Bodies:
 class QueueListener:
     """Runs one queue function."""
 
-    def __init__(self, spec: FunctionSpec, broker: QueueBroker, invoker: Invoker, clock: Clock,
-                 options: ServiceBusOptions) -> None:
+    def __init__(
+        self, spec: FunctionSpec, broker: QueueBroker, invoker: Invoker, clock: Clock, options: ServiceBusOptions
+    ) -> None:
         assert isinstance(spec.trigger, QueueTrigger)
         self._spec, self._trigger = spec, spec.trigger
         self._broker, self._invoker, self._clock, self._options = broker, invoker, clock, options
@@ -103,7 +104,7 @@ class QueueListener:
         if free <= 0:
             return False
         received = self._broker.receive(self._trigger.entity, self._options.max_batch_size if many else free)
-        for batch in ([received] if many else [[message] for message in received]):
+        for batch in [received] if many else [[message] for message in received]:
             if batch:
                 self._spawn(self._handle(batch, None))
         return bool(received)
@@ -165,15 +166,25 @@ class QueueListener:
                 else:
                     self._broker.abandon(locked.entity, locked.lock_token)
             except QueueError as err:
-                _log.warning("queue %s: message %d not settled (%s); it will be delivered again",
-                             locked.entity, locked.sequence_number, err.code)
+                _log.warning(
+                    "queue %s: message %d not settled (%s); it will be delivered again",
+                    locked.entity,
+                    locked.sequence_number,
+                    err.code,
+                )
 
 
 class _LockKeeper:
     """Renews the locks of a running call at half time, up to the configured total."""
 
-    def __init__(self, broker: QueueBroker, clock: Clock, batch: Sequence[LockedMessage], session: SessionLock | None,
-                 max_renewal_s: float) -> None:
+    def __init__(
+        self,
+        broker: QueueBroker,
+        clock: Clock,
+        batch: Sequence[LockedMessage],
+        session: SessionLock | None,
+        max_renewal_s: float,
+    ) -> None:
         self._broker, self._clock, self._batch, self._session = broker, clock, batch, session
         self._give_up_at = clock.now() + timedelta(seconds=max_renewal_s)
         self._half = max((batch[0].locked_until_at - clock.now()) / 2, timedelta(milliseconds=10))

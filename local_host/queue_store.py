@@ -84,8 +84,9 @@ class SqliteQueueBroker:
             topic = topic_of(name)
             if topic is not None:
                 self._insert_topic(topic)
-            self._db.execute("INSERT OR REPLACE INTO entity VALUES (?, ?, ?)",
-                             (name, topic, json.dumps(asdict(chosen))))
+            self._db.execute(
+                "INSERT OR REPLACE INTO entity VALUES (?, ?, ?)", (name, topic, json.dumps(asdict(chosen)))
+            )
 
     def declare_topic(self, name: str) -> None:
         """See `QueueBroker.declare_topic`."""
@@ -148,14 +149,26 @@ class SqliteQueueBroker:
         available_us = max(now_us, _to_us(message.scheduled_at)) if message.scheduled_at else now_us
         lives = [ttl_s for ttl_s in (message.ttl_s, options.default_ttl_s) if ttl_s is not None]
         expires_us = available_us + int(min(lives) * 1_000_000) if lives else None
-        envelope = {key: value for key, value in asdict(message).items()
-                    if key not in {"body", "message_id", "session_id", "scheduled_at"} and value is not None}
+        envelope = {
+            key: value
+            for key, value in asdict(message).items()
+            if key not in {"body", "message_id", "session_id", "scheduled_at"} and value is not None
+        }
         envelope["scheduled_us"] = _to_us(message.scheduled_at) if message.scheduled_at else None
         self._db.execute(
             "INSERT INTO message (entity, message_id, session_id, body, envelope, enqueued_us, available_us, expires_us)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (entity, message.message_id, message.session_id, message.body, json.dumps(envelope), now_us, available_us,
-             expires_us))
+            (
+                entity,
+                message.message_id,
+                message.session_id,
+                message.body,
+                json.dumps(envelope),
+                now_us,
+                available_us,
+                expires_us,
+            ),
+        )
 
     def _is_duplicate(self, entity: str, message_id: str, options: EntityOptions, now_us: int) -> bool:
         self._db.execute("DELETE FROM seen WHERE until_us <= ?", (now_us,))
@@ -177,12 +190,15 @@ class SqliteQueueBroker:
             if session is not None:
                 self._check_session(session)
                 # In-order: nothing of a session is available while an earlier message of it is out.
-                condition += (" AND session_id = :s AND NOT EXISTS (SELECT 1 FROM message AS held WHERE held.entity = :e"
-                              " AND held.session_id = :s AND held.locked_until_us > :now)")
+                condition += (
+                    " AND session_id = :s AND NOT EXISTS (SELECT 1 FROM message AS held WHERE held.entity = :e"
+                    " AND held.session_id = :s AND held.locked_until_us > :now)"
+                )
                 arguments["s"] = session.session_id
             rows = self._db.execute(
                 f"SELECT * FROM message WHERE {condition} ORDER BY seq LIMIT :limit",  # noqa: S608  # constant text
-                arguments).fetchall()
+                arguments,
+            ).fetchall()
             return [self._lock_row(row, options, session) for row in rows]
 
     def _lock_row(self, row: sqlite3.Row, options: EntityOptions, session: SessionLock | None) -> LockedMessage:
@@ -190,8 +206,10 @@ class SqliteQueueBroker:
         until_us = self._now_us() + int(options.lock_s * 1_000_000)
         if session is not None:
             until_us = max(until_us, _to_us(session.locked_until_at))
-        self._db.execute("UPDATE message SET lock_token = ?, locked_until_us = ?, delivery_count = delivery_count + 1"
-                         " WHERE seq = ?", (token, until_us, row["seq"]))
+        self._db.execute(
+            "UPDATE message SET lock_token = ?, locked_until_us = ?, delivery_count = delivery_count + 1 WHERE seq = ?",
+            (token, until_us, row["seq"]),
+        )
         return _locked(row, token, until_us)
 
     def _sweep(self, name: str, options: EntityOptions) -> None:
@@ -199,12 +217,10 @@ class SqliteQueueBroker:
         if name.endswith(DEAD_LETTER_SUFFIX):
             return
         arguments = {"e": name, "now": self._now_us(), "max": options.max_delivery_count}
-        spent = self._db.execute(
-            f"SELECT seq FROM message WHERE {_AVAILABLE} AND delivery_count >= :max", arguments)  # noqa: S608  # constant text
+        spent = self._db.execute(f"SELECT seq FROM message WHERE {_AVAILABLE} AND delivery_count >= :max", arguments)  # noqa: S608  # constant text
         for row in spent.fetchall():
             self._bury(row["seq"], name, "MaxDeliveryCountExceeded", _SPENT.format(options.max_delivery_count))
-        expired = self._db.execute(
-            f"SELECT seq FROM message WHERE {_AVAILABLE} AND expires_us <= :now", arguments)  # noqa: S608  # constant text
+        expired = self._db.execute(f"SELECT seq FROM message WHERE {_AVAILABLE} AND expires_us <= :now", arguments)  # noqa: S608  # constant text
         for row in expired.fetchall():
             if options.dead_letter_on_expiry:
                 self._bury(row["seq"], name, "TTLExpiredException", "The message expired and was dead lettered.")
@@ -215,7 +231,8 @@ class SqliteQueueBroker:
         self._db.execute(
             "UPDATE message SET entity = ?, lock_token = NULL, locked_until_us = NULL, expires_us = NULL, dl_reason = ?,"
             " dl_description = ?, dl_source = ? WHERE seq = ?",
-            (source + DEAD_LETTER_SUFFIX, reason, description, source, seq))
+            (source + DEAD_LETTER_SUFFIX, reason, description, source, seq),
+        )
 
     # -- settling
 
@@ -228,7 +245,9 @@ class SqliteQueueBroker:
         """See `QueueBroker.abandon`."""
         with self._transaction():
             row = self._held(entity, lock_token)
-            self._db.execute("UPDATE message SET lock_token = NULL, locked_until_us = NULL WHERE seq = ?", (row["seq"],))
+            self._db.execute(
+                "UPDATE message SET lock_token = NULL, locked_until_us = NULL WHERE seq = ?", (row["seq"],)
+            )
             self._sweep(entity, self._options(entity))
         self._wake(entity)
 
@@ -248,7 +267,8 @@ class SqliteQueueBroker:
     def _held(self, entity: str, lock_token: str) -> sqlite3.Row:
         row = self._db.execute(
             "SELECT * FROM message WHERE entity = ? AND lock_token = ? AND locked_until_us > ?",
-            (entity, lock_token, self._now_us())).fetchone()
+            (entity, lock_token, self._now_us()),
+        ).fetchone()
         if row is None:
             raise QueueError("queue.lock_lost", "the lock has expired or the message was settled already")
         return row  # type: ignore[no-any-return]  # sqlite3 rows are untyped
@@ -263,18 +283,24 @@ class SqliteQueueBroker:
                 raise QueueError("queue.conflict", f"{name!r} has no sessions")
             self._sweep(name, options)
             now_us = self._now_us()
-            free = ("NOT EXISTS (SELECT 1 FROM session WHERE entity = :e AND session.session_id = message.session_id"
-                    " AND locked_until_us > :now)")
+            free = (
+                "NOT EXISTS (SELECT 1 FROM session WHERE entity = :e AND session.session_id = message.session_id"
+                " AND locked_until_us > :now)"
+            )
             chosen = " AND session_id = :s" if session_id is not None else ""
             row = self._db.execute(
                 f"SELECT session_id FROM message WHERE {_AVAILABLE} AND {free}{chosen} ORDER BY seq LIMIT 1",  # noqa: S608  # constant text
-                {"e": name, "now": now_us, "s": session_id}).fetchone()
+                {"e": name, "now": now_us, "s": session_id},
+            ).fetchone()
             if row is None:
                 return None
-            lock = SessionLock(name, row["session_id"], str(uuid.uuid4()),
-                               _from_us(now_us + int(options.lock_s * 1_000_000)))
-            self._db.execute("INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?)",
-                             (name, lock.session_id, lock.token, _to_us(lock.locked_until_at)))
+            lock = SessionLock(
+                name, row["session_id"], str(uuid.uuid4()), _from_us(now_us + int(options.lock_s * 1_000_000))
+            )
+            self._db.execute(
+                "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?)",
+                (name, lock.session_id, lock.token, _to_us(lock.locked_until_at)),
+            )
             return lock
 
     def renew_session(self, lock: SessionLock) -> SessionLock:
@@ -284,8 +310,10 @@ class SqliteQueueBroker:
             now_us = self._now_us()
             until_us = now_us + int(self._options(lock.entity).lock_s * 1_000_000)
             self._db.execute("UPDATE session SET locked_until_us = ? WHERE token = ?", (until_us, lock.token))
-            self._db.execute("UPDATE message SET locked_until_us = ? WHERE entity = ? AND session_id = ?"
-                             " AND locked_until_us > ?", (until_us, lock.entity, lock.session_id, now_us))
+            self._db.execute(
+                "UPDATE message SET locked_until_us = ? WHERE entity = ? AND session_id = ? AND locked_until_us > ?",
+                (until_us, lock.entity, lock.session_id, now_us),
+            )
             return replace(lock, locked_until_at=_from_us(until_us))
 
     def release_session(self, lock: SessionLock) -> None:
@@ -293,13 +321,16 @@ class SqliteQueueBroker:
         with self._transaction():
             gone = self._db.execute("DELETE FROM session WHERE token = ?", (lock.token,))
             if gone.rowcount:
-                self._db.execute("UPDATE message SET lock_token = NULL, locked_until_us = NULL"
-                                 " WHERE entity = ? AND session_id = ?", (lock.entity, lock.session_id))
+                self._db.execute(
+                    "UPDATE message SET lock_token = NULL, locked_until_us = NULL WHERE entity = ? AND session_id = ?",
+                    (lock.entity, lock.session_id),
+                )
         self._wake(lock.entity)
 
     def _check_session(self, lock: SessionLock) -> None:
-        row = self._db.execute("SELECT 1 FROM session WHERE token = ? AND locked_until_us > ?",
-                               (lock.token, self._now_us())).fetchone()
+        row = self._db.execute(
+            "SELECT 1 FROM session WHERE token = ? AND locked_until_us > ?", (lock.token, self._now_us())
+        ).fetchone()
         if row is None:
             raise QueueError("queue.lock_lost", "the session lock has expired")
 
@@ -314,7 +345,8 @@ class SqliteQueueBroker:
                 " COALESCE(SUM(entity = :e AND available_us > :now), 0) AS scheduled,"
                 " COALESCE(SUM(entity = :e AND locked_until_us > :now), 0) AS locked,"
                 " COALESCE(SUM(entity = :d), 0) AS dead FROM message WHERE entity IN (:e, :d)",
-                {"e": name, "d": name + DEAD_LETTER_SUFFIX, "now": self._now_us()}).fetchone()
+                {"e": name, "d": name + DEAD_LETTER_SUFFIX, "now": self._now_us()},
+            ).fetchone()
             return EntityCounts(row["active"], row["scheduled"], row["locked"], row["dead"])
 
     def next_due_at(self, name: str) -> datetime | None:
@@ -326,7 +358,8 @@ class SqliteQueueBroker:
                 " SELECT MIN(available_us) AS due FROM message WHERE entity = :e AND available_us > :now UNION ALL"
                 " SELECT MIN(locked_until_us) FROM message WHERE entity = :e AND locked_until_us > :now UNION ALL"
                 " SELECT MIN(locked_until_us) FROM session WHERE entity = :e AND locked_until_us > :now)",
-                {"e": name, "now": now_us}).fetchone()
+                {"e": name, "now": now_us},
+            ).fetchone()
         return _from_us(row["due"]) if row["due"] is not None else None
 
     def on_available(self, name: str, wake: Callable[[], None]) -> Callable[[], None]:
@@ -370,11 +403,22 @@ def _locked(row: sqlite3.Row, token: str, until_us: int) -> LockedMessage:
     envelope = json.loads(row["envelope"])
     scheduled_us = envelope.pop("scheduled_us")
     message = OutgoingMessage(
-        body=row["body"], message_id=row["message_id"], session_id=row["session_id"],
-        scheduled_at=_from_us(scheduled_us) if scheduled_us is not None else None, **envelope)
+        body=row["body"],
+        message_id=row["message_id"],
+        session_id=row["session_id"],
+        scheduled_at=_from_us(scheduled_us) if scheduled_us is not None else None,
+        **envelope,
+    )
     return LockedMessage(
-        sequence_number=row["seq"], entity=row["entity"], message=message, enqueued_at=_from_us(row["enqueued_us"]),
+        sequence_number=row["seq"],
+        entity=row["entity"],
+        message=message,
+        enqueued_at=_from_us(row["enqueued_us"]),
         expires_at=_from_us(row["expires_us"]) if row["expires_us"] is not None else None,
-        delivery_count=row["delivery_count"] + 1, lock_token=token, locked_until_at=_from_us(until_us),
-        dead_letter_reason=row["dl_reason"], dead_letter_description=row["dl_description"],
-        dead_letter_source=row["dl_source"])
+        delivery_count=row["delivery_count"] + 1,
+        lock_token=token,
+        locked_until_at=_from_us(until_us),
+        dead_letter_reason=row["dl_reason"],
+        dead_letter_description=row["dl_description"],
+        dead_letter_source=row["dl_source"],
+    )

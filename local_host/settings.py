@@ -172,8 +172,11 @@ def expand_settings(text: str, environment: Mapping[str, str], *, where: str) ->
 
 def is_disabled(function_name: str, environment: Mapping[str, str]) -> bool:
     """True when `AzureWebJobs.<function>.Disabled` (or the `__` spelling Linux needs) is true or 1."""
-    names = (f"AzureWebJobs.{function_name}.Disabled", f"AzureWebJobs__{function_name}__Disabled",
-             f"AzureWebJobs_{function_name}_Disabled")
+    names = (
+        f"AzureWebJobs.{function_name}.Disabled",
+        f"AzureWebJobs__{function_name}__Disabled",
+        f"AzureWebJobs_{function_name}_Disabled",
+    )
     return any(environment.get(name, "").strip().lower() in {"1", "true"} for name in names)
 
 

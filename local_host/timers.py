@@ -56,13 +56,23 @@ class TimerStatusStore:
             return None
         fields = json.loads(row[0])
         last = fields["last"]
-        return TimerStatus(fields["schedule"], datetime.fromisoformat(last) if last else None,
-                           datetime.fromisoformat(fields["next"]), datetime.fromisoformat(fields["updated"]))
+        return TimerStatus(
+            fields["schedule"],
+            datetime.fromisoformat(last) if last else None,
+            datetime.fromisoformat(fields["next"]),
+            datetime.fromisoformat(fields["updated"]),
+        )
 
     def put(self, name: str, status: TimerStatus) -> None:
         """Store the status."""
-        text = json.dumps({"schedule": status.schedule, "last": status.last_at.isoformat() if status.last_at else None,
-                           "next": status.next_at.isoformat(), "updated": status.updated_at.isoformat()})
+        text = json.dumps(
+            {
+                "schedule": status.schedule,
+                "last": status.last_at.isoformat() if status.last_at else None,
+                "next": status.next_at.isoformat(),
+                "updated": status.updated_at.isoformat(),
+            }
+        )
         self._db.execute("INSERT OR REPLACE INTO timer VALUES (?, ?)", (name, text))
 
 
@@ -159,8 +169,9 @@ def refuse_time_zone(environment: Mapping[str, str]) -> None:
     """Raises HostError `host.unsupported_setting` for WEBSITE_TIME_ZONE other than UTC: schedules here are UTC."""
     zone = environment.get("WEBSITE_TIME_ZONE", "")
     if zone and zone.upper() not in {"UTC", "ETC/UTC"}:
-        raise HostError("host.unsupported_setting", "this host evaluates timer schedules in UTC only; unset it",
-                        "WEBSITE_TIME_ZONE")
+        raise HostError(
+            "host.unsupported_setting", "this host evaluates timer schedules in UTC only; unset it", "WEBSITE_TIME_ZONE"
+        )
 
 
 def _input(status: TimerStatus, *, past_due: bool) -> TriggerInput:

@@ -1,9 +1,9 @@
 """The admin API's small part that operators of one machine need; the caller has shown the master key already.
 
-    GET  /admin/host/status          state, functions, process
-    GET  /admin/host/ping            200
-    GET  /admin/functions            names and triggers
-    POST /admin/functions/{name}     run a timer function now, or put {"input": …} into a queue function's queue → 202
+GET  /admin/host/status          state, functions, process
+GET  /admin/host/ping            200
+GET  /admin/functions            names and triggers
+POST /admin/functions/{name}     run a timer function now, or put {"input": …} into a queue function's queue → 202
 """
 
 from __future__ import annotations
@@ -52,8 +52,15 @@ class AdminApi:
 
     def _status(self) -> dict[str, Any]:
         uptime_ms = int((self._clock.now() - self._started_at).total_seconds() * 1000)
-        return {"id": "local", "state": "Running", "version": "4.local", "processId": os.getpid(),
-                "processUptime": uptime_ms, "functions": len(self._specs), "errors": []}
+        return {
+            "id": "local",
+            "state": "Running",
+            "version": "4.local",
+            "processId": os.getpid(),
+            "processUptime": uptime_ms,
+            "functions": len(self._specs),
+            "errors": [],
+        }
 
     async def _trigger(self, spec: FunctionSpec, request: web.Request) -> web.Response:
         try:

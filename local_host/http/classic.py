@@ -16,8 +16,9 @@ from local_host.invocation import FunctionError, TriggerInput, converter_of
 from local_host.specs import FunctionSpec, HttpTrigger
 
 # A response sets its own framing; the rest describe one connection and must not be passed on (RFC 9110 §7.6.1).
-HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-                        "content-length"})
+HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length"}
+)
 
 
 def classic_input(request: web.Request, body: bytes, route_values: Mapping[str, str]) -> TriggerInput:

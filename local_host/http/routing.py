@@ -67,8 +67,9 @@ class RouteTable:
         for index, first in enumerate(self.routes):
             for second in self.routes[index + 1 :]:
                 if _share_a_method(first.trigger, second.trigger) and _overlap(first.template, second.template):
-                    found.append(f"{first.spec.name} ({first.template.text}) and "
-                                 f"{second.spec.name} ({second.template.text})")
+                    found.append(
+                        f"{first.spec.name} ({first.template.text}) and {second.spec.name} ({second.template.text})"
+                    )
         return found
 
 
@@ -121,8 +122,11 @@ def _overlap(first: RouteTemplate, second: RouteTemplate) -> bool:
                 return True
         if mine is None or other is None:
             present = mine or other
-            return present is not None and bool(present.parameters) and (
-                present.parameters[-1].optional or present.parameters[-1].default is not None)
+            return (
+                present is not None
+                and bool(present.parameters)
+                and (present.parameters[-1].optional or present.parameters[-1].default is not None)
+            )
         if not mine.parameters and not other.parameters and _literal(mine) != _literal(other):
             return False
     return True

@@ -52,8 +52,14 @@ class HttpFront:
     `/runtime/webhooks/` (it checks its own keys).
     """
 
-    def __init__(self, table: RouteTable, invoker: Invoker, keys: KeyStore, limits: HttpLimits,
-                 extension: HttpExtension | None = None) -> None:
+    def __init__(
+        self,
+        table: RouteTable,
+        invoker: Invoker,
+        keys: KeyStore,
+        limits: HttpLimits,
+        extension: HttpExtension | None = None,
+    ) -> None:
         self._table = table
         self._invoker = invoker
         self._keys = keys
@@ -121,8 +127,9 @@ class HttpFront:
             return web.Response(status=408)
         trigger = classic_input(request, body, match.values)
         # The function goes on when its client leaves, as it does in Azure.
-        task = self._track(asyncio.ensure_future(
-            self._invoker.call(spec, trigger, Trace.from_headers(request.headers))))
+        task = self._track(
+            asyncio.ensure_future(self._invoker.call(spec, trigger, Trace.from_headers(request.headers)))
+        )
         done, _ = await asyncio.wait({task}, timeout=self._limits.response_limit_s)
         if not done:
             _log.warning("function %s exceeded the response limit of %s s", spec.name, self._limits.response_limit_s)

@@ -62,8 +62,14 @@ async def test_an_output_binding_reaches_the_trigger_of_the_same_queue(start_hos
 async def test_a_neighbours_message_arrives_with_its_metadata(start_host, http, tmp_path):
     host = await start_host("bus_and_timer")
     neighbour = Neighbour(http, tmp_path / "data")
-    await neighbour.send("orders", body="hello", message_id="m-1", content_type="text/plain", ttl_s=90,
-                         properties={"tenant": "contoso", "n": 3})
+    await neighbour.send(
+        "orders",
+        body="hello",
+        message_id="m-1",
+        content_type="text/plain",
+        ttl_s=90,
+        properties={"tenant": "contoso", "n": 3},
+    )
     order = _of(await _log_until(http, host, lambda log: _of(log, "order")), "order")[0]
     assert order["properties"] == {"tenant": "contoso", "n": 3}
     assert (order["id"], order["delivery"], order["content_type"], order["ttl_s"]) == ("m-1", 1, "text/plain", 90.0)
@@ -97,8 +103,11 @@ async def test_sessions_keep_their_order_and_topics_reach_every_subscription(sta
     for number in range(6):
         await neighbour.send("sessions", body=str(number), session_id=f"s{number % 2}")
     await neighbour.send("news", body="rain")
-    log = await _log_until(http, host, lambda log: len(_of(log, "session")) == 6 and _of(log, "radio")
-                           and _of(log, "paper") and _of(log, "batch"))
+    log = await _log_until(
+        http,
+        host,
+        lambda log: len(_of(log, "session")) == 6 and _of(log, "radio") and _of(log, "paper") and _of(log, "batch"),
+    )
     for session, bodies in (("s0", ["0", "2", "4"]), ("s1", ["1", "3", "5"])):
         assert [e["body"] for e in _of(log, "session") if e["session"] == session] == bodies
     assert _of(log, "batch")[0]["bodies"] == ["from radio"]  # a $return output
@@ -143,8 +152,12 @@ async def test_a_neighbour_can_consume_a_queue_of_its_own(start_host, http, tmp_
     assert (await neighbour.call("POST", "/queues/work/settle", settle))[0] == 410
     release = {"action": "release", "session": session}
     assert (await neighbour.call("POST", "/queues/work/sessions", release))[0] == 200
-    assert (await neighbour.call("GET", "/queues/work"))[1] == {"active": 0, "scheduled": 0, "locked": 0,
-                                                                "dead_letter": 0}
+    assert (await neighbour.call("GET", "/queues/work"))[1] == {
+        "active": 0,
+        "scheduled": 0,
+        "locked": 0,
+        "dead_letter": 0,
+    }
 
 
 async def test_messages_survive_a_restart(tmp_path, http):

@@ -26,7 +26,12 @@ class Process:
     def __init__(self, app: Path, data: Path, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "local_host", "--app", str(app), "--data", str(data), "--port", "0", *arguments],
-            cwd=REPOSITORY, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            cwd=REPOSITORY,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def ready(self) -> dict:
         line = self.process.stdout.readline()
@@ -130,8 +135,9 @@ def test_exit_codes_tell_what_went_wrong(start, tmp_path):
 
 
 def test_help_has_an_example():
-    text = subprocess.run([sys.executable, "-m", "local_host", "--help"], cwd=REPOSITORY, capture_output=True, text=True,
-                          check=True).stdout
+    text = subprocess.run(
+        [sys.executable, "-m", "local_host", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     assert "python -m local_host --app . --port 7071" in text
     assert "exit codes" in text
 

@@ -22,23 +22,26 @@ async def _json(response: aiohttp.ClientResponse) -> dict:
     return json.loads(await response.text())
 
 
-@pytest.mark.parametrize(("path", "function", "route"), [
-    ("items/7", "item_by_number", {"id": "7"}),
-    ("items/-7", "item_by_number", {"id": "-7"}),
-    (f"items/{GUID}", "item_by_guid", {"id": GUID}),
-    ("items/newest", "item_newest", {}),
-    ("ITEMS/Newest", "item_newest", {}),
-    ("items/seven", "item_by_name", {"name": "seven"}),
-    ("items/99999999999", "item_by_name", {"name": "99999999999"}),
-    ("page", "page", {}),
-    ("page/3", "page", {"number": "3"}),
-    ("echo/a/b/c", "echo", {"rest": "a/b/c"}),
-    ("echo", "echo", {}),
-    ("echo/sp%20ace/%C3%BC/pl+us", "echo", {"rest": "sp ace/ü/pl+us"}),
-    ("echo/a%2Fb", "echo", {"rest": "a%2Fb"}),
-    ("echo/%FF", "echo", {"rest": "%FF"}),
-    ("echo//a/./b/../c/", "echo", {"rest": "a/c"}),
-])
+@pytest.mark.parametrize(
+    ("path", "function", "route"),
+    [
+        ("items/7", "item_by_number", {"id": "7"}),
+        ("items/-7", "item_by_number", {"id": "-7"}),
+        (f"items/{GUID}", "item_by_guid", {"id": GUID}),
+        ("items/newest", "item_newest", {}),
+        ("ITEMS/Newest", "item_newest", {}),
+        ("items/seven", "item_by_name", {"name": "seven"}),
+        ("items/99999999999", "item_by_name", {"name": "99999999999"}),
+        ("page", "page", {}),
+        ("page/3", "page", {"number": "3"}),
+        ("echo/a/b/c", "echo", {"rest": "a/b/c"}),
+        ("echo", "echo", {}),
+        ("echo/sp%20ace/%C3%BC/pl+us", "echo", {"rest": "sp ace/ü/pl+us"}),
+        ("echo/a%2Fb", "echo", {"rest": "a%2Fb"}),
+        ("echo/%FF", "echo", {"rest": "%FF"}),
+        ("echo//a/./b/../c/", "echo", {"rest": "a/c"}),
+    ],
+)
 async def test_a_path_reaches_its_function_with_decoded_values(start_host, http, path, function, route):
     host = await start_host("route_zoo")
     async with http.get(URL(f"{host.url}/api/{path}", encoded=True)) as response:
@@ -48,8 +51,14 @@ async def test_a_path_reaches_its_function_with_decoded_values(start_host, http,
 
 async def test_wrong_method_unknown_route_and_missing_prefix_are_not_found(start_host, http):
     host = await start_host("route_zoo")
-    for method, path in [("DELETE", "/api/items/7"), ("HEAD", "/api/items/7"), ("GET", "/api/nothing"),
-                         ("GET", "/items/7"), ("GET", "/api/items/7/more"), ("GET", "/runtime/other")]:
+    for method, path in [
+        ("DELETE", "/api/items/7"),
+        ("HEAD", "/api/items/7"),
+        ("GET", "/api/nothing"),
+        ("GET", "/items/7"),
+        ("GET", "/api/items/7/more"),
+        ("GET", "/runtime/other"),
+    ]:
         async with http.request(method, host.url + path) as response:
             assert (response.status, await response.read()) == (404, b""), (method, path)
 
@@ -125,7 +134,9 @@ async def test_cookies_stay_separate_and_hop_by_hop_headers_are_dropped(start_ho
         assert "Connection" not in response.headers
 
 
-@pytest.mark.parametrize("path", ["boom", "wrong", "exits", "exits_in_thread", "cancels", "split?value=a%0D%0AX-Injected:%201"])
+@pytest.mark.parametrize(
+    "path", ["boom", "wrong", "exits", "exits_in_thread", "cancels", "split?value=a%0D%0AX-Injected:%201"]
+)
 async def test_a_failure_is_an_empty_500_and_the_reason_is_in_the_log_only(start_host, http, caplog, path):
     host = await start_host("route_zoo")
     caplog.set_level(logging.ERROR, "local_host.http")
@@ -143,8 +154,13 @@ async def test_function_and_admin_levels_take_the_right_keys(start_host, http, t
     function_key, master = keys["functionKeys"]["default"], keys["masterKey"]
     assert stat.S_IMODE((tmp_path / "data" / "keys.json").stat().st_mode) == 0o600
     for path, key, status in [
-        ("locked", None, 401), ("locked", "wrong", 401), ("locked", function_key, 200), ("locked", master, 200),
-        ("admin-only", None, 401), ("admin-only", function_key, 401), ("admin-only", master, 200),
+        ("locked", None, 401),
+        ("locked", "wrong", 401),
+        ("locked", function_key, 200),
+        ("locked", master, 200),
+        ("admin-only", None, 401),
+        ("admin-only", function_key, 401),
+        ("admin-only", master, 200),
     ]:
         headers = {"x-functions-key": key} if key else {}
         async with http.get(f"{host.url}/api/{path}", headers=headers) as response:
@@ -219,9 +235,12 @@ async def test_an_asgi_app_is_served_through_its_function_and_told_of_the_end(ht
         "    body = (await receive())['body']\n"
         "    await send({'type': 'http.response.start', 'status': 203, 'headers': [(b'x-path', scope['path'].encode())]})\n"
         "    await send({'type': 'http.response.body', 'body': body[::-1]})\n"
-        "app = func.AsgiFunctionApp(app=site, http_auth_level=func.AuthLevel.ANONYMOUS)\n")
-    async with EmbeddedHost(app_dir, tmp_path / "data") as host, \
-            http.post(f"{host.url}/some/path", data=b"abc") as response:
+        "app = func.AsgiFunctionApp(app=site, http_auth_level=func.AuthLevel.ANONYMOUS)\n"
+    )
+    async with (
+        EmbeddedHost(app_dir, tmp_path / "data") as host,
+        http.post(f"{host.url}/some/path", data=b"abc") as response,
+    ):
         assert (response.status, response.headers["x-path"], await response.read()) == (203, "/some/path", b"cba")
     assert (tmp_path / "ended").exists()
 

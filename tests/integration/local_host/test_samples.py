@@ -165,16 +165,20 @@ async def test_a_waiting_instance_survives_a_restart_of_the_host(tmp_path, http)
 # -- monitor
 
 
-@pytest.mark.parametrize(("ready_after", "minutes", "output"), [
-    (3, 3, {"ready": True, "polls": 4}), (99, 11, {"ready": False})])
+@pytest.mark.parametrize(
+    ("ready_after", "minutes", "output"), [(3, 3, {"ready": True, "polls": 4}), (99, 11, {"ready": False})]
+)
 async def test_monitor_polls_each_minute_until_ready_or_expired(start_host, http, ready_after, minutes, output):
     clock = VirtualClock(START_AT)
     host = await start_host("monitor", HostOptions(clock=clock, drain_s=2.0))
     links = await _start(http, f"{host.url}/api/monitor/watch_job/job/{ready_after}")
     for polls in range(1, minutes + 1):
         if polls <= 10:
-            await _status_when(http, links, lambda s, polls=polls: s["customStatus"] == {"polls": polls}
-                               and host.durable.engine.active_jobs == 0)
+            await _status_when(
+                http,
+                links,
+                lambda s, polls=polls: s["customStatus"] == {"polls": polls} and host.durable.engine.active_jobs == 0,
+            )
         clock.advance_s(60)
     assert await _output(http, links) == output
 

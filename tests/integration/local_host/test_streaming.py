@@ -29,8 +29,12 @@ async def test_a_request_body_is_streamed_into_the_function(start_host, http):
             await asyncio.sleep(0.01)
 
     async with http.post(f"{host.url}/api/upload?a=b%20c", data=pieces()) as response:
-        assert await response.json() == {"size": 4000, "several": True, "query": {"a": "b c"},
-                                         "url": f"{host.url}/api/upload?a=b%20c"}
+        assert await response.json() == {
+            "size": 4000,
+            "several": True,
+            "query": {"a": "b c"},
+            "url": f"{host.url}/api/upload?a=b%20c",
+        }
     async with http.post(f"{host.url}/api/upload") as response:
         assert (await response.json())["size"] == 0
 
@@ -111,9 +115,13 @@ async def test_the_switch_of_one_app_does_not_reach_the_next_one(tmp_path, http)
     from .conftest import APPS
 
     for round_number in range(2):
-        async with EmbeddedHost(APPS / "streaming", tmp_path / f"s{round_number}") as host, \
-                http.get(f"{host.url}/api/plain") as response:
+        async with (
+            EmbeddedHost(APPS / "streaming", tmp_path / f"s{round_number}") as host,
+            http.get(f"{host.url}/api/plain") as response,
+        ):
             assert await response.text() == '"text"'
-        async with EmbeddedHost(APPS / "route_zoo", tmp_path / f"z{round_number}") as host, \
-                http.get(f"{host.url}/api/named_after_function") as response:
+        async with (
+            EmbeddedHost(APPS / "route_zoo", tmp_path / f"z{round_number}") as host,
+            http.get(f"{host.url}/api/named_after_function") as response,
+        ):
             assert await response.text() == "hello"

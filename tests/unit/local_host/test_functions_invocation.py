@@ -45,15 +45,25 @@ def sent() -> list[tuple[str, bytes]]:
 
 @pytest.fixture
 def invoker(tmp_path: Path, sent):
-    invoker = Invoker(tmp_path, {"PYTHON_THREADPOOL_THREAD_COUNT": "2"},
-                      queue_send=lambda entity, body: sent.append((entity, body)), client_json=lambda hub: "{}")
+    invoker = Invoker(
+        tmp_path,
+        {"PYTHON_THREADPOOL_THREAD_COUNT": "2"},
+        queue_send=lambda entity, body: sent.append((entity, body)),
+        client_json=lambda hub: "{}",
+    )
     yield invoker
     invoker.close()
 
 
 def _activity(function, **fields) -> FunctionSpec:
-    return FunctionSpec(function.__name__, function.__name__, function, asyncio.iscoroutinefunction(function),
-                        ActivityTrigger("p", function.__name__), **fields)
+    return FunctionSpec(
+        function.__name__,
+        function.__name__,
+        function,
+        asyncio.iscoroutinefunction(function),
+        ActivityTrigger("p", function.__name__),
+        **fields,
+    )
 
 
 def _json(text: str | None) -> TriggerInput:
@@ -71,8 +81,10 @@ async def test_plain_functions_run_in_the_pool_and_coroutines_on_the_loop(invoke
     assert await invoker.call(_activity(coroutine), _json("1")) == threading.current_thread().name
 
 
-@pytest.mark.parametrize(("text", "value"), [('{"a": 1}', {"a": 1}), ("null", None), (None, None), ("not json", "not json"),
-                                             ('"text"', "text"), ("[1]", [1])])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [('{"a": 1}', {"a": 1}), ("null", None), (None, None), ("not json", "not json"), ('"text"', "text"), ("[1]", [1])],
+)
 async def test_activity_inputs_are_decoded_and_none_is_allowed(invoker, text, value):
     got = []
 
@@ -147,8 +159,17 @@ async def test_context_is_passed_when_wanted(invoker, tmp_path):
     assert context.trace_context.attributes["InvocationId"] == context.invocation_id
 
 
-@pytest.mark.parametrize("header", ["", "x", "00-" + "0" * 32 + "-" + "b" * 16 + "-01", "ff-" + "a" * 32 + "-" + "b" * 16 + "-01",
-                                    "00-" + "a" * 32 + "-" + "0" * 16 + "-01", "00-" + "A" * 32 + "-" + "b" * 16 + "-01"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "x",
+        "00-" + "0" * 32 + "-" + "b" * 16 + "-01",
+        "ff-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        "00-" + "a" * 32 + "-" + "0" * 16 + "-01",
+        "00-" + "A" * 32 + "-" + "b" * 16 + "-01",
+    ],
+)
 def test_a_malformed_traceparent_starts_a_new_trace(header):
     trace = Trace.from_headers({"traceparent": header, "tracestate": "k=v"})
     assert "a" * 32 not in trace.traceparent
@@ -209,13 +230,16 @@ async def test_a_timer_never_overlaps_itself_and_skips_what_it_slept_through(inv
     bench.store.close()
 
 
-@pytest.mark.parametrize(("first", "second", "down_s", "expected"), [
-    ("0 */5 * * * *", "0 */5 * * * *", 60, []),
-    ("0 */5 * * * *", "0 */5 * * * *", 900, [True]),
-    ("0 0 0 1 1 *", "0 */5 * * * *", 900, [True]),  # the edited schedule would have fired
-    ("0 */5 * * * *", "0 0 0 1 1 *", 900, []),
-    ("*/10 * * * * *", "*/10 * * * * *", 900, []),  # too frequent to be monitored
-])
+@pytest.mark.parametrize(
+    ("first", "second", "down_s", "expected"),
+    [
+        ("0 */5 * * * *", "0 */5 * * * *", 60, []),
+        ("0 */5 * * * *", "0 */5 * * * *", 900, [True]),
+        ("0 0 0 1 1 *", "0 */5 * * * *", 900, [True]),  # the edited schedule would have fired
+        ("0 */5 * * * *", "0 0 0 1 1 *", 900, []),
+        ("*/10 * * * * *", "*/10 * * * * *", 900, []),  # too frequent to be monitored
+    ],
+)
 async def test_a_restart_notices_what_was_missed(invoker, tmp_path, first, second, down_s, expected):
     clock = VirtualClock(START_AT)
     before = TimerBench(invoker, tmp_path, clock, first)

@@ -97,8 +97,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 3))
     def receive(self, limit: int) -> None:
         self._age()
-        expected = [name for name, model in self.live.items()
-                    if model.token is None and model.available_at <= self.hands.at][:limit]
+        expected = [
+            name for name, model in self.live.items() if model.token is None and model.available_at <= self.hands.at
+        ][:limit]
         received = self.broker.receive("q", limit)
         assert [locked.message.message_id for locked in received] == expected
         for locked in received:
@@ -281,16 +282,19 @@ def test_everything_survives_reopening(tmp_path, hands):
     second.close()
 
 
-@pytest.mark.parametrize(("send", "code"), [
-    (lambda b: _send(b, "nowhere", "x"), "queue.not_found"),
-    (lambda b: _send(b, "q", "x" * 1_048_577), "queue.bad_message"),
-    (lambda b: _send(b, "q", "x", message_id="m" * 129), "queue.bad_message"),
-    (lambda b: _send(b, "q/$DeadLetterQueue", "x"), "queue.bad_message"),
-    (lambda b: b.declare("a b"), "queue.bad_name"),
-    (lambda b: b.declare("a/../b"), "queue.bad_name"),
-    (lambda b: b.declare("x" * 261), "queue.bad_name"),
-    (lambda b: b.accept_session("q"), "queue.conflict"),
-])
+@pytest.mark.parametrize(
+    ("send", "code"),
+    [
+        (lambda b: _send(b, "nowhere", "x"), "queue.not_found"),
+        (lambda b: _send(b, "q", "x" * 1_048_577), "queue.bad_message"),
+        (lambda b: _send(b, "q", "x", message_id="m" * 129), "queue.bad_message"),
+        (lambda b: _send(b, "q/$DeadLetterQueue", "x"), "queue.bad_message"),
+        (lambda b: b.declare("a b"), "queue.bad_name"),
+        (lambda b: b.declare("a/../b"), "queue.bad_name"),
+        (lambda b: b.declare("x" * 261), "queue.bad_name"),
+        (lambda b: b.accept_session("q"), "queue.conflict"),
+    ],
+)
 def test_refusals_have_codes(broker, send, code):
     broker.declare("q")
     with pytest.raises(QueueError) as caught:
