@@ -125,3 +125,10 @@ async def test_the_switch_of_one_app_does_not_reach_the_next_one(tmp_path, http)
             http.get(f"{host.url}/api/named_after_function") as response,
         ):
             assert await response.text() == "hello"
+
+
+async def test_a_durable_client_works_beside_the_extension(start_host, http):
+    host = await start_host("streaming")
+    async with http.post(f"{host.url}/api/start", data=b"hello") as response:
+        body = await response.json()
+        assert (response.status, body["output"]) == (202, "HELLO")

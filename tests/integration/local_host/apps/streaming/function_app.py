@@ -2,11 +2,12 @@
 
 import asyncio
 
+import azure.durable_functions as df
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import JSONResponse, Request, Response, StreamingResponse
 from fastapi import HTTPException
 
-app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
 cancelled = asyncio.Event()
 
 
@@ -93,3 +94,24 @@ async def boom(req: Request) -> Response:
 @app.route(route="head", methods=["GET", "HEAD"])
 async def head(req: Request) -> Response:
     return Response("twelve chars", headers={"X-Seen": req.method})
+
+
+@app.route(route="start", methods=["POST"])
+@app.durable_client_input(client_name="client")
+async def start(req: Request, client) -> JSONResponse:
+    instance_id = await client.start_new("shout", client_input=(await req.body()).decode())
+    status = await client.get_status(instance_id)
+    while status.runtime_status.name not in {"Completed", "Failed"}:
+        await asyncio.sleep(0.01)
+        status = await client.get_status(instance_id)
+    return JSONResponse({"id": instance_id, "output": status.output}, status_code=202)
+
+
+@app.orchestration_trigger(context_name="context")
+def shout(context: df.DurableOrchestrationContext):
+    return (yield context.call_activity("to_upper", context.get_input()))
+
+
+@app.activity_trigger(input_name="text")
+def to_upper(text: str) -> str:
+    return text.upper()
