@@ -70,7 +70,9 @@ def _database_url(env: Mapping[str, str], environment: str, data_dir: Path) -> s
     if url:
         return url
     if environment != "local":
-        raise _settings_error("LIVOA_DATABASE_URL", "is required unless LIVOA_ENV=local; a file on one instance is no store")
+        raise _settings_error(
+            "LIVOA_DATABASE_URL", "is required unless LIVOA_ENV=local; a file on one instance is no store"
+        )
     return f"sqlite:///{data_dir / 'livoa.db'}"
 
 
