@@ -90,7 +90,9 @@ class Worker:
         return Invocation(ok, datum.type if datum else None, datum.value if datum else None, error)
 
 
-def http_input(method: str, url: str, *, body: bytes = b"", headers: dict[str, str] | None = None, route: Any = None) -> Any:
+def http_input(
+    method: str, url: str, *, body: bytes = b"", headers: dict[str, str] | None = None, route: Any = None
+) -> Any:
     """An ``http`` datum value as the host sends it."""
     from azure_functions_runtime.bindings.datumdef import Datum
 
