@@ -6,8 +6,9 @@ they are total, free of I/O, and their ids and hash are stable so that audit rec
 
 from __future__ import annotations
 
+import hashlib
+
 from engine.domain.policy import PlanPolicyRequest, PolicyDecision, StepPolicyRequest, Verdict
-from engine.evidence.canonical import canonical_sha256
 from engine.plan import validate_inputs
 
 RULE_TENANT = "builtin.tenant_active"
@@ -16,9 +17,9 @@ RULE_ENABLED = "builtin.capability_enabled"
 RULE_INPUTS = "builtin.inputs_valid"
 RULE_COST = "builtin.cost_within_bounds"
 
-POLICY_SET_HASH = canonical_sha256(
-    {"version": 1, "rules": [RULE_TENANT, RULE_ISOLATION, RULE_ENABLED, RULE_INPUTS, RULE_COST]}
-)
+_RULES = (RULE_TENANT, RULE_ISOLATION, RULE_ENABLED, RULE_INPUTS, RULE_COST)
+POLICY_SET_HASH = hashlib.sha256("\n".join(("builtin 1", *_RULES)).encode()).hexdigest()
+"""Names this set of rules in decisions and audit records. A change of meaning raises the number in it."""
 
 _MAX_REASONS = 5
 
