@@ -142,7 +142,7 @@ class Database:
     def _open(self) -> Engine:
         options: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": not self._sqlite}
         if not self._sqlite:
-            return create_engine(self._url, pool_size=POSTGRES_CONNECTIONS, max_overflow=0, **options)
+            return _open_postgres(self._url, options)
         Path(self._url.database or "").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = create_engine(
             self._url,
@@ -171,6 +171,13 @@ def _driver_url(url: str) -> URL:
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     raise _unusable(f"has the unknown backend {backend}; sqlite and postgresql are served")
+
+
+def _open_postgres(url: URL, options: dict[str, Any]) -> Engine:
+    try:
+        return create_engine(url, pool_size=POSTGRES_CONNECTIONS, max_overflow=0, **options)
+    except ModuleNotFoundError as err:
+        raise _unusable("needs the driver psycopg, which is not installed: pip install 'psycopg[binary]'") from err
 
 
 def _unusable(problem: str) -> LivoaError:

@@ -1,0 +1,270 @@
+"""The database under the SQL stores: lazy, durable, atomic, migrated once, and honest when it cannot serve."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, event, text
+
+from engine.adapters.memory import FixedClock
+from engine.adapters.sql import Database, SqlAuditLog, SqlRunStore
+from engine.adapters.sql.migrations import MIGRATIONS, Migration
+from engine.domain.errors import LivoaError
+from tests.contract.stores import conftest
+from tests.contract.stores.builders import entry, run, step
+from tests.contract.stores.builders import event as new_event
+from tests.contract.stores.conftest import POSTGRES, Stores
+
+
+def test_postgres_is_held_to_the_contracts_too() -> None:
+    if len(conftest.SQL) == 1:
+        pytest.skip(f"no PostgreSQL: set {POSTGRES}=postgresql://user@host/database to run the contracts on it")
+
+
+async def scalar(database: Database, query: str) -> object:
+    return await database.read(lambda connection: connection.execute(text(query)).scalar())
+
+
+def test_opening_touches_nothing(tmp_path: Path) -> None:
+    Database(f"sqlite:///{tmp_path / 'deep' / 'livoa.db'}", FixedClock())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_sql_adapter_loads_sqlalchemy() -> None:
+    code = (
+        "import sys, engine.adapters.memory, engine.adapters.files, engine.evidence\n"
+        "print([m for m in ('sqlalchemy', 'jsonschema') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+async def test_the_file_is_made_on_first_use_and_safe_against_a_power_cut(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "livoa.db"
+    database = Database(f"sqlite:///{path}", FixedClock())
+    assert await scalar(database, "PRAGMA journal_mode") == "wal"
+    assert await scalar(database, "PRAGMA synchronous") == 2
+    assert await scalar(database, "PRAGMA foreign_keys") == 1
+    assert path.is_file()
+    assert path.parent.stat().st_mode & 0o077 == 0
+    await database.dispose()
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "mysql://localhost/x", "sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite://"]
+)
+def test_an_address_that_cannot_be_served_is_refused(url: str) -> None:
+    with pytest.raises(LivoaError) as caught:
+        Database(url, FixedClock())
+    assert caught.value.code == "settings.invalid"
+
+
+async def test_what_was_written_is_there_after_opening_again(open_sql: Callable[[], Stores]) -> None:
+    first = open_sql()
+    await first.runs.create(run(), [new_event()], None)
+    await first.runs.put_step(step())
+    assert first.database is not None
+    await first.database.dispose()
+    second = open_sql()
+    assert await second.runs.get("contoso", "run-1") == run()
+    assert await second.runs.steps("contoso", "run-1") == (step(),)
+    assert len(await second.events.read("contoso", "run-1", after_seq=0, limit=9)) == 1
+
+
+async def test_a_closed_database_says_so(open_sql: Callable[[], Stores]) -> None:
+    stores = open_sql()
+    assert stores.database is not None
+    await stores.runs.get("contoso", "run-1")
+    await stores.database.dispose()
+    with pytest.raises(LivoaError) as caught:
+        await stores.runs.get("contoso", "run-1")
+    assert (caught.value.code, caught.value.status) == ("store.unavailable", 503)
+
+
+@pytest.mark.parametrize("table", ["events", "runs", "steps"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_database_that_fails_in_the_middle_of_a_write_leaves_nothing_of_it(
+    open_sql: Callable[[], Stores], table: str, moment: str
+) -> None:
+    stores = open_sql()
+    assert stores.database is not None
+    await stores.runs.create(run(), [], None)
+    engine = stores.database._engine
+    assert engine is not None
+
+    def fail(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith((f"INSERT INTO {table}", f"UPDATE {table}")):
+            raise OSError("the disk is gone")
+
+    event.listen(engine, f"{moment}_cursor_execute", fail)
+    with pytest.raises(OSError, match="disk"):
+        await stores.runs.put_step(step(), [new_event()], add_cost_micro_usd=5)
+    event.remove(engine, f"{moment}_cursor_execute", fail)
+    assert await stores.runs.get("contoso", "run-1") == run()
+    assert await stores.runs.steps("contoso", "run-1") == ()
+    assert await stores.events.read("contoso", "run-1", after_seq=0, limit=9) == ()
+    assert await stores.runs.put_step(step(), [new_event()], add_cost_micro_usd=5)
+
+
+async def test_a_failure_does_not_tell_what_was_being_written(open_sql: Callable[[], Stores]) -> None:
+    stores = open_sql()
+    assert stores.database is not None
+    with pytest.raises(LivoaError) as caught:
+        await stores.database.write(
+            lambda connection: connection.execute(text("INSERT INTO nowhere VALUES (:x)"), {"x": "secret-4711"})
+        )
+    assert caught.value.code == "store.unavailable"
+    assert "secret-4711" not in f"{caught.value} {caught.value.__cause__}"
+
+
+async def test_a_lost_race_is_run_again(open_sql: Callable[[], Stores]) -> None:
+    stores = open_sql()
+    assert stores.database is not None
+    tries = 0
+
+    def work(connection: Connection) -> int:
+        nonlocal tries
+        tries += 1
+        key = "taken" if tries < 3 else f"free-{tries}"
+        statement = text("INSERT INTO audit_heads VALUES (:tenant, 1, 'x')")
+        connection.execute(statement, {"tenant": key})
+        if tries < 3:
+            connection.execute(statement, {"tenant": key})
+        return tries
+
+    assert await stores.database.write(work) == 3
+    assert await scalar(stores.database, "SELECT count(*) FROM audit_heads") == 1
+
+
+async def test_a_race_that_is_lost_every_time_ends(
+    open_sql: Callable[[], Stores], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.adapters.sql.engine._RETRY_PAUSE_S", 0)
+    stores = open_sql()
+    assert stores.database is not None
+    statement = text("INSERT INTO audit_heads VALUES ('a', 1, 'x'), ('a', 1, 'x')")
+    with pytest.raises(LivoaError) as caught:
+        await stores.database.write(lambda connection: connection.execute(statement))
+    assert (caught.value.code, caught.value.status) == ("store.busy", 503)
+
+
+async def test_a_writer_waits_for_a_writer_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.adapters.sql.engine.BUSY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("engine.adapters.sql.engine._RETRY_PAUSE_S", 0.05)
+    path = tmp_path / "livoa.db"
+    database = Database(f"sqlite:///{path}", FixedClock())
+    audit = SqlAuditLog(database)
+    await audit.append(entry("a"))
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(audit.append(entry("b")))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    assert len(await audit.read("contoso", after_seq=0, limit=9)) == 1, "readers do not wait"
+    other.execute("COMMIT")
+    assert (await waiting).seq == 2
+    other.close()
+    await database.dispose()
+
+
+async def test_readers_do_not_hold_up_writers(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'livoa.db'}", FixedClock())
+    audit = SqlAuditLog(database)
+    await audit.append(entry("a"))
+    release = threading.Event()
+
+    def slow(connection: Connection) -> None:
+        connection.execute(text("SELECT * FROM audit_records")).all()
+        assert release.wait(10)
+
+    reading = asyncio.create_task(database.read(slow))
+    assert (await audit.append(entry("b"))).seq == 2
+    release.set()
+    await reading
+    await database.dispose()
+
+
+async def test_a_cut_tail_shows_as_soon_as_the_chain_goes_on(open_sql: Callable[[], Stores]) -> None:
+    stores = open_sql()
+    assert stores.database is not None
+    for number in range(3):
+        await stores.audit.append(entry(f"e{number}"))
+    await stores.database.write(lambda connection: connection.execute(text("DELETE FROM audit_records WHERE seq = 3")))
+    assert (await stores.audit.append(entry("e3"))).seq == 4
+
+
+async def applied(database: Database) -> list[int]:
+    query = text("SELECT version FROM schema_version ORDER BY version")
+    return await database.read(lambda connection: list(connection.execute(query).scalars()))
+
+
+async def test_a_fresh_database_has_the_latest_schema(sql_url: str) -> None:
+    database = Database(sql_url, FixedClock())
+    assert await applied(database) == [MIGRATIONS[-1].version]
+    await database.dispose()
+
+
+async def test_an_older_database_gets_what_it_lacks_once_and_in_order(sql_url: str) -> None:
+    old = Database(sql_url, FixedClock())
+    await SqlRunStore(old, FixedClock()).create(run(), [], None)
+    await old.dispose()
+    done: list[int] = []
+
+    def migration(version: int) -> Migration:
+        def apply(connection: Connection) -> None:
+            done.append(version)
+            connection.execute(text(f"ALTER TABLE runs ADD COLUMN extra_{version} INTEGER"))
+
+        return Migration(version, "a test", apply)
+
+    for _ in range(2):
+        newer = Database(sql_url, FixedClock(), migrations=(*MIGRATIONS, migration(2), migration(3)))
+        assert await applied(newer) == [1, 2, 3]
+        assert await SqlRunStore(newer, FixedClock()).get("contoso", "run-1") == run()
+        await newer.dispose()
+    assert done == [2, 3]
+
+
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(sql_url: str) -> None:
+    first = Database(sql_url, FixedClock())
+    await applied(first)
+    await first.dispose()
+
+    def broken(connection: Connection) -> None:
+        connection.execute(text("ALTER TABLE runs ADD COLUMN extra INTEGER"))
+        raise RuntimeError("half way")
+
+    half = Database(sql_url, FixedClock(), migrations=(*MIGRATIONS, Migration(2, "a test", broken)))
+    with pytest.raises(RuntimeError):
+        await applied(half)
+    await half.dispose()
+    again = Database(sql_url, FixedClock())
+    assert await applied(again) == [1]
+    with pytest.raises(LivoaError):
+        await scalar(again, "SELECT extra FROM runs")
+    await again.dispose()
+
+
+async def test_a_database_newer_than_the_application_is_left_alone(sql_url: str) -> None:
+    newer = Database(sql_url, FixedClock(), migrations=(*MIGRATIONS, Migration(2, "a test", lambda connection: None)))
+    await applied(newer)
+    await newer.dispose()
+    older = Database(sql_url, FixedClock())
+    with pytest.raises(LivoaError) as caught:
+        await applied(older)
+    assert caught.value.code == "store.schema_newer"
+    await older.dispose()
+
+
+async def test_openers_at_the_same_moment_agree_on_one_schema(sql_url: str) -> None:
+    databases = [Database(sql_url, FixedClock()) for _ in range(6)]
+    assert await asyncio.gather(*map(applied, databases)) == [[1]] * 6
+    for database in databases:
+        await database.dispose()
