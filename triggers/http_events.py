@@ -93,9 +93,8 @@ async def list_events(call: Call) -> HttpResponse:
 
 
 async def _page(call: Call, run: Run, after: int, limit: int) -> HttpResponse:
-    longest_s = int(call.deps.settings.long_poll_s)
     wait_s = integer_query(call, "wait_s", default=0, low=0, high=10**6)
-    events = await _read(run, after, limit, min(wait_s, longest_s), call.deps)
+    events = await _read(run, after, limit, min(float(wait_s), call.deps.settings.long_poll_s), call.deps)
     next_after = events[-1].seq if events else after
     ended = _ends(events) or (not events and await _is_over(run, after, call.deps))
     page = EventPage(events=tuple(event_view_of(event) for event in events), next_after=next_after, ended=ended)

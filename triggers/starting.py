@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from engine.domain.base import iso_utc
+from engine.domain.errors import LivoaError
 from engine.domain.names import CANCEL_EVENT, RUN_ORCHESTRATOR
 from engine.domain.run import Run
 from triggers.http_adapter import DurableClient
@@ -19,13 +20,24 @@ def orchestration_input(run: Run) -> dict[str, Any]:
 
 
 async def start(run: Run, client: DurableClient) -> None:
-    """Start the run's orchestration under the run's id. Raises whatever the durable client raises."""
-    await client.start_new(RUN_ORCHESTRATOR, run.run_id, orchestration_input(run))
+    """Make sure that the run's orchestration is started under the run's id; somebody else may be doing the same.
+
+    Raises ``LivoaError("engine.unavailable", status=503)``.
+    """
+    try:
+        await client.start_new(RUN_ORCHESTRATOR, run.run_id, orchestration_input(run))
+    except Exception as err:
+        # The engine refuses a second instance under the same id, with an exception that cannot be told from others.
+        if not await is_started(run, client):
+            raise _unavailable() from err
 
 
 async def is_started(run: Run, client: DurableClient) -> bool:
-    """True when the engine knows an instance of this run, whatever its state."""
-    status = await client.get_status(run.run_id)
+    """True when the engine knows an instance of this run, whatever its state. Raises like ``start``."""
+    try:
+        status = await client.get_status(run.run_id)
+    except Exception as err:
+        raise _unavailable() from err
     # For an unknown instance the SDK returns a status object without an id.
     return bool(getattr(status, "instance_id", None))
 
@@ -34,12 +46,19 @@ async def try_start(run: Run, client: DurableClient) -> bool:
     """Start a new run; a failure is logged and left to the sweep, because the run itself is already accepted."""
     try:
         await start(run, client)
-    except Exception:
+    except LivoaError:
         _LOG.warning("start failed, left to the sweep", exc_info=True, extra={"run_id": run.run_id})
         return False
     return True
 
 
 async def ask_to_cancel(run: Run, client: DurableClient) -> None:
-    """Tell the run's orchestration that it is cancelled. Telling it twice changes nothing."""
-    await client.raise_event(run.run_id, CANCEL_EVENT, {"run_id": run.run_id})
+    """Tell the run's orchestration that it is cancelled. Telling it twice changes nothing. Raises like ``start``."""
+    try:
+        await client.raise_event(run.run_id, CANCEL_EVENT, {"run_id": run.run_id})
+    except Exception as err:
+        raise _unavailable() from err
+
+
+def _unavailable() -> LivoaError:
+    return LivoaError("engine.unavailable", "The durable engine cannot be reached.", status=503, retry_after_s=5)
