@@ -211,3 +211,8 @@ def test_durations_come_from_the_manifest() -> None:
     # 60 s of timeout make 3 s; the fit states its median, "p50 40s".
     assert [timing.expected_s for timing in checked.plan.timings] == [3.0, 40.0]
     assert (checked.critical_path, checked.critical_path_s) == (("f",), 40.0)
+
+
+def test_of_two_equally_long_chains_the_earlier_written_is_critical() -> None:
+    steps = [step("a"), step("b"), step("c", needs=["b", "a"]), step("d", needs=["b", "a"])]
+    assert check_plan(plan(*steps), tenant=TENANT, catalog=CATALOG).critical_path == ("a", "c")

@@ -95,6 +95,33 @@ def test_what_could_fit_passes(produced: Any, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "keyword",
+    [
+        {"uniqueItems": True},
+        {"contains": {"const": "z"}},
+        {"maxContains": 0, "contains": {"type": "integer"}},
+        {"unevaluatedItems": False},
+        {"enum": [["x", 2], ["a", 1]]},
+        {"const": ["x", 2]},
+        {"not": {"const": ["x", 2]}},
+    ],
+)
+def test_an_array_with_a_hole_passes_whatever_could_still_turn_out_well(keyword: dict[str, Any]) -> None:
+    consumer = capability("the.consumer", input_schema={"properties": {"v": keyword}})
+    catalog = SampleCatalog([consumer])
+    steps = [step("c", "the.consumer", inputs={"v": ["x", ref("run#/context/values/any")]})]
+    assert check_plan(plan(*steps), tenant=tenant_for(catalog), catalog=catalog).violations == ()
+
+
+def test_an_array_with_a_hole_that_cannot_equal_any_choice_is_refused() -> None:
+    consumer = capability("the.consumer", input_schema={"properties": {"v": {"enum": [["x", 2], ["y", "t"]]}}})
+    catalog = SampleCatalog([consumer])
+    steps = [step("c", "the.consumer", inputs={"v": ["x", ref("run#/intent")]})]
+    violations = check_plan(plan(*steps), tenant=tenant_for(catalog), catalog=catalog).violations
+    assert [(each.code, each.pointer) for each in violations] == [("plan.input_enum", "/steps/0/inputs/v")]
+
+
+@pytest.mark.parametrize(
     ("produced", "pointer", "known"),
     [
         (OBJECT, "/v/a", True),
