@@ -39,7 +39,7 @@ from engine.domain.telemetry_names import (
 from engine.evidence.canonical import canonical_sha256
 from engine.plan import Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
 from engine.ports.deps import Deps
-from engine.ports.telemetry import Attribute, Span
+from engine.ports.telemetry import Attribute
 from engine.step_runner.evidence import denied_entry, intent_entry, result_entry
 from engine.step_runner.records import Journal, allowed_attempts, outcome_of
 from engine.step_runner.task import StepTask
@@ -70,14 +70,14 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
         OPERATION: SPAN_TOOL,
     }
     with deps.telemetry.span(SPAN_TOOL, traceparent=run.traceparent, attributes=attributes) as span:
-        outcome = await _attempt(task, run, deps, span)
+        outcome = await _attempt(task, run, deps)
         span.set(STEP_STATUS, outcome.status)
         if isinstance(outcome, Failed):
             span.fail(outcome.code)
     return outcome
 
 
-async def _attempt(task: StepTask, run: Run, deps: Deps, span: Span) -> StepOutcome:
+async def _attempt(task: StepTask, run: Run, deps: Deps) -> StepOutcome:
     try:
         view = await load_view(task, run, deps)
     except LivoaError as err:
@@ -95,7 +95,7 @@ async def _attempt(task: StepTask, run: Run, deps: Deps, span: Span) -> StepOutc
         return await unbound_outcome(bound, journal)
     if view.step.wait is not None:
         return await _wait(view, journal, deps)
-    return await _call(_Call(task, view, journal, bound.inputs, deps, span))
+    return await _call(_Call(task, view, journal, bound.inputs, deps))
 
 
 def _bind(task: StepTask, view: StepView) -> Bound | Unbound:
@@ -150,7 +150,6 @@ class _Call:
     journal: Journal
     inputs: JsonObject
     deps: Deps
-    span: Span
 
 
 async def _call(call: _Call) -> StepOutcome:
@@ -278,7 +277,8 @@ async def _invoke(call: _Call, capability: Capability) -> ExecuteResponse:
         deadline_at=deadline_at,
     )
     attributes = {AGENT_NAME: capability.endpoint, TOOL_NAME: capability.name, OPERATION: SPAN_AGENT}
-    with call.deps.telemetry.span(SPAN_AGENT, kind="client", attributes=attributes) as span:
+    name = f"{SPAN_AGENT} {capability.endpoint}"
+    with call.deps.telemetry.span(name, kind="client", attributes=attributes) as span:
         try:
             async with asyncio.timeout(remaining_s + 1):
                 response = await call.deps.invoker.invoke(capability, request, traceparent=span.traceparent)
