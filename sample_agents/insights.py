@@ -159,9 +159,11 @@ def _price_and_volume(moved: ChannelChange, currency: str) -> Iterator[dict[str,
 def _returns(inputs: SummariseInputs) -> Iterator[dict[str, Any]]:
     """Which channels deserve more and which less, judged by marginal return against the threshold."""
     threshold = inputs.margin_threshold
+    # The rest of a fixed budget has to go somewhere: where the allocation raises a channel, "spend less" would contradict it.
+    raised = {move.channel for move in inputs.allocation if move.shift > 0}
     for one in sorted(inputs.channels, key=lambda one: one.marginal_roi):
         high = one.marginal_roi if one.marginal_roi_high is None else one.marginal_roi_high
-        if high < threshold:
+        if high < threshold and one.channel not in raised:
             text = (
                 f"{headline(one.channel)} does not earn its next unit of money: {one.marginal_roi:.2f}, below the threshold "
                 f"of {threshold:.2f} even at the upper end ({high:.2f}). Spend less there."

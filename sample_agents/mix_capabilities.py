@@ -14,6 +14,9 @@ from sample_agents.mix_allocation import Response, allocate
 from sample_agents.mix_model.curves import Curve
 from sample_agents.mix_report import FitWindow, report
 
+_MAX_CHANNELS = 12
+"""Memory of the search grows with the square of the channels, and no few years of weeks can tell more of them apart."""
+
 
 class MediaRow(Frozen):
     """A row as ``marketing.query_performance`` gives it."""
@@ -125,6 +128,8 @@ def own_rows(inputs: FitInputs) -> Dataset:
         raise CapabilityError("mmm.rows_invalid", f"Own rows: {error}.") from None
     if not {row.week for row in media} <= {row.week for row in sales}:
         raise CapabilityError("mmm.rows_invalid", "Own rows: every week with spend needs its sales.")
+    if len({row.channel for row in media}) > _MAX_CHANNELS:
+        raise CapabilityError("mmm.rows_invalid", f"Own rows: at most {_MAX_CHANNELS} channels.")
     if len({(row.week, row.channel) for row in media}) != len(media):
         raise CapabilityError("mmm.rows_invalid", "Own rows: a channel stands twice in one week.")
     return Dataset(inputs.currency or "XXX", media, sales)

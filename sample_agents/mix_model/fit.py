@@ -24,8 +24,9 @@ MIN_WEEKS = 78
 DRAWS = 60
 _STARTS = 4
 _FINALISTS = 12
-_NEAR = 1.02
-"""Finalists leave at most two per cent more squared error than the best."""
+_NEAR = 1.005
+"""Finalists leave at most half a per cent more squared error than the best. A wider choice would let the noise of a few dozen
+unseen weeks overrule what all weeks say: measured against known truth, returns got worse."""
 _DRAW_PASSES = 3
 _BLOCK_WEEKS = 4
 _SEED = 7

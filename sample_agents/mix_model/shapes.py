@@ -20,6 +20,8 @@ DECAYS = tuple(step / 20 for step in range(18))
 MULTIPLES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5)
 """Half saturation as a multiple of mean carried spend. Beyond the ends the curve is flat or straight in the data's range."""
 _MAX_PASSES = 6
+_SWEEPS = 20
+"""Enough to rank rows; the winner is solved exactly."""
 _FLAT = 1e-9
 
 
@@ -107,31 +109,50 @@ class _Target:
     def best_of(self, rows: Any) -> Found:
         """The row whose non-negative fit leaves the least error.
 
-        An unconstrained fit bounds its row's error from below, so the exact non-negative fit is needed for few rows.
+        Where the unconstrained fit is non-negative it is the answer. It bounds the error of the other rows from below; those
+        that could still win are compared by a batched descent, and the winner is then solved exactly.
         """
         import numpy as np
 
-        penalty = RIDGE * np.eye(rows.shape[1])
         right = self.with_target[rows]
-        free = np.linalg.solve(self.products[rows[:, :, None], rows[:, None, :]] + penalty, right[:, :, None])[:, :, 0]
-        bounds = self.square - (free * right).sum(axis=1)
-        best: Found | None = None
-        for number in np.argsort(bounds, kind="stable"):
-            if best is not None and bounds[number] >= best.error:
-                break
-            one = self._exact(rows[number], free[number], float(bounds[number]))
-            best = one if best is None or one.error < best.error else best
-        if best is None:
-            raise ValueError("there is no row to choose from")
-        return best
+        left = self.products[rows[:, :, None], rows[:, None, :]] + RIDGE * np.eye(rows.shape[1])
+        free = np.linalg.solve(left, right[:, :, None])[:, :, 0]
+        errors = self.square - (free * right).sum(axis=1)
+        feasible: Any = (free >= 0.0).all(axis=1)
+        best = float(errors[feasible].min()) if feasible.any() else float("inf")
+        open_rows = np.flatnonzero(~feasible & (errors < best))
+        errors[~feasible] = np.inf
+        if len(open_rows):
+            held = _descend(left[open_rows], right[open_rows])
+            errors[open_rows] = self._penalised(left[open_rows], right[open_rows], held)
+        winner = int(errors.argmin())
+        choice = tuple(int(index) for index in rows[winner])
+        if feasible[winner]:
+            return Found(choice, tuple(free[winner]), float(errors[winner]))
+        return self._exact(choice, left[winner], right[winner])
 
-    def _exact(self, row: Any, free: Any, bound: float) -> Found:
+    def _penalised(self, left: Any, right: Any, coefficients: Any) -> Any:
+        import numpy as np
+
+        quadratic = np.einsum("ri,rij,rj->r", coefficients, left, coefficients)
+        return self.square - 2.0 * (coefficients * right).sum(axis=1) + quadratic
+
+    def _exact(self, choice: tuple[int, ...], left: Any, right: Any) -> Found:
         import numpy as np
         from scipy.optimize import nnls
 
-        choice = tuple(int(index) for index in row)
-        if (free >= 0.0).all():
-            return Found(choice, tuple(free), bound)
-        root = np.linalg.cholesky(self.products[np.ix_(row, row)] + RIDGE * np.eye(len(row)))
-        held, _ = nnls(root.T, np.linalg.solve(root, self.with_target[row]))
-        return Found(choice, tuple(held), self.square - float(held @ self.with_target[row]))
+        root = np.linalg.cholesky(left)
+        held, _ = nnls(root.T, np.linalg.solve(root, right))
+        return Found(choice, tuple(held), self.square - float(held @ right))
+
+
+def _descend(left: Any, right: Any) -> Any:
+    """Non-negative coefficients of many small systems at once, by coordinate descent."""
+    import numpy as np
+
+    held = np.zeros_like(right)
+    for _ in range(_SWEEPS):
+        for column in range(right.shape[1]):
+            others = (left[:, column, :] * held).sum(axis=1) - left[:, column, column] * held[:, column]
+            held[:, column] = np.maximum(0.0, (right[:, column] - others) / left[:, column, column])
+    return held
