@@ -164,9 +164,8 @@ def _classic_shell(serve: Serve) -> _Shell:
         response = await serve(_from_classic(req), client)
         if not isinstance(response.body, bytes):
             raise TypeError("this app does not stream responses")
-        headers = dict(response.headers)
-        mimetype = headers.pop("content-type", None)
-        return func.HttpResponse(response.body, status_code=response.status, headers=headers, mimetype=mimetype)
+        # As a header: given as mimetype, a charset is added to every text type, also to one that has its own.
+        return func.HttpResponse(response.body, status_code=response.status, headers=dict(response.headers))
 
     return _Shell({"req": func.HttpRequest, "return": func.HttpResponse}, call)
 

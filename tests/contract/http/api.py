@@ -77,12 +77,17 @@ class HostApi:
             return Answered(response.status, {k.lower(): v for k, v in response.headers.items()}, await response.read())
 
     async def is_untouched(self) -> bool:
-        """No run is listed, no payload is on disk, no orchestration and no audit record is in a database."""
-        runs = (await self.send("GET", "/api/runs")).json["runs"]
-        databases = [path for path in self._data.rglob("*.db") if path.is_file()]
-        rows = [_rows(path, table) for path in databases for table in ("runs", "audit_records", "instances")]
-        payloads = [path for path in (self._data / "payloads").rglob("*") if path.is_file()]
-        return not runs and not any(rows) and not payloads
+        return not any((await self.traces()).values())
+
+    async def traces(self) -> dict[str, int]:
+        """What submissions have left: listed runs, payloads on disk, rows of runs, audit records and orchestrations."""
+        databases = [path for pattern in ("*.db", "*.sqlite") for path in self._data.rglob(pattern)]
+        tables = ("runs", "audit_records", "instances")
+        return {
+            "listed": len((await self.send("GET", "/api/runs")).json["runs"]),
+            "payloads": sum(path.is_file() for path in (self._data / "payloads").rglob("*")),
+            **{table: sum(_rows(path, table) for path in databases) for table in tables},
+        }
 
     async def close(self) -> None:
         await self._session.close()
