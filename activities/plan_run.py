@@ -5,6 +5,7 @@ The plan stays in the payload store; durable history gets its skeleton.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,8 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     if run.plan_ref is not None and run.error is not None:
         return {"status": "denied", "code": run.error.code}
     if run.plan_ref is not None:
-        return _planned(_checked(await load_json(run, run.plan_ref, deps), tenant, deps), tenant)
+        document = await load_json(run, run.plan_ref, deps)
+        return _planned(await asyncio.to_thread(_checked, document, tenant, deps), tenant)
     run = await _begin(run, deps)
     if run.status.is_final or run.status is RunStatus.CANCELLING:
         return {"status": "failed", "code": "run.cancelled"}
@@ -74,7 +76,10 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     if isinstance(proposal, NoPlan):
         return await _refuse(run, _no_plan(proposal), deps)
     span.set(DEGRADED, proposal.degraded_reason is not None)
-    result = check_plan(proposal.document, tenant=tenant, catalog=deps.catalog, constraints=request.constraints)
+    # In a thread: a large plan takes seconds, and other activities share the loop.
+    result = await asyncio.to_thread(
+        check_plan, proposal.document, tenant=tenant, catalog=deps.catalog, constraints=request.constraints
+    )
     if result.plan is None:
         return await _refuse(
             run, _rejected(proposal, [(v.code, v.pointer, v.message) for v in result.violations]), deps
