@@ -1,0 +1,234 @@
+"""An agent of probes behind real sockets, the caller's side, and raw servers that misbehave on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from agent_kit import (
+    Agent,
+    AgentAuth,
+    AgentLimits,
+    CapabilityError,
+    IdempotencyStore,
+    JwksFile,
+    StepContext,
+    create_app,
+)
+from agent_kit.serve import listen
+from engine.adapters.http_agents import HttpAgentInvoker
+from engine.domain.base import Frozen
+from engine.domain.capability import Capability
+from engine.domain.execute import ExecuteRequest, ExecuteResponse
+from engine.identity.development import JWKS_FILE, DevelopmentIssuer
+
+OUTPUT = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["count"],
+    "properties": {"count": {"type": "integer", "minimum": 1}},
+}
+INPUT = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["note"],
+    "properties": {"note": {"type": "string", "maxLength": 400_000}},
+}
+
+
+def manifest(name: str, timeout_s: float = 20.0) -> Capability:
+    return Capability(
+        name=name,
+        version="1.0.0",
+        title=name,
+        description=name,
+        delivery="http",
+        endpoint="probes",
+        input_schema=INPUT,
+        parameters={"note": "payload"},
+        output_schema=OUTPUT,
+        timeout_s=timeout_s,
+    )
+
+
+NAMES = ("probe.count", "probe.hold", "probe.refuse", "probe.crash", "probe.compute", "probe.output")
+MANIFESTS = {name: manifest(name) for name in NAMES} | {"probe.brief": manifest("probe.brief", timeout_s=0.2)}
+
+
+class Note(Frozen):
+    note: str
+
+
+@dataclass
+class Probes:
+    """What the probes did, and how they should behave. ``effects`` counts executions that had their effect."""
+
+    effects: int = 0
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    fail_times: int = 0
+    output: Any = None
+    contexts: list[StepContext] = field(default_factory=list)
+    block: Callable[[], None] = lambda: None
+
+    def effect(self, context: StepContext) -> dict[str, Any]:
+        self.effects += 1
+        self.contexts.append(context)
+        return {"count": self.effects}
+
+    def agent(self) -> Agent:
+        agent = Agent(MANIFESTS)
+
+        @agent.capability("probe.count")
+        async def count(inputs: Note, context: StepContext) -> dict[str, Any]:
+            return self.effect(context)
+
+        async def hold(inputs: Note, context: StepContext) -> dict[str, Any]:
+            self.started.set()
+            await self.go_on.wait()
+            return self.effect(context)
+
+        agent.capability("probe.hold")(hold)
+        agent.capability("probe.brief")(hold)
+
+        @agent.capability("probe.refuse")
+        async def refuse(inputs: Note, context: StepContext) -> dict[str, Any]:
+            raise CapabilityError("probe.not_today", "come back", retryable=True, retry_after_s=7)
+
+        @agent.capability("probe.crash")
+        async def crash(inputs: Note, context: StepContext) -> dict[str, Any]:
+            if self.fail_times > 0:
+                self.fail_times -= 1
+                raise RuntimeError(f"secret of {inputs.note}")
+            return self.effect(context)
+
+        @agent.capability("probe.compute")
+        async def compute(inputs: Note, context: StepContext) -> dict[str, Any]:
+            self.started.set()
+            await context.compute(self.block)
+            return self.effect(context)
+
+        @agent.capability("probe.output")
+        async def output(inputs: Note, context: StepContext) -> Any:
+            self.effects += 1
+            return self.output
+
+        return agent
+
+
+@dataclass
+class Clock:
+    """A clock that tests move."""
+
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def now(self) -> datetime:
+        return self.at
+
+
+class WallClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """The app behind a real socket on a free port."""
+    listener = listen(0)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # older uvicorn
+    task = asyncio.create_task(server._serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield "http://{}:{}".format(*listener.getsockname()[:2])
+    finally:
+        server.should_exit = True
+        await task
+
+
+@dataclass
+class Stand:
+    """Everything a test needs: the agent's address, its probes and store, and the caller."""
+
+    url: str
+    probes: Probes
+    store: IdempotencyStore
+    issuer: DevelopmentIssuer
+    invoker: HttpAgentInvoker
+
+    async def call(self, capability: str, note: str = "a", key: str = "r/s", **more: Any) -> ExecuteResponse:
+        return await self.invoker.invoke(MANIFESTS[capability], request(capability, note, key, **more))
+
+
+def request(capability: str, note: str = "a", key: str = "r/s", **more: Any) -> ExecuteRequest:
+    fields: dict[str, Any] = {
+        "tenant_id": "contoso",
+        "run_id": "r",
+        "step_id": "s",
+        "attempt": 1,
+        "capability": capability,
+        "inputs": {"note": note},
+        "idempotency_key": key,
+        "deadline_at": datetime.now(UTC) + timedelta(seconds=20),
+    }
+    return ExecuteRequest.model_validate(fields | more)
+
+
+@asynccontextmanager
+async def stand(
+    issuer: DevelopmentIssuer,
+    keys: Path,
+    *,
+    probes: Probes | None = None,
+    store: IdempotencyStore | None = None,
+    limits: AgentLimits | None = None,
+) -> AsyncIterator[Stand]:
+    """An agent of probes, served, and an invoker that calls it with good tokens."""
+    probes = probes or Probes()
+    store = store or IdempotencyStore(None)
+    app = create_app(probes.agent(), auth=AgentAuth(JwksFile(keys)), store=store, limits=limits or AgentLimits(drain_s=2))
+
+    async def credential() -> str:
+        return issuer.mint_for_agents()
+
+    async with served(app) as url:
+        invoker = HttpAgentInvoker({"probes": url}, credential)
+        try:
+            yield Stand(url, probes, store, issuer, invoker)
+        finally:
+            await invoker.close()
+
+
+Raw = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def raw_server(answer: Raw) -> AsyncIterator[str]:
+    """A server that reads a request's head and then does as it likes."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield "http://{}:{}".format(*server.sockets[0].getsockname()[:2])
+    finally:
+        server.close()
+
+
+__all__ = ["JWKS_FILE", "MANIFESTS", "Clock", "Probes", "Stand", "WallClock", "raw_server", "request", "served", "stand"]
