@@ -1,0 +1,1 @@
+"""The whole product over real processes and real HTTP. Nothing is faked; every target is on loopback."""
