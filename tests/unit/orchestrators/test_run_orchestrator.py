@@ -131,6 +131,23 @@ def test_a_nudge_that_fires_and_wins_changes_nothing() -> None:
     assert run.output["status"] == "succeeded"
 
 
+def test_a_nudge_that_wins_the_current_wait_is_ignored() -> None:
+    world = world_of(steps_of("a"), took(1), finish_run=(7_200.0, {}))
+    run = world.run("run-1")
+    fired = {event["TimerId"] for event in run.history if event["EventType"] == 11}
+    work = [leaf for action in run.actions for leaf in action["compoundActions"] if leaf["actionType"] in (0, 5)]
+    assert [task_id for task_id in fired if work[task_id]["isCanceled"]], "no nudge fired while the run was alive"
+    assert len(started(world, "finish_run")) == 1
+    assert run.output == {"status": "succeeded", "code": None, "recorded": True}
+
+
+def test_a_replaced_wake_up_does_not_keep_the_finished_instance_alive() -> None:
+    failing = {"status": "failed", "code": "agent.busy", "retryable": True}
+    run = world_of(steps_of("a"), lambda value: (0.1, failing if value["attempt"] < 3 else OK)).run("run-1")
+    assert run.done_at is not None
+    assert (run.done_at - START_AT).total_seconds() < 10
+
+
 def test_a_sleep_of_weeks_takes_timers_of_at_most_five_days() -> None:
     skeleton = steps_of("a", a={"kind": "wait"})
     answers = iter([{"status": "waiting", "until_at": "2026-01-20T00:00:00Z"}, OK])
