@@ -9,10 +9,14 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from engine.identity.development import DevelopmentIssuer
 
 DEFAULT_TENANT = "contoso"
 DEFAULT_USER = "ana"
@@ -30,23 +34,16 @@ class _SystemClock:
         return datetime.now(UTC)
 
 
-def mint(
-    data: Path, tenant: str, user: str, roles: Sequence[str], *, audience: str = "", lifetime_s: int = 3600
-) -> str:
-    """A token of the development issuer whose key pair is in ``data``; it passes the validation every token passes.
+def open_issuer(data: Path) -> DevelopmentIssuer:
+    """The development issuer whose key pair is in ``data``; makes the pair when there is none.
 
-    Raises CliError (FORBIDDEN) where a development issuer is not allowed or its key is damaged.
+    Raises CliError (FORBIDDEN) where a development issuer is not allowed or its key cannot be used.
     """
-    from engine.bootstrap.settings import API_AUDIENCE
     from engine.domain.errors import LivoaError
-    from engine.domain.principal import Role
     from engine.identity.development import DevelopmentIssuer
 
     try:
-        environment = os.environ.get("LIVOA_ENV") or "local"
-        issuer = DevelopmentIssuer.open(data, _SystemClock(), environment=environment)
-        wanted = audience or os.environ.get("LIVOA_API_AUDIENCE") or API_AUDIENCE
-        return issuer.mint(tenant, user, [Role(role) for role in roles], audience=wanted, lifetime_s=lifetime_s)
+        return DevelopmentIssuer.open(data, _SystemClock(), environment=os.environ.get("LIVOA_ENV") or "local")
     except LivoaError as err:
         raise CliError(str(err), exit_code=ExitCode.FORBIDDEN, code=err.code) from err
     except OSError as err:
@@ -56,6 +53,22 @@ def mint(
             exit_code=ExitCode.FORBIDDEN,
             code="cli.no_token",
         ) from err
+
+
+def mint(
+    data: Path, tenant: str, user: str, roles: Sequence[str], *, audience: str = "", lifetime_s: int = 3600
+) -> str:
+    """A development token; it passes the validation every token passes. Raises CliError as ``open_issuer`` does."""
+    from engine.bootstrap.settings import API_AUDIENCE
+    from engine.domain.errors import LivoaError
+    from engine.domain.principal import Role
+
+    wanted = audience or os.environ.get("LIVOA_API_AUDIENCE") or API_AUDIENCE
+    issuer = open_issuer(data)
+    try:
+        return issuer.mint(tenant, user, [Role(role) for role in roles], audience=wanted, lifetime_s=lifetime_s)
+    except LivoaError as err:
+        raise CliError(str(err), exit_code=ExitCode.USAGE, code=err.code) from err
 
 
 def bearer_for(url: str, data: Path, tenant: str | None, user: str | None) -> str:

@@ -11,18 +11,18 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.client import opener_for
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import progress
 from cli.paths import ROOT, STACK_FILE, running_stack
 from cli.stack.supervisor import Child, ChildSpec, Supervisor
+from cli.tokens import open_issuer
 
 HEALTH_TIMEOUT_S = 60.0
 
@@ -72,38 +72,39 @@ class LocalStack:
         await self._supervisor.failed()
 
     async def _start(self) -> StackFacts:
+        open_issuer(self._data)  # the agents read its keys, so they must be there first
         agents = await self._supervisor.start(self._spec("agents", self._agents_command, {}))
-        agents_url = str(agents.facts["url"])
-        environment = {
-            "LIVOA_ENV": "local",
-            "LIVOA_DATA": str(self._data),
-            "LIVOA_AGENT_ENDPOINTS": json.dumps(agent_endpoints(agents_url)),
-        }
+        environment = {"LIVOA_AGENT_ENDPOINTS": json.dumps(agents.facts["endpoints"])}
         host = await self._supervisor.start(self._spec("host", self._host_command, environment))
         facts = StackFacts(str(host.facts["url"]), os.getpid(), self._data)
         await _until_healthy(facts.url)
-        self._write_file(facts, host, agents_url)
+        host.on_ready = lambda: self._write_file(facts, host, agents)
+        host.on_ready()
         return facts
 
     def _spec(
         self, name: str, command: Callable[[Mapping[str, Any]], list[str]], environment: Mapping[str, str]
     ) -> ChildSpec:
-        common = {"LIVOA_ENV": "local", "LIVOA_DATA": str(self._data), "PYTHONUNBUFFERED": "1"}
+        common = {"LIVOA_ENV": "local", "LIVOA_DATA": str(self._data), "LIVOA_HTTP_STREAMING": "on", "PYTHONUNBUFFERED": "1"}
         log = self._data / "logs" / f"{name}.log"
         hint = f"read {log}; ./livoa host --help tells the host's exit codes"
         return ChildSpec(name, command, {**common, **environment}, log, ROOT, hint)
 
-    @staticmethod
-    def _agents_command(last: Mapping[str, Any]) -> list[str]:
-        return [sys.executable, "-m", "sample_agents", "--port", str(_port_of(last) or 0), "--json"]
+    def _agents_command(self, last: Mapping[str, Any]) -> list[str]:
+        from engine.identity.development import ENGINE_APP, JWKS_FILE
+
+        keys = ["--jwks", str(self._data / JWKS_FILE), "--caller", ENGINE_APP]
+        where = ["--port", str(_port_of(last) or 0), "--data", str(self._data / "agents")]
+        return [sys.executable, "-m", "sample_agents", *where, *keys, "--json"]
 
     def _host_command(self, last: Mapping[str, Any]) -> list[str]:
         port = _port_of(last) or self._port
         where = ["--port", str(port), "--data", str(self._data / "host")]
         return [sys.executable, "-m", "local_host", "--app", str(ROOT), *where, "--json"]
 
-    def _write_file(self, facts: StackFacts, host: Child, agents_url: str) -> None:
-        content = {**facts.as_json(), "host_data": host.facts.get("data"), "agents_url": agents_url}
+    def _write_file(self, facts: StackFacts, host: Child, agents: Child) -> None:
+        pids = {"host_pid": host.facts.get("pid"), "agents_pid": agents.facts.get("pid")}
+        content = {**facts.as_json(), **pids, "agents_url": agents.facts["url"]}
         temporary = self._data / f"{STACK_FILE}.new"
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
         temporary.replace(self._data / STACK_FILE)
@@ -116,21 +117,15 @@ class LocalStack:
         await self._supervisor.stop()
 
 
-def agent_endpoints(url: str) -> dict[str, str]:
-    """Every endpoint name of the sample settings, served by the one process of sample agents."""
-    sample = json.loads((ROOT / "local.settings.sample.json").read_text(encoding="utf-8"))
-    return dict.fromkeys(json.loads(sample["Values"]["LIVOA_AGENT_ENDPOINTS"]), url)
-
-
 def _port_of(facts: Mapping[str, Any]) -> int:
     return int(str(facts.get("url", ":0")).rsplit(":", 1)[1].strip("/"))
 
 
 def _is_healthy(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/api/health/live", timeout=5) as response:  # noqa: S310  # our own loopback host
+        with opener_for(url).open(f"{url}/api/health/live", timeout=5) as response:
             return int(response.status) == 200
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False
 
 

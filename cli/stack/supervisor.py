@@ -42,12 +42,13 @@ class ChildSpec:
 
 @dataclass(slots=True)
 class Child:
-    """One supervised process and what its ready line said."""
+    """One supervised process and what its ready line said; ``on_ready`` is called after each restart."""
 
     spec: ChildSpec
     process: asyncio.subprocess.Process | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     crashes: list[float] = field(default_factory=list)
+    on_ready: Callable[[], None] = lambda: None
 
 
 class Supervisor:
@@ -126,6 +127,7 @@ class Supervisor:
             await asyncio.sleep(pause_s)
             with contextlib.suppress(CliError):  # not ready counts as one more crash: the loop sees its exit code
                 await self._launch(child)
+                child.on_ready()
                 self._notify(f"{child.spec.name} is back")
 
     async def _stop_child(self, child: Child) -> None:

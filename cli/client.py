@@ -1,0 +1,234 @@
+"""A client of the HTTP API, as any other program could be: standard library, bounded waits, problems as CliError.
+
+Deliberately no retries of writes and no redirects: a token must not follow a redirect to another host.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException, HTTPMessage
+from typing import IO, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from cli.errors import CliError
+from cli.exit_codes import ExitCode
+
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+LONG_POLL_S = 20
+RECONNECT_S = 60.0
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> None:
+        return None
+
+
+def opener_for(url: str) -> urllib.request.OpenerDirector:
+    """An opener without redirects; for this machine also without the proxy that the environment may name."""
+    direct = [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in LOOPBACK_HOSTS else []
+    return urllib.request.build_opener(_NoRedirects, *direct)
+
+
+class Api:
+    """The API at one address. ``token`` is asked before each call, so that a long watch outlives one token."""
+
+    def __init__(self, url: str, token: Callable[[], str], *, timeout_s: float = 30.0) -> None:
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise CliError(
+                f"{url!r} is not an address",
+                hint="give one like http://127.0.0.1:7071 with --url or LIVOA_URL",
+                exit_code=ExitCode.USAGE,
+                code="cli.url",
+            )
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout_s = timeout_s
+        self._opener = opener_for(self.url)
+
+    def submit(self, request: Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
+        """POST a run; returns the body of the 202."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self._json("POST", "/api/runs", body=request, headers=headers)
+
+    def runs(self, **query: Any) -> dict[str, Any]:
+        """A page of runs: ``{runs, next_cursor}``."""
+        return self._json("GET", "/api/runs", query=query)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """One run, with its answer once there is one."""
+        return self._json("GET", f"/api/runs/{quote(run_id, safe='')}")
+
+    def plan(self, run_id: str) -> dict[str, Any] | None:
+        """The plan of a run, or None while (or because) it has none."""
+        try:
+            return self._json("GET", f"/api/runs/{quote(run_id, safe='')}/plan")
+        except CliError as err:
+            if err.code == "plan.not_found":
+                return None
+            raise
+
+    def steps(self, run_id: str) -> list[dict[str, Any]]:
+        """The steps of a run in the order of its plan."""
+        steps: list[dict[str, Any]] = self._json("GET", f"/api/runs/{quote(run_id, safe='')}/steps")["steps"]
+        return steps
+
+    def cancel(self, run_id: str) -> dict[str, Any]:
+        """Ask a run to stop."""
+        return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/cancel", body={})
+
+    def events(self, run_id: str, *, after: int = 0, wait_s: int = 0) -> dict[str, Any]:
+        """A page of the event log: ``{events, next_after, ended}``; waits up to ``wait_s`` for the first event."""
+        query = {"after": after, "wait_s": wait_s}
+        return self._json("GET", f"/api/runs/{quote(run_id, safe='')}/events", query=query, extra_s=wait_s)
+
+    def follow(
+        self,
+        run_id: str,
+        *,
+        after: int = 0,
+        deadline: float | None = None,
+        on_gap: Callable[[CliError], None] = lambda err: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Iterator[dict[str, Any]]:
+        """Every event after ``after`` until the run is over.
+
+        Outlives a host that is away for up to a minute (``on_gap`` hears of it once). ``deadline`` is in ``time.monotonic()``
+        seconds; raises CliError (TIMEOUT) when it passes.
+        """
+        lost_at: float | None = None
+        while True:
+            wait_s = LONG_POLL_S if deadline is None else max(0, min(LONG_POLL_S, int(deadline - time.monotonic())))
+            try:
+                page = self.events(run_id, after=after, wait_s=wait_s)
+            except CliError as err:
+                now = time.monotonic()
+                if lost_at is None and err.exit_code is ExitCode.UNREACHABLE:
+                    on_gap(err)
+                    lost_at = now
+                if err.exit_code is not ExitCode.UNREACHABLE or now - (lost_at or now) > RECONNECT_S:
+                    raise
+                sleep(0.25)
+            else:
+                lost_at = None
+                yield from page["events"]
+                after = page["next_after"]
+                if page["ended"]:
+                    return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _too_late(run_id)
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        extra_s: float = 0.0,
+    ) -> dict[str, Any]:
+        wanted = {name: value for name, value in (query or {}).items() if value is not None}
+        url = f"{self.url}{path}{'?' + urlencode(wanted) if wanted else ''}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data=data, method=method)  # noqa: S310  # http or https, see __init__
+        sent = {"Accept": "application/json", "Authorization": f"Bearer {self._token()}", **(headers or {})}
+        if data is not None:
+            sent["Content-Type"] = "application/json"
+        for name, value in sent.items():
+            request.add_header(name, value)
+        try:
+            with self._opener.open(request, timeout=self._timeout_s + extra_s) as response:
+                return _object(response.read(MAX_RESPONSE_BYTES), url)
+        except urllib.error.HTTPError as err:
+            with err:
+                raise problem_of(err.code, err.read(MAX_RESPONSE_BYTES), self.url) from err
+        except (OSError, HTTPException) as err:
+            raise self._unreachable(err) from err
+
+    def _unreachable(self, err: Exception) -> CliError:
+        reason = getattr(err, "reason", None) or err
+        if isinstance(reason, TimeoutError | socket.timeout):
+            return CliError(
+                f"{self.url} did not answer within {self._timeout_s:g} s",
+                hint="try again; logs/host.log in the data folder tells what the host is doing",
+                exit_code=ExitCode.TIMEOUT,
+                code="cli.timeout",
+            )
+        words = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        return CliError(
+            f"cannot reach {self.url}: {words}",
+            hint="start the stack with ./livoa up, or name another host with LIVOA_URL",
+            exit_code=ExitCode.UNREACHABLE,
+            code="cli.unreachable",
+        )
+
+
+def _object(data: bytes, url: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as err:
+        raise _no_api(url) from err
+    if not isinstance(value, dict):
+        raise _no_api(url)
+    return value
+
+
+def _no_api(url: str) -> CliError:
+    return CliError(
+        f"{url} did not answer with JSON",
+        hint="is something else listening there? Check LIVOA_URL",
+        exit_code=ExitCode.UNREACHABLE,
+        code="cli.not_our_api",
+    )
+
+
+def _too_late(run_id: str) -> CliError:
+    return CliError(
+        f"the run is not over yet; it goes on without us ({run_id})",
+        hint=f"./livoa events {run_id} --follow, or ./livoa cancel {run_id}",
+        exit_code=ExitCode.TIMEOUT,
+        code="cli.timeout",
+    )
+
+
+_HINTS = {
+    401: "the host does not accept this token: use the data folder the host uses (--data or LIVOA_HOME), or set LIVOA_TOKEN",
+    403: "use a token with the role: ./livoa token --role ROLE, handed over as LIVOA_TOKEN",
+    404: "./livoa runs lists the runs you may see; --tenant chooses another tenant",
+    413: "put less into the request; a request holds at most 4 MiB",
+    503: "try again in a few seconds; logs/host.log in the data folder tells more",
+}
+
+
+def problem_of(status: int, data: bytes, url: str) -> CliError:
+    """The CliError for a problem document (RFC 9457), or for whatever else came with an error status."""
+    try:
+        body = json.loads(data)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or "code" not in body:
+        return CliError(
+            f"{url} answered {status} without a problem document",
+            hint="is something else listening there? Check LIVOA_URL",
+            exit_code=ExitCode.FORBIDDEN if status in {401, 403} else ExitCode.FAILED,
+            code=f"http.{status}",
+        )
+    errors = [entry for entry in body.get("errors", ()) if isinstance(entry, dict)]
+    details = [f"{e.get('pointer') or '/'}  {e.get('code', '')}: {e.get('message', '')}" for e in errors]
+    if body.get("incident"):
+        details.append(f"incident {body['incident']}")
+    return CliError(
+        f"{body.get('detail') or body.get('title')} ({body['code']}, HTTP {status})",
+        hint=_HINTS.get(status, ""),
+        exit_code=ExitCode.FORBIDDEN if status in {401, 403} else ExitCode.FAILED,
+        code=str(body["code"]),
+        details=tuple(details),
+    )

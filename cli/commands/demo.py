@@ -1,0 +1,144 @@
+"""`./livoa demo`: the whole way once, as a stranger would go it: start the stack, submit an intent over HTTP, watch, answer.
+
+It is an ordinary client of an ordinary stack (`up` in a process of its own); nothing here is a special path. It leaves
+nothing running, whatever happens to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cli.client import Api
+from cli.exit_codes import ExitCode
+from cli.output import print_json, progress
+from cli.paths import home, running_stack
+from cli.run_state import result_of
+
+EXAMPLE = """
+  ./livoa demo
+  ./livoa demo --json        {"run_id": …, "status": "succeeded", "degraded": true, "plan_hash": …, "steps": […], …}
+  ./livoa demo --crash       kills the host in the middle of the run (kill -9) and shows the run finish all the same
+"""
+
+INTENT = "Why did paid-search ROI fall in Q3 and how should Q4 budget move?"
+NEXT_INTENT = "Which channels brought the most sales last quarter?"
+KEPT_DEMOS = 3
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `demo`."""
+    parser.add_argument("intent", nargs="?", default=INTENT, help=f"what to ask ({INTENT})")
+    parser.add_argument("--data", type=Path, help="data folder (default: a fresh one below LIVOA_HOME/demos)")
+    parser.add_argument("--tenant", default="contoso", choices=["contoso", "fabrikam"], help="sample tenant (contoso)")
+    parser.add_argument("--crash", action="store_true", help="kill -9 the host once the first step is done")
+    parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS", help="give up after this (180)")
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Start, submit, watch, show, stop."""
+    from cli.stack.process import StackProcess
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+    data = _data_folder(options.data)
+    progress(f"starting the host and the sample agents (logs: {data / 'logs'})")
+    with StackProcess(data) as stack:
+        progress(f"{stack.url} is up after {time.monotonic() - started:.1f} s")
+        return _one_run(options, stack.url, data, started)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(f"signal {number}")  # so that the stack is stopped on the way out
+
+
+def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) -> ExitCode:
+    from cli.commands.run import show_answer
+    from cli.connection import renewing
+    from cli.tokens import bearer_for
+    from cli.watch import watch_run
+
+    api = Api(url, renewing(lambda: bearer_for(url, data, options.tenant, None)))
+    submitted = time.monotonic()
+    progress(f"asking: {options.intent}")
+    run_id = api.submit({"intent": options.intent})["run_id"]
+    crash = Crash(data) if options.crash else None
+    watch_run(api, run_id, deadline=started + options.timeout, on_event=crash.see if crash else lambda event: None)
+    view, steps = api.run(run_id), api.steps(run_id)
+    result = result_of(view, steps, time.monotonic() - submitted)
+    if crash is not None:
+        result["crash"] = crash.report()
+    if options.json:
+        print_json(result)
+    else:
+        show_answer(view, result["seconds"])
+        _say_next(f"{url}/api/runs/{run_id}", run_id, data, crash)
+    good = view["status"] == "succeeded" and (crash is None or crash.held())
+    return ExitCode.OK if good else ExitCode.FAILED
+
+
+class Crash:
+    """Kills the host after the first finished step, and counts what ran again afterwards.
+
+    A step counts as repeated when it starts once more after its success was in the event log.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._finished: set[str] = set()
+        self.after_step: str | None = None
+        self.finished_before: list[str] = []
+        self.repeated: list[str] = []
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        """Take notice of one event of the run."""
+        step = event.get("data", {}).get("step_id")
+        if step is None or event["data"].get("item") is not None:
+            return
+        if event["type"] == "step.started" and step in self._finished:
+            self.repeated.append(step)
+        if event["type"] != "step.succeeded":
+            return
+        self._finished.add(step)
+        stack = running_stack(self._data) if self.after_step is None else None
+        if stack is not None:
+            os.kill(int(stack["host_pid"]), signal.SIGKILL)
+            self.after_step, self.finished_before = step, sorted(self._finished)
+            progress(f"killed the host (process {stack['host_pid']}, kill -9) after step {step}")
+
+    def held(self) -> bool:
+        """True when the host was killed and nothing ran twice."""
+        return self.after_step is not None and not self.repeated
+
+    def report(self) -> dict[str, Any]:
+        """For the JSON line."""
+        return {"after_step": self.after_step, "finished_before": self.finished_before, "repeated": self.repeated}
+
+
+def _data_folder(given: Path | None) -> Path:
+    if given is not None:
+        return home(given)
+    demos = home() / "demos"
+    demos.mkdir(parents=True, exist_ok=True)
+    older = sorted(path for path in demos.iterdir() if path.is_dir() and running_stack(path) is None)
+    for path in older[: max(0, len(older) - KEPT_DEMOS + 1)]:
+        shutil.rmtree(path, ignore_errors=True)
+    return demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+def _say_next(address: str, run_id: str, data: Path, crash: Crash | None) -> None:
+    if crash is not None and crash.after_step is not None:
+        again = f"ran again: {', '.join(crash.repeated)}" if crash.repeated else "no finished step ran again"
+        progress(f"the host was killed after {crash.after_step} and came back; {again}")
+    shown = os.path.relpath(data) if data.is_relative_to(Path.cwd()) else str(data)
+    progress(f"run: {address} (the stack is stopped again; the first line below brings it back)")
+    progress("try next:")
+    progress(f"  1. ./livoa up --data {shown}          then: ./livoa show {run_id} --data {shown}")
+    progress(f'  2. ./livoa run "{NEXT_INTENT}" --data {shown}')
+    progress("  3. ./livoa demo --crash               kill -9 in the middle, and the run still finishes")

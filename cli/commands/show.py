@@ -1,0 +1,59 @@
+"""`./livoa show`: one run with its plan, its steps and its answer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from cli.connection import add_options, connect, run_id_of
+from cli.exit_codes import ExitCode
+from cli.output import human_console, print_json, progress
+
+EXAMPLE = """
+  ./livoa show last
+  ./livoa show run-01kar… --json        {"run": …, "plan": …, "steps": […]}
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `show`."""
+    parser.add_argument("run_id", help="id of the run, or `last` for the newest")
+    add_options(parser)
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    """Print the run as it stands. Exit code 0 whatever its status: looking is not judging."""
+    api = connect(options)
+    run_id = run_id_of(api, options.run_id)
+    view, plan, steps = api.run(run_id), api.plan(run_id), api.steps(run_id)
+    if options.json:
+        print_json({"run": view, "plan": plan, "steps": steps})
+    else:
+        _show(view, plan, steps)
+    return ExitCode.OK
+
+
+def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[str, Any]]) -> None:
+    from cli.commands.run import show_answer
+    from cli.render.views import plan_tree, steps_table
+    from cli.run_state import StepState
+
+    console = human_console()
+    if plan is not None:
+        console.print(plan_tree(plan["plan"], plan["plan_hash"]))
+    states = [
+        StepState(
+            step["id"],
+            step.get("capability") or step["kind"],
+            step["status"],
+            step["attempt"],
+            step["duration_ms"],
+            note=(step.get("error") or {}).get("message", ""),
+        )
+        for step in steps
+    ]
+    if states:
+        console.print(steps_table(states))
+    show_answer(view)
+    if not view.get("finished_at"):
+        progress(f"Next: ./livoa events {view['run_id']} --follow")

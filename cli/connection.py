@@ -1,0 +1,58 @@
+"""Where the host is and who we are: the options every command shares that talks to the API."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cli.client import Api
+from cli.errors import CliError
+from cli.exit_codes import ExitCode
+from cli.paths import DEFAULT_URL, home, running_stack
+from cli.tokens import DEFAULT_TENANT, DEFAULT_USER, bearer_for
+
+_RENEW_AFTER_S = 1500.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """`--url`, `--tenant`, `--user`, `--data`."""
+    group = parser.add_argument_group("connection")
+    group.add_argument("--url", help="address of the host (default: LIVOA_URL, else the stack that `up` started)")
+    group.add_argument("--tenant", help=f"tenant of the development token ({DEFAULT_TENANT})")
+    group.add_argument("--user", help=f"user of the development token ({DEFAULT_USER})")
+    group.add_argument("--data", type=Path, help="data folder of the host (default: LIVOA_HOME, else .livoa)")
+
+
+def connect(options: argparse.Namespace) -> Api:
+    """The API that the options and the environment mean."""
+    data = home(options.data)
+    stack = running_stack(data) or {}
+    url = options.url or os.environ.get("LIVOA_URL") or stack.get("url") or DEFAULT_URL
+    return Api(str(url), renewing(lambda: bearer_for(str(url), data, options.tenant, options.user)))
+
+
+def renewing(mint: Callable[[], str]) -> Callable[[], str]:
+    """Keep a token for 25 minutes, so that watching a long run outlives the hour a token is valid."""
+    kept: list[tuple[float, str]] = []
+
+    def token() -> str:
+        if not kept or time.monotonic() - kept[0][0] > _RENEW_AFTER_S:
+            kept[:] = [(time.monotonic(), mint())]
+        return kept[0][1]
+
+    return token
+
+
+def run_id_of(api: Api, text: str) -> str:
+    """The run id itself, or that of the newest run for the word `last`."""
+    if text != "last":
+        return text
+    runs = api.runs(limit=1)["runs"]
+    if not runs:
+        raise CliError(
+            "there are no runs yet", hint='./livoa run "…" submits one', exit_code=ExitCode.FAILED, code="run.none"
+        )
+    return str(runs[0]["run_id"])

@@ -1,0 +1,46 @@
+"""Text for terminals: what comes from a run is cleaned of control characters before it is shown."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+STATUS_MARK = {
+    "pending": "·", "waiting": "…", "running": "▶", "succeeded": "✓", "failed": "✗", "denied": "⊘", "skipped": "↷",
+    "cancelled": "■", "partial": "◐",
+}  # fmt: skip
+STATUS_STYLE = {
+    "succeeded": "green", "running": "cyan", "failed": "red", "denied": "red", "partial": "yellow", "skipped": "dim",
+    "pending": "dim", "cancelled": "yellow", "terminated": "yellow",
+}  # fmt: skip
+
+
+def clean(value: Any) -> str:
+    """Text without control characters and direction overrides: an answer must not be able to drive the terminal."""
+    return _CONTROL.sub("", str(value))
+
+
+def duration(milliseconds: int | None) -> str:
+    """`850 ms`, `2.4 s`, `3 min 05 s`; a dash when there is none."""
+    if milliseconds is None:
+        return "-"
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 100 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+def number(value: Any) -> str:
+    """A figure for people: thousands grouped, at most four significant decimals; other values as they are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return clean(value)
+    if isinstance(value, int) or value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:,.4g}"
+
+
+def one_line(value: Any, width: int) -> str:
+    """Cleaned text on one line of at most ``width`` characters."""
+    text = " ".join(clean(value).split())
+    return text if len(text) <= width else text[: width - 1] + "…"

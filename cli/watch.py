@@ -1,0 +1,118 @@
+"""Follow one run to its end and show it meanwhile: live on a terminal, line by line elsewhere, silently for machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cli.client import Api
+from cli.errors import CliError
+from cli.output import human_console, progress
+from cli.render.text import STATUS_MARK, clean, duration, one_line
+from cli.run_state import RunState
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_SHOWN_LINES = {
+    "step.started",
+    "step.retried",
+    "step.succeeded",
+    "step.failed",
+    "step.denied",
+    "step.skipped",
+    "step.cancelled",
+}
+
+
+def watch_run(
+    api: Api,
+    run_id: str,
+    *,
+    deadline: float | None = None,
+    on_event: Callable[[Mapping[str, Any]], None] = lambda event: None,
+) -> RunState:
+    """Follow a run from its first event until it is over and return what the events told. Shows it on stderr.
+
+    Raises CliError (TIMEOUT) when ``deadline`` (``time.monotonic()`` seconds) passes first; the run goes on.
+    """
+    state = RunState(run_id)
+    show = _live if sys.stderr.isatty() else _lines
+    show(api, state, deadline, on_event)
+    return state
+
+
+def _advance(api: Api, state: RunState, event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Take up one event; the plan's view when the event put a new plan in force."""
+    state.apply(event)
+    if event["type"] not in {"plan.vetted", "plan.repaired"}:
+        return None
+    view = api.plan(state.run_id)
+    if view is not None:
+        state.learn_plan(view["plan"])
+        state.plan_hash = view["plan_hash"]
+    return view
+
+
+def _gap(err: CliError) -> None:
+    progress(f"livoa: {err}; waiting for the host to come back")
+
+
+def _lines(api: Api, state: RunState, deadline: float | None, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+    from cli.render.views import plan_tree
+
+    for event in api.follow(state.run_id, deadline=deadline, on_gap=_gap):
+        view = _advance(api, state, event)
+        text = line_of(event)
+        if text:
+            progress(text)
+        if view is not None:
+            human_console(stderr=True).print(plan_tree(view["plan"], view["plan_hash"]))
+        on_event(event)
+
+
+def line_of(event: Mapping[str, Any]) -> str:
+    """One line about an event, or nothing for those that only a machine wants."""
+    kind, data = str(event["type"]), event.get("data", {})
+    if kind in _SHOWN_LINES:
+        if data.get("item") is not None:
+            return ""
+        word = kind.removeprefix("step.")
+        took = duration(data["duration_ms"]) if data.get("duration_ms") is not None else ""
+        attempt = f"attempt {data['attempt']}" if data.get("attempt", 1) > 1 else ""
+        extra = "  ".join(
+            part for part in (took, attempt, one_line(data.get("message") or data.get("code") or "", 80)) if part
+        )
+        mark = STATUS_MARK.get(word, "▶" if word == "started" else "↻")
+        return f"  {mark} {clean(data.get('step_id', '?')):<18} {word:<10} {extra}".rstrip()
+    if kind.startswith(("run.", "plan.", "approval.", "degraded.", "budget.exhausted", "breaker.")):
+        said = data.get("reason") or data.get("message") or data.get("code") or ""
+        source = f"by playbook {data['playbook']}" if data.get("playbook") else ""
+        return f"{clean(kind)}  {source}{one_line(said, 110)}".rstrip()
+    return ""
+
+
+def _live(api: Api, state: RunState, deadline: float | None, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+    from rich.live import Live
+
+    from cli.render.views import plan_tree
+
+    console = human_console(stderr=True)
+    with Live(_frame(state), console=console, refresh_per_second=8, transient=False) as live:
+        for event in api.follow(
+            state.run_id, deadline=deadline, on_gap=lambda err: live.console.print(f"waiting: {err}", markup=False)
+        ):
+            view = _advance(api, state, event)
+            if view is not None:
+                live.console.print(plan_tree(view["plan"], view["plan_hash"]))
+            live.update(_frame(state))
+            on_event(event)
+
+
+def _frame(state: RunState) -> Group:
+    from rich.console import Group
+
+    from cli.render.views import run_header, steps_table
+
+    return Group(steps_table(state.steps.values()), run_header(state))
