@@ -119,32 +119,34 @@ class JwksUrl:
         self._url, self._issuer, self._monotonic = url, issuer, monotonic
         self._keys: Mapping[str, TrustedKey] = {}
         self._loaded_at = self._tried_at = float("-inf")
+        self._failed = False
         self._lock = asyncio.Lock()
 
     async def find(self, kid: str) -> TrustedKey | None:
         """See ``KeySet``."""
-        if not self._due(kid):
-            return self._keys.get(kid)
-        async with self._lock:
-            if self._due(kid):
-                await self._renew()
-        if self._loaded_at == float("-inf"):
+        if self._due(kid):
+            async with self._lock:
+                if self._due(kid):
+                    await self._renew()
+        found = self._keys.get(kid)
+        # After a failed fetch an unknown id proves nothing: it may stand in the keys we could not get.
+        if found is None and self._failed:
             raise _unavailable()
-        return self._keys.get(kid)
+        return found
 
     def _due(self, kid: str) -> bool:
         now = self._monotonic()
         if now - self._loaded_at >= self.TTL_S:
             return now - self._tried_at >= self.RETRY_S
-        return kid not in self._keys and now - self._tried_at >= self.UNKNOWN_S
+        return kid not in self._keys and now - self._tried_at >= (self.RETRY_S if self._failed else self.UNKNOWN_S)
 
     async def _renew(self) -> None:
         self._tried_at = self._monotonic()
         try:
             self._keys = read_jwks(await _fetch(self._url), issuer=self._issuer)
-            self._loaded_at = self._monotonic()
-        except (OSError, LivoaError, TimeoutError):
-            return  # the keys we have go on; without any, the caller is told 503
+            self._loaded_at, self._failed = self._monotonic(), False
+        except (OSError, LivoaError, TimeoutError, ValueError):
+            self._failed = True  # the keys we have go on
 
 
 async def _fetch(url: str) -> bytes:

@@ -74,14 +74,14 @@ class Probes:
     effects: int = 0
     started: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    had_effect: asyncio.Event = field(default_factory=asyncio.Event)
     fail_times: int = 0
     output: Any = None
-    contexts: list[StepContext] = field(default_factory=list)
     block: Callable[[], None] = lambda: None
 
     def effect(self, context: StepContext) -> dict[str, Any]:
         self.effects += 1
-        self.contexts.append(context)
+        self.had_effect.set()
         return {"count": self.effects}
 
     def agent(self) -> Agent:
@@ -144,9 +144,9 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
     """The app behind a real socket on a free port."""
     listener = listen(0)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # older uvicorn
+    # Beside the public door on purpose: serve() would take over the test runner's signal handlers.
     task = asyncio.create_task(server._serve(sockets=[listener]))
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn offers a flag, no event
         await asyncio.sleep(0.005)
     try:
         yield "http://{}:{}".format(*listener.getsockname()[:2])
@@ -195,7 +195,9 @@ async def stand(
     """An agent of probes, served, and an invoker that calls it with good tokens."""
     probes = probes or Probes()
     store = store or IdempotencyStore(None)
-    app = create_app(probes.agent(), auth=AgentAuth(JwksFile(keys)), store=store, limits=limits or AgentLimits(drain_s=2))
+    app = create_app(
+        probes.agent(), auth=AgentAuth(JwksFile(keys)), store=store, limits=limits or AgentLimits(drain_s=2)
+    )
 
     async def credential() -> str:
         return issuer.mint_for_agents()
@@ -231,4 +233,15 @@ async def raw_server(answer: Raw) -> AsyncIterator[str]:
         server.close()
 
 
-__all__ = ["JWKS_FILE", "MANIFESTS", "Clock", "Probes", "Stand", "WallClock", "raw_server", "request", "served", "stand"]
+__all__ = [
+    "JWKS_FILE",
+    "MANIFESTS",
+    "Clock",
+    "Probes",
+    "Stand",
+    "WallClock",
+    "raw_server",
+    "request",
+    "served",
+    "stand",
+]

@@ -149,8 +149,8 @@ async def test_work_that_cannot_be_stopped_serves_the_retry(issuer: DevelopmentI
         assert (status, problem["code"]) == (408, "agent.deadline")
         assert code(await found.call("probe.compute")) == "agent.conflict"
         gate.set()
-        while not probes.effects:
-            await asyncio.sleep(0.01)
+        await probes.had_effect.wait()
+        await asyncio.sleep(0)  # the settlement follows in the same turn of the loop
         answer = await found.call("probe.compute")
         assert isinstance(answer, ExecuteSucceeded)
         assert (answer.output, probes.effects) == ({"count": 1}, 1)
@@ -282,7 +282,9 @@ async def test_capabilities_are_listed_for_callers_and_health_for_everybody(prob
                 assert response.status == expected, path
 
 
-async def test_an_agent_that_shuts_down_takes_no_new_work(probe_stand: Stand, issuer: DevelopmentIssuer, jwks: Path) -> None:
+async def test_an_agent_that_shuts_down_takes_no_new_work(
+    probe_stand: Stand, issuer: DevelopmentIssuer, jwks: Path
+) -> None:
     from agent_kit import AgentAuth, JwksFile, create_app
     from tests.contract.agents.harness import served
 
