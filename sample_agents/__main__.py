@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rates-url", help="use this rate service in place of our own")
     parser.add_argument("--parent-pid", type=int, help="stop when this process is no longer the parent")
     parser.add_argument("--drain-s", type=float, default=20.0, help="patience with running work at shutdown (20)")
+    parser.add_argument(
+        "--no-warm-up", action="store_true", help="load heavy libraries when a call needs them, not at start"
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--json", action="store_true", help="print one JSON line once everything answers")
     return parser
@@ -74,7 +77,9 @@ def _services(options: argparse.Namespace) -> tuple[list[Service], Agent, str | 
         services.append(Service(create_rates_app(table), listen(0)))
         rates_url = services[0].url
     agent = sample_agent(options.samples, catalog=options.catalog, rates_url=rates_url)
-    app = sample_app(agent, auth=_auth(options), store=IdempotencyStore(options.data / "executions.db"))
+    app = sample_app(
+        agent, auth=_auth(options), store=IdempotencyStore(options.data / "executions.db"), warm=not options.no_warm_up
+    )
     return [Service(app, listen(options.port)), *services], agent, rates_url
 
 

@@ -26,9 +26,9 @@ def sample_agent(data: Path, *, catalog: Path = CATALOG, rates_url: str | None =
     return agent
 
 
-def sample_app(agent: Agent, *, auth: AgentAuth, store: IdempotencyStore) -> FastAPI:
-    """The web app of the sample agent. Heavy libraries are loaded in the background after the start."""
-    return create_app(agent, auth=auth, store=store, warm_up=warm_up)
+def sample_app(agent: Agent, *, auth: AgentAuth, store: IdempotencyStore, warm: bool = True) -> FastAPI:
+    """The web app of the sample agent. With ``warm``, heavy libraries are loaded in the background after the start."""
+    return create_app(agent, auth=auth, store=store, warm_up=warm_up if warm else None)
 
 
 def warm_up() -> None:
