@@ -177,7 +177,9 @@ async def fly(engine: DurableEngine, clock: VirtualClock, app: App) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds dags/wf and dags/wfgen")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder that holds dags/wf and dags/wfgen"
+    )
     parser.add_argument("--graph", default="epigenomics-chameleon-hep-7seq-50k-001")
     parser.add_argument("--designs", default=",".join(DESIGNS))
     parser.add_argument("--clock", choices=("virtual", "real"), default="virtual")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -197,6 +198,17 @@ def test_a_cancel_while_planning_lets_the_planner_finish_and_runs_nothing() -> N
     assert decide(state, NOW) == (WakeAt(NOW + timedelta(seconds=30)),)
     state = evolve(state, RunAnswered(PlanRun(1), Planned(compile_graph(Skeleton((STEP("a"),), 1, ""))), NOW))
     assert state.ending == (RunStatus.CANCELLED, "run.cancelled")
+
+
+def test_a_cancelled_run_does_not_plan_again_but_insists_on_being_recorded() -> None:
+    state = evolve(new_run(REF), Issued((PlanRun(1),), NOW))
+    state = evolve(evolve(state, CancelRequested(NOW)), RunAnswered(PlanRun(1), Broken("x.y", True), NOW))
+    finish = FinishRun(1, RunStatus.CANCELLED, "run.cancelled")
+    assert decide(state, NOW) == (finish,)
+    state = evolve(evolve(state, Issued((finish,), NOW)), RunAnswered(finish, Broken("x.y", True), NOW))
+    assert not state.is_over
+    assert state.retry_at is not None
+    assert replace(finish, attempt=2) in decide(evolve(state, Tick(state.retry_at)), state.retry_at)
 
 
 def test_a_cancel_after_the_end_is_decided_comes_too_late() -> None:
