@@ -185,3 +185,13 @@ async def test_a_source_that_is_down_does_not_hide_what_another_knows(clock: Fix
     with pytest.raises(LivoaError) as caught:
         await both.key("unknown")
     assert caught.value.status == 503
+
+
+async def test_a_document_without_a_usable_key_does_not_take_the_known_ones_away(
+    endpoint: Endpoint, clock: FixedClock
+) -> None:
+    cache = JwksCache(endpoint, clock)
+    assert await cache.key("directory")
+    endpoint.data = jwks()
+    clock.pass_s(86_400)
+    assert await cache.key("directory")

@@ -75,6 +75,8 @@ GOOD_HEADER = {"alg": "RS256", "typ": "JWT", "kid": "directory"}
 EMBEDDED = {k: v for k, v in jwk("attacker").items() if k != "issuer"}
 
 REFUSED = {
+    "a type that is no text": (hand_made(GOOD_HEADER | {"typ": ["JWT"]}, user_claims(), None), INVALID),
+    "signed in beyond the calendar": (Token(user_claims(auth_time=2**39)).sign(), INVALID),
     "algorithm none": (hand_made(GOOD_HEADER | {"alg": "none"}, user_claims(), None), INVALID),
     "algorithm none without signature": (
         f"{b64(json.dumps(GOOD_HEADER | {'alg': 'none'}).encode())}.{b64(json.dumps(user_claims()).encode())}.", INVALID),
@@ -117,6 +119,8 @@ REFUSED = {
         Token(user_claims(iss=issuer(TID).replace("login.", "login-"))).sign(), "auth.issuer_wrong"),
     "version 1 token": (Token(user_claims(ver="1.0")).sign(), INVALID),
     "consumer key for an organisation": (Token(key="consumer", kid="consumer").sign(), "auth.issuer_wrong"),
+    "consumer issuer and key with our tid": (
+        Token(user_claims(iss=issuer(CONSUMER_TID)), "consumer", "consumer").sign(), "auth.issuer_wrong"),
     "consumer directory": (
         Token(user_claims(tid=CONSUMER_TID, iss=issuer(CONSUMER_TID)), "consumer", "consumer").sign(),
         "auth.tenant_unknown"),
