@@ -15,7 +15,12 @@ def request_of(*steps: dict[str, Any], uses: list[str] | None = None, **more: An
 
 def search(step_id: str, *needs: str, query: Any = "budget guidelines", **more: Any) -> dict[str, Any]:
     """A quick call of an agent."""
-    return {"id": step_id, "capability": "rag.search", "inputs": {"query": query, "top_k": 1}, "needs": list(needs)} | more
+    return {
+        "id": step_id,
+        "capability": "rag.search",
+        "inputs": {"query": query, "top_k": 1},
+        "needs": list(needs),
+    } | more
 
 
 def pause(step_id: str, seconds: float, *needs: str, **more: Any) -> dict[str, Any]:

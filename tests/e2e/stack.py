@@ -129,7 +129,18 @@ def host_without_streaming(data: Path, beside: Stack) -> Iterator[Stack]:
         "LIVOA_HTTP_STREAMING": "off",
         "LIVOA_AGENT_ENDPOINTS": json.dumps(dict.fromkeys(names, beside.facts()["agents_url"])),
     }
-    command = [sys.executable, "-m", "local_host", "--app", str(ROOT), "--port", "0", "--data", str(data / "host"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "local_host",
+        "--app",
+        str(ROOT),
+        "--port",
+        "0",
+        "--data",
+        str(data / "host"),
+        "--json",
+    ]
     with _started(command, data, environment) as (process, line):
         yield Stack(line["url"], data, process)
 

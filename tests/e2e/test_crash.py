@@ -1,9 +1,13 @@
-"""``kill -9`` in the middle of a run: it goes on where it was, nothing that was finished runs again, no event is lost or doubled."""
+"""``kill -9`` in the middle of a run: it goes on where it was.
+
+Nothing that was finished runs again, and no event is lost or doubled.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,7 +21,7 @@ PLAN = request_of(
     search("a"),
     pause("short", 0.5, "a"),
     search("b", "short", query={"$template": "notes on {it}", "it": {"$ref": "steps.a#/passages/0/title"}}),
-    pause("long", 2.5, "b"),
+    pause("long", 4, "b"),
     fit("mix", "b"),
     search("c", "long", "mix"),
     uses=["a", "b", "mix", "c"],
@@ -42,6 +46,11 @@ class Interrupted:
         self.seen = client.until_event(self.run_id, "step.started", "mix")
         self.executed = stack.executions()
         self.outputs = {step_id: client.output(self.run_id, step_id) for step_id in sorted(DONE_BEFORE)}
+        self.killed_at = ""
+
+    def kill(self, how: Callable[[], None]) -> None:
+        self.killed_at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        how()
 
     def check(self, stack: Stack, client: Client) -> None:
         """The run has finished as if nothing had happened."""
@@ -55,8 +64,15 @@ class Interrupted:
         assert all(times == 1 for step_id, times in count(events, "step.started").items() if step_id != "mix")
         assert [event["type"] for event in events].count("run.succeeded") == 1
         self._check_agents(stack)
+        self._check_in_the_middle(events)
         assert self.outputs == {step_id: client.output(self.run_id, step_id) for step_id in sorted(DONE_BEFORE)}
         assert client.output(self.run_id, "c")["passages"]
+
+    def _check_in_the_middle(self, events: list[dict[str, Any]]) -> None:
+        before = {event["data"].get("step_id") for event in self.seen if event["type"] == "step.succeeded"}
+        after = {event["data"].get("step_id") for event in events if event["at"] > self.killed_at}
+        assert before == DONE_BEFORE
+        assert {"long", "c"} <= after
 
     def _check_agents(self, stack: Stack) -> None:
         own = {key: token for key, token in stack.executions().items() if key.startswith(self.run_id)}
@@ -71,16 +87,11 @@ def count(events: list[dict[str, Any]], kind: str) -> Counter[str]:
     return Counter(event["data"]["step_id"] for event in events if event["type"] == kind)
 
 
-def check_really_in_the_middle(events: list[dict[str, Any]]) -> None:
-    assert {event["data"]["step_id"] for event in events if event["type"] == "step.succeeded"} == DONE_BEFORE
-
-
 def test_a_run_outlives_the_kill_of_its_host_on_the_same_address(fragile: Stack) -> None:
     before = fragile.facts()
     run = Interrupted(fragile)
-    check_really_in_the_middle(run.seen)
 
-    fragile.kill_host()
+    run.kill(fragile.kill_host)
     client = fragile.client()
     for _ in client.follow(run.run_id):
         pass
@@ -94,13 +105,11 @@ def test_a_run_outlives_the_kill_of_its_host_on_the_same_address(fragile: Stack)
 
 def test_a_run_outlives_the_kill_of_everything_once_the_stack_is_up_again(fragile: Stack) -> None:
     run = Interrupted(fragile)
-    check_really_in_the_middle(run.seen)
 
-    fragile.kill_everything()
+    run.kill(fragile.kill_everything)
     with up(fragile.data) as again:
         client = again.client()
         for _ in client.follow(run.run_id):
             pass
         run.check(again, client)
         assert {entry["status"] for entry in client.get("/api/runs").json["runs"]} == {"succeeded"}
-

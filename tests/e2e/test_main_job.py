@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,8 +34,8 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def job(stack: Stack) -> Iterator[Job]:
-    yield Job(stack.client())
+def job(stack: Stack) -> Job:
+    return Job(stack.client())
 
 
 def test_a_submission_is_accepted_with_where_to_look_and_when(job: Job) -> None:
