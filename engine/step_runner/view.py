@@ -6,7 +6,9 @@ the same outputs. Content is addressed by hash, so a cached value cannot be stal
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,35 +17,63 @@ from typing import Any
 from engine.domain.errors import LivoaError, NotFoundError
 from engine.domain.run import PayloadRef, Run, RunRequest, StepRecord
 from engine.domain.status import StepStatus
-from engine.domain.tenant import TenantConfig
+from engine.domain.tenant import PLATFORM_MAX_PLAN_BYTES, TenantConfig
 from engine.plan import ABSENT, BindingEnvironment, Plan, Step, parse_checked_plan, referenced_steps
 from engine.ports.deps import Deps
 from engine.step_runner.task import StepTask
 
 _CACHE_BYTES = 32 * 1024 * 1024
-_CACHE_ENTRY_BYTES = 2 * 1024 * 1024
+_CACHE_ENTRY_BYTES = PLATFORM_MAX_PLAN_BYTES
+"""Whatever is read by every step of a run must fit: a plan that does not is parsed once for each of its steps."""
+_INLINE_BYTES = 64 * 1024
+"""Above this a payload is parsed in a thread: all activities of a process share the event loop."""
+
+_Key = tuple[str, str, str, str]
 
 
 class _PayloadCache:
-    """Parsed payloads by content hash, least recently used first out, bounded by their serialised size."""
+    """Parsed payloads by content hash, least recently used first out, bounded by their serialised size.
+
+    Who asks for what is just being read waits for that reading: the steps of a fan-out all begin with the same plan.
+    """
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[tuple[str, str, str, str], tuple[int, Any]] = OrderedDict()
+        self._entries: OrderedDict[_Key, tuple[int, Any]] = OrderedDict()
         self._size = 0
+        self._lock = threading.Lock()
+        self._readings: dict[tuple[asyncio.AbstractEventLoop, _Key], asyncio.Task[Any]] = {}
 
     async def read(self, run: Run, ref: PayloadRef, kind: str, parse: Callable[[bytes], Any], deps: Deps) -> Any:
         """The parsed payload; ``kind`` tells apart different readings of the same bytes."""
         key = (run.tenant_id, run.run_id, ref.sha256, kind)
-        if key in self._entries:
-            self._entries.move_to_end(key)
-            return self._entries[key][1]
-        value = parse(await deps.payloads.get(run.tenant_id, run.run_id, ref))
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key][1]
+        reading = (asyncio.get_running_loop(), key)
+        task = self._readings.get(reading)
+        if task is None:
+            task = asyncio.create_task(self._load(key, ref, parse, deps))
+            self._readings[reading] = task
+            task.add_done_callback(lambda _: self._readings.pop(reading, None))
+        # Shielded: one impatient caller must not take the payload away from the others.
+        return await asyncio.shield(task)
+
+    async def _load(self, key: _Key, ref: PayloadRef, parse: Callable[[bytes], Any], deps: Deps) -> Any:
+        data = await deps.payloads.get(key[0], key[1], ref)
+        value = parse(data) if len(data) <= _INLINE_BYTES else await asyncio.to_thread(parse, data)
         if ref.size_bytes <= _CACHE_ENTRY_BYTES:
-            self._entries[key] = (ref.size_bytes, value)
-            self._size += ref.size_bytes
+            self._keep(key, ref.size_bytes, value)
+        return value
+
+    def _keep(self, key: _Key, size_bytes: int, value: Any) -> None:
+        with self._lock:
+            if key in self._entries:  # another loop was as fast; counting it twice would shrink the cache for good
+                return
+            self._entries[key] = (size_bytes, value)
+            self._size += size_bytes
             while self._size > _CACHE_BYTES:
                 self._size -= self._entries.popitem(last=False)[1][0]
-        return value
 
 
 _CACHE = _PayloadCache()
