@@ -25,7 +25,8 @@ USER_SCOPE = "access_as_user"
 
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _KNOWN_ROLES = {role.value: role for role in Role}
-_MAX_INSTANT = 2**40
+_MAX_INSTANT = 253_402_300_800
+"""The year 10000: what lies beyond is no date to Python either."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,8 +163,11 @@ class JwksCache:
             return
         self._tried_at = self._clock.now()
         try:
-            self._keys = parse_jwks(await self._fetch(), issuer=self._issuer)
-            self._loaded_at, self._last_failed = self._clock.now(), False
+            keys = parse_jwks(await self._fetch(), issuer=self._issuer)
+            if not keys:
+                # Nobody signs with nothing: a document without a usable key is an accident, not a rotation.
+                raise keys_unavailable()
+            self._keys, self._loaded_at, self._last_failed = keys, self._clock.now(), False
         except Exception:
             # Whatever went wrong, the answer is the same: go on with the keys we have, or say that there are none.
             self._last_failed = True

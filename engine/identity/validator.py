@@ -52,8 +52,8 @@ def _key_id(token: str) -> str:
         header: Mapping[str, Any] = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, RecursionError) as err:
         raise refused("auth.token_invalid") from err
-    kid = header.get("kid")
-    plain = header.keys() <= _HEADERS and header.get("alg") == ALGORITHM and header.get("typ", "JWT") in _TYPES
+    kid, kind = header.get("kid"), header.get("typ", "JWT")
+    plain = header.keys() <= _HEADERS and header.get("alg") == ALGORITHM and isinstance(kind, str) and kind in _TYPES
     if not plain or not isinstance(kid, str) or not 0 < len(kid) <= 200:
         raise refused("auth.token_invalid")
     return kid
