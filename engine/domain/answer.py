@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from engine.domain.base import Frozen, JsonValue
+
+Figure = Annotated[float, Field(allow_inf_nan=False)]
+"""A number that JSON can carry: an infinite one would be stored as null and not be readable again."""
 
 
 class Kpi(Frozen):
     """One figure with its unit and the step it comes from. ``low`` and ``high`` bound it where the step gave an interval."""
 
     name: str
-    value: float | int | str
+    value: Figure | int | str
     unit: str = ""
-    change: float | None = None
-    low: float | None = None
-    high: float | None = None
+    change: Figure | None = None
+    low: Figure | None = None
+    high: Figure | None = None
     step_id: str
 
 

@@ -29,8 +29,8 @@ class PlaybookParameter(Frozen):
     Filled, in this order, from the caller's ``context.values[name]`` (as a reference, so its provenance stays visible), from
     the words of the intent as ``source`` says, then from ``default``. ``source``: the intent itself; the first day or last
     day of the period it names, of the one before, or of the one after (without a named period: the last complete quarter);
-    the first amount; the first choice, the second, or all ``choices`` named by their own words or a synonym. A required parameter that
-    stays empty makes the playbook unfit.
+    the first amount; the first choice, the second, or all ``choices`` named by their own words or a synonym. A required
+    parameter that stays empty makes the playbook unfit.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)

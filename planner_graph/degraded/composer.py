@@ -17,7 +17,12 @@ _MAX_KPIS = 24
 _MAX_TABLES = 8
 _MAX_ROWS = 50
 _MAX_INSIGHTS = 12
+_MAX_COLUMNS = 40
+_MAX_NAME_CHARS = 120
 _MAX_CELL_CHARS = 500
+_MAX_INSIGHT_CHARS = 2_000
+_PLAIN_BELOW = 1e15
+"""A figure from here on is written with an exponent: nobody reads three hundred digits."""
 
 
 class DegradedComposer:
@@ -33,7 +38,9 @@ class DegradedComposer:
         kpis = _first_by_name([kpi for step, part in outputs for kpi in _kpis(step, part)])[:_MAX_KPIS]
         tables = [table for step, part in outputs for table in _tables(step, part)][:_MAX_TABLES]
         insights = _distinct([insight for step, part in outputs for insight in _insights(step, part)])[:_MAX_INSIGHTS]
-        missing = tuple(_missing(step) for step in request.steps if step.status != "succeeded")
+        missing = tuple(
+            _missing(step) for step in request.steps if step.status != "succeeded" or step.error is not None
+        )
         sentences = list(_summary(done, kpis, insights, missing))
         for sentence in sentences:
             await on_delta(sentence + "\n")
@@ -67,6 +74,9 @@ def _kpis(step: StepResult, part: dict[str, Any]) -> Iterator[Kpi]:
         fields = {
             key: entry[key] for key in ("name", "value", "unit", "change", "low", "high") if entry.get(key) is not None
         }
+        for key in ("name", "value", "unit"):
+            if isinstance(fields.get(key), str):
+                fields[key] = fields[key][:_MAX_NAME_CHARS]
         try:
             yield Kpi.model_validate(fields | {"step_id": step.step_id})
         except ValidationError:
@@ -79,9 +89,11 @@ def _tables(step: StepResult, part: dict[str, Any]) -> Iterator[AnswerTable]:
         if not isinstance(columns, list) or not isinstance(rows, list):
             continue
         yield AnswerTable(
-            title=str(entry.get("title", step.title)),
-            columns=tuple(str(column) for column in columns),
-            rows=tuple(tuple(_cell(cell) for cell in row) for row in rows[:_MAX_ROWS] if isinstance(row, list)),
+            title=str(entry.get("title", step.title))[:_MAX_NAME_CHARS],
+            columns=tuple(str(column)[:_MAX_NAME_CHARS] for column in columns[:_MAX_COLUMNS]),
+            rows=tuple(
+                tuple(_cell(cell) for cell in row[:_MAX_COLUMNS]) for row in rows[:_MAX_ROWS] if isinstance(row, list)
+            ),
             step_id=step.step_id,
         )
 
@@ -96,7 +108,11 @@ def _insights(step: StepResult, part: dict[str, Any]) -> Iterator[Insight]:
     for entry in _entries(part, "insights"):
         text = entry.get("text")
         if isinstance(text, str) and text.strip():
-            yield Insight(text=text.strip(), step_ids=(step.step_id,))
+            yield Insight(text=_cut(text.strip(), _MAX_INSIGHT_CHARS), step_ids=(step.step_id,))
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def _first_by_name(kpis: list[Kpi]) -> list[Kpi]:
@@ -128,5 +144,9 @@ def _summary(
 
 
 def _figure(kpi: Kpi) -> str:
-    value = f"{kpi.value:,.2f}".rstrip("0").rstrip(".") if isinstance(kpi.value, float) else str(kpi.value)
+    if isinstance(kpi.value, float):
+        plain = abs(kpi.value) < _PLAIN_BELOW
+        value = f"{kpi.value:,.2f}".rstrip("0").rstrip(".") if plain else f"{kpi.value:.3g}"
+    else:
+        value = str(kpi.value)
     return f"{value} {kpi.unit}".strip()

@@ -27,6 +27,7 @@ _STOPWORDS = frozenset(
     " was we were what when where which who why will with would you your".split()
 )
 _MAX_WORDS = 400
+_MAX_CHARS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class _Index:
         self._bm25.index(documents, show_progress=False)
 
     def _stems(self, text: str) -> list[str]:
-        words = [word for word in _WORD.findall(text.lower()) if word not in _STOPWORDS][:_MAX_WORDS]
+        words = [word for word in _WORD.findall(text[:_MAX_CHARS].lower()) if word not in _STOPWORDS][:_MAX_WORDS]
         return list(self._stemmer.stemWords(words))
 
     def rank(self, text: str) -> tuple[Route, ...]:

@@ -5,6 +5,7 @@ Pure and bounded. ``today`` is a parameter; a quarter or month without a year is
 
 from __future__ import annotations
 
+import math
 import re
 from calendar import monthrange
 from dataclasses import dataclass
@@ -102,10 +103,12 @@ def last_complete_quarter(today: date) -> Period:
 
 
 def _iso_day(match: re.Match[str]) -> date | None:
+    """The day, if the calendar has it and its neighbours: a period at the edge of time has no period before or after it."""
     try:
-        return date(int(match[1]), int(match[2]), int(match[3]))
+        day = date(int(match[1]), int(match[2]), int(match[3]))
     except ValueError:
         return None
+    return day if 1900 <= day.year < 2200 else None
 
 
 def _relative(word: str, unit: str, today: date) -> Period:
@@ -138,7 +141,7 @@ def find_amounts(text: str) -> tuple[float, ...]:
     for match in _AMOUNT.finditer(cleaned):
         value = float(match[1].replace(",", "") + (match[2] or "")) * _SCALE.get((match[3] or "").lower(), 1)
         bare_year = match[3] is None and match[2] is None and "," not in match[1] and 1990 <= value <= 2100
-        if not bare_year:
+        if not bare_year and math.isfinite(value):
             amounts.append(value)
     return tuple(amounts)
 

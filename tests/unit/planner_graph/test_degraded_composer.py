@@ -64,3 +64,28 @@ async def test_odd_outputs_do_not_break_it():
     ):
         answer, _ = await compose(StepResult("s", "s", "succeeded", output=output))
         assert answer.kpis == ()
+
+
+async def test_what_an_agent_overdoes_is_cut():
+    huge = {
+        "kpis": [
+            {"name": "n" * 10_000, "value": 1e300, "unit": "u" * 10_000},
+            {"name": "odd", "value": 1, "low": "1e999"},
+        ],
+        "tables": [{"title": "t" * 10_000, "columns": ["c" * 10_000] * 1_000, "rows": [["x"] * 1_000] * 1_000}],
+    }
+    answer, deltas = await compose(StepResult("mix", "mix", "succeeded", output=huge))
+    assert [kpi.value for kpi in answer.kpis] == [1e300]
+    assert len(answer.model_dump_json()) < 40_000
+    assert len("".join(deltas)) < 1_000
+    words, deltas = await compose(
+        StepResult("mix", "mix", "succeeded", output={"insights": [{"text": "w" * 1_000_000}]})
+    )
+    assert len(words.insights[0].text) == 2_000
+    assert len("".join(deltas)) < 2_100
+
+
+async def test_an_output_that_was_not_read_is_said_to_be_missing():
+    lost = StepResult("big", "big", "succeeded", error=ErrorInfo(code="answer.output_too_large", message="x"))
+    answer, _ = await compose(lost)
+    assert answer.missing == ("big succeeded (answer.output_too_large)",)

@@ -93,3 +93,15 @@ def test_choices_are_found_by_name_or_synonym_in_order():
     assert find_choices(parameter, "Is television better than SEM?") == ("tv", "paid_search")
     assert find_choices(parameter, "paid-search ROI") == ("paid_search",)
     assert find_choices(parameter, "researching activity") == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["from 0001-01-01 to 0001-02-01", "9999-10-01 to 9999-12-31", "0001-01-01 to 9999-12-31"]
+)
+def test_periods_at_the_edge_of_the_calendar_are_no_periods(text):
+    """They have no neighbours, and asking for one would end planning with an exception."""
+    assert find_periods(text, TODAY) == ()
+
+
+def test_a_number_beyond_every_amount_is_none():
+    assert find_amounts("spend " + "9" * 400) == ()
