@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable
 from typing import Any
 
 import azure.durable_functions as df
@@ -13,28 +15,43 @@ from activities import steps
 from engine.domain import names
 from engine.ports.deps import DepsProvider
 
+_LOG = logging.getLogger("livoa.activities")
+
+
+class ActivityError(Exception):
+    """A surprise in an activity, named by type. Hosts write an exception's text into durable history and logs."""
+
+
+async def guarded(work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The result of an activity. What it raises is logged by type and place, and goes on without its text."""
+    try:
+        return await work
+    except Exception as err:
+        _LOG.exception("activity failed")
+        raise ActivityError(type(err).__name__) from None
+
 
 def build(deps: DepsProvider) -> df.Blueprint:
     """A blueprint with one activity per durable name. ``deps`` is resolved at the first call, not while indexing."""
     blueprint = df.Blueprint()
 
     async def plan_run(payload: dict) -> dict:  # type: ignore[type-arg]  # the worker accepts plain classes only
-        return await planning.plan_run(payload, deps())
+        return await guarded(planning.plan_run(payload, deps()))
 
     async def perform_step(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
-        return await steps.perform(payload, deps())
+        return await guarded(steps.perform(payload, deps()))
 
     async def expand_map(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
-        return await steps.expand(payload, deps())
+        return await guarded(steps.expand(payload, deps()))
 
     async def collect_map(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
-        return await steps.collect(payload, deps())
+        return await guarded(steps.collect(payload, deps()))
 
     async def compose_answer(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
-        return await composing.compose_answer(payload, deps())
+        return await guarded(composing.compose_answer(payload, deps()))
 
     async def finish_run(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
-        return await finishing.finish_run(payload, deps())
+        return await guarded(finishing.finish_run(payload, deps()))
 
     registered: tuple[tuple[str, Any], ...] = (
         (names.PLAN_RUN, plan_run),

@@ -14,12 +14,24 @@ from pydantic import ValidationError
 
 from engine.domain.base import JsonObject
 from engine.domain.errors import LivoaError
-from engine.domain.execute import EXECUTE_RESPONSE, MAX_RESPONSE_BYTES, ExecuteError, ExecuteFailed, ExecuteResponse
+from engine.domain.execute import (
+    EXECUTE_RESPONSE,
+    MAX_RESPONSE_BYTES,
+    ExecuteError,
+    ExecuteFailed,
+    ExecuteResponse,
+    ExecuteSucceeded,
+)
 from engine.domain.strict_json import parse
 
 MAX_RETRY_AFTER_S = 3_600
 _MAX_PROBLEM_CHARS = 500
 _AGENT_CODE = re.compile(r"(agent|auth)\.[a-z_]{1,60}")
+_ANY_CODE = re.compile(r"[a-z][a-z0-9_]{0,40}(\.[a-z0-9_]{1,60}){1,3}")
+_OURS = frozenset(
+    "activity answer approval audit bind breaker budget payload plan policy run settings step store tenants".split()
+)
+"""First words of codes that only the engine gives: an agent cannot make its failure look like a decision of ours."""
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -112,12 +124,22 @@ def _executed(answer: RawAnswer) -> ExecuteResponse:
     if media_type != "application/json":
         return failed("agent.contract_violation", "The agent's answer is not application/json.")
     try:
-        return EXECUTE_RESPONSE.validate_python(parse(answer.body, max_bytes=MAX_RESPONSE_BYTES))
+        return _confined(EXECUTE_RESPONSE.validate_python(parse(answer.body, max_bytes=MAX_RESPONSE_BYTES)))
     except LivoaError as error:
         return failed("agent.contract_violation", f"The agent's answer is not acceptable JSON: {error.code}.")
     except ValidationError as error:
         places = sorted({"/".join(str(part) for part in one["loc"])[:80] for one in error.errors(include_input=False)})
         return failed("agent.contract_violation", f"The agent's answer breaks the contract at {', '.join(places[:5])}.")
+
+
+def _confined(response: ExecuteResponse) -> ExecuteResponse:
+    """Codes go into durable history, spans, logs and the audit chain, so a code must be one and not a sentence."""
+    if isinstance(response, ExecuteSucceeded):
+        return response
+    error = response.error
+    if _ANY_CODE.fullmatch(error.code) and error.code.partition(".")[0] not in _OURS:
+        return response
+    return failed("agent.error", error.message, retryable=error.retryable, retry_after_s=error.retry_after_s)
 
 
 def _problem(answer: RawAnswer) -> tuple[str, str]:

@@ -26,21 +26,38 @@ FIELDS = (
 )
 
 
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_ERROR_FIELDS = ("error_type", "at_line")
+
+
+def confine(record: logging.LogRecord) -> bool:
+    """Take out of a record what must not leave the process: unknown fields, and everything of an exception but type and place.
+
+    A filter for every handler of the project's loggers, because exporters write the whole record and not a formatted line.
+    """
+    if record.exc_info and record.exc_info[0] is not None:
+        record.error_type = record.exc_info[0].__name__
+        record.at_line = _place(record.exc_info[2])
+    record.exc_info = record.exc_text = None
+    for name in record.__dict__.keys() - _STANDARD - {*FIELDS, *_ERROR_FIELDS}:
+        del record.__dict__[name]
+    return True
+
+
 class JsonFormatter(logging.Formatter):
     """Time, level, logger, message and the known fields. Exceptions are named by type; their text may hold content."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One JSON line."""
+        confine(record)
         line: dict[str, object] = {
             "at": iso_utc(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
-        if record.exc_info and record.exc_info[0] is not None:
-            line["error_type"] = record.exc_info[0].__name__
-            line["at_line"] = _place(record.exc_info[2])
+        known = (*FIELDS, *_ERROR_FIELDS)
+        line |= {name: value for name in known if (value := getattr(record, name, None)) is not None}
         return json.dumps(line, ensure_ascii=False)
 
 

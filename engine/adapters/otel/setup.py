@@ -7,8 +7,10 @@ leave PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY unset and PYTHON_ENABLE_OPENTE
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
+from engine.adapters.otel.logs import confine
 from engine.adapters.otel.telemetry import OtelTelemetry
 
 Exporter = Literal["none", "otlp", "azure_monitor"]
@@ -65,6 +67,8 @@ def _install_azure_monitor(service_name: str) -> None:
         enable_live_metrics=False,
         instrumentation_options={name: {"enabled": False} for name in _INSTRUMENTATIONS},
     )
+    for handler in logging.getLogger(SCOPE).handlers:
+        handler.addFilter(confine)
 
 
 _INSTRUMENTATIONS = ("azure_sdk", "django", "fastapi", "flask", "psycopg2", "requests", "urllib", "urllib3")

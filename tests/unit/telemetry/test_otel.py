@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from engine.adapters.otel.logs import JsonFormatter
+from engine.adapters.otel.logs import JsonFormatter, confine
 from engine.adapters.otel.telemetry import OtelTelemetry
 
 
@@ -69,3 +69,25 @@ def test_a_log_line_has_known_fields_only_and_no_exception_text():
     assert (parsed["run_id"], parsed["error_type"], parsed["message"]) == ("run-1", "RuntimeError", "step failed")
     assert "abc" not in line
     assert "print me" not in line
+
+
+def test_exporters_that_take_whole_records_get_them_confined():
+    """An exporter's handler writes the text of exceptions and every extra field, unless they are gone before."""
+    taken = []
+    handler = logging.Handler()
+    handler.emit = taken.append
+    handler.addFilter(confine)
+    logger = logging.getLogger("livoa.test.confined")
+    logger.addHandler(handler)
+    try:
+        try:
+            raise RuntimeError("token abc")
+        except RuntimeError:
+            logger.exception("step failed", extra={"run_id": "run-1", "prompt": "do not export me"})
+    finally:
+        logger.removeHandler(handler)
+    (record,) = taken
+    assert (record.run_id, record.error_type, record.exc_info, record.exc_text) == ("run-1", "RuntimeError", None, None)
+    assert not hasattr(record, "prompt")
+    assert JsonFormatter().format(record) == JsonFormatter().format(record)
+    assert json.loads(JsonFormatter().format(record))["error_type"] == "RuntimeError"
