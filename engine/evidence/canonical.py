@@ -16,6 +16,7 @@ not a schema check.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator
 
@@ -37,6 +38,8 @@ def canonical_bytes(value: JsonValue) -> bytes:
     ``canonical.unsupported`` or ``canonical.too_deep``, and the pointer of the first offence.
     """
     try:
+        if _plain(value):
+            return _ENCODE(value).encode()
         return rfc8785.dumps(value)
     except (ValueError, RecursionError) as err:
         raise _refusal(value) from err
@@ -45,6 +48,30 @@ def canonical_bytes(value: JsonValue) -> bytes:
 def canonical_sha256(value: JsonValue) -> str:
     """SHA-256 of the canonical form, as 64 lower-case hex digits: the commitment to a value. Errors as ``canonical_bytes``."""
     return hashlib.sha256(canonical_bytes(value)).hexdigest()
+
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False).encode
+_LAST_BEFORE_SURROGATES = "\ud7ff"
+
+
+def _plain(value: JsonValue) -> bool:
+    """True when the standard library's encoder writes the RFC 8785 form too, which it does in a fraction of the time.
+
+    It differs in three things: how it writes numbers that are no integers, where it sorts keys beyond U+D7FF (by code point, the
+    RFC by UTF-16 unit), and what it lets through. Whatever holds one of them goes the long way.
+    """
+    if value is None or value is True or value is False:
+        return True
+    kind = type(value)
+    if kind is str:
+        return True
+    if kind is int:
+        return bool(-MAX_INTEGER <= value <= MAX_INTEGER)
+    if kind is dict:
+        return all(type(key) is str and max(key, default="") <= _LAST_BEFORE_SURROGATES for key in value) and all(
+            map(_plain, value.values())
+        )
+    return kind in (list, tuple) and all(map(_plain, value))
 
 
 def _refusal(value: JsonValue) -> LivoaError:

@@ -15,11 +15,13 @@ from engine.adapters.store_rules import bounded
 from engine.domain.audit import AuditEntry, AuditRecord
 from engine.evidence import Head, chain
 
-_KNOWN = select(AUDIT_RECORDS.c.document).where(
-    AUDIT_RECORDS.c.tenant_id == bindparam("p_tenant"), AUDIT_RECORDS.c.entry_id == bindparam("p_entry")
+_KNOWN = (
+    select(AUDIT_RECORDS.c.document)
+    .where(AUDIT_RECORDS.c.tenant_id == bindparam("p_tenant"), AUDIT_RECORDS.c.entry_id == bindparam("p_entry"))
+    .scalar_subquery()
 )
 _HEAD = (
-    select(AUDIT_HEADS.c.seq, AUDIT_HEADS.c.hash)
+    select(AUDIT_HEADS.c.seq, AUDIT_HEADS.c.hash, _KNOWN.label("known"))
     .where(AUDIT_HEADS.c.tenant_id == bindparam("p_tenant"))
     .with_for_update()
 )
@@ -60,11 +62,11 @@ class SqlAuditLog:
 
 
 def _append(connection: Connection, entry: AuditEntry) -> AuditRecord:
-    # The head first: once it is held, what is known about the entry cannot change any more.
-    head = connection.execute(_HEAD, {"p_tenant": entry.tenant_id}).one_or_none()
-    known = connection.execute(_KNOWN, {"p_tenant": entry.tenant_id, "p_entry": entry.entry_id}).scalar()
-    if known is not None:
-        return AuditRecord.model_validate_json(known)
+    head = connection.execute(_HEAD, {"p_tenant": entry.tenant_id, "p_entry": entry.entry_id}).one_or_none()
+    # PostgreSQL may have looked for the entry before it waited for the head; a twin written meanwhile then refuses the insert
+    # below, and the second try finds it.
+    if head is not None and head.known is not None:
+        return AuditRecord.model_validate_json(head.known)
     record = chain(Head(head.seq, head.hash) if head else None, entry)
     if head is None:
         connection.execute(insert(AUDIT_HEADS), {"tenant_id": record.tenant_id, "seq": record.seq, "hash": record.hash})

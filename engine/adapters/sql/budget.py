@@ -12,7 +12,6 @@ from engine.ports.budget import BudgetState
 
 _OF_RUN = (BUDGETS.c.tenant_id == bindparam("p_tenant"), BUDGETS.c.run_id == bindparam("p_run"))
 _ACCOUNT = select(BUDGETS.c.reserved_micro_usd, BUDGETS.c.spent_micro_usd, BUDGETS.c.limit_micro_usd).where(*_OF_RUN)
-_LOCKED_ACCOUNT = _ACCOUNT.with_for_update()
 _MOVE = (
     update(BUDGETS)
     .where(*_OF_RUN)
@@ -26,8 +25,13 @@ _OF_KEY = (
     RESERVATIONS.c.run_id == bindparam("p_run"),
     RESERVATIONS.c.key == bindparam("p_key"),
 )
-_RESERVATION = select(RESERVATIONS.c.amount_micro_usd, RESERVATIONS.c.spent_micro_usd).where(*_OF_KEY)
-_SETTLE = update(RESERVATIONS).where(*_OF_KEY).values(spent_micro_usd=bindparam("p_spent"))
+_AMOUNT = select(RESERVATIONS.c.amount_micro_usd).where(*_OF_KEY)
+_ACCOUNT_AND_AMOUNT = _ACCOUNT.add_columns(_AMOUNT.scalar_subquery().label("known")).with_for_update()
+_SETTLE = (
+    update(RESERVATIONS)
+    .where(*_OF_KEY, RESERVATIONS.c.spent_micro_usd.is_(None))
+    .values(spent_micro_usd=bindparam("p_spent"))
+)
 
 
 class SqlBudgetLedger:
@@ -74,10 +78,12 @@ class SqlBudgetLedger:
 
 def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amount: int) -> bool:
     run = {"p_tenant": tenant_id, "p_run": run_id}
-    row = connection.execute(_LOCKED_ACCOUNT, run).one_or_none()
+    row = connection.execute(_ACCOUNT_AND_AMOUNT, run | {"p_key": key}).one_or_none()
     if row is None:
         return False
-    if connection.execute(_RESERVATION, run | {"p_key": key}).one_or_none() is not None:
+    # PostgreSQL may have looked for the key before it waited for the account; a twin reserved meanwhile then refuses the
+    # insert below, and the second try finds it.
+    if row.known is not None:
         return True
     state = _state(row)
     if state.reserved_micro_usd + state.spent_micro_usd + amount > state.limit_micro_usd:
@@ -89,17 +95,14 @@ def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amou
 
 
 def _settle(connection: Connection, tenant_id: str, run_id: str, key: str, spent: int) -> None:
-    run = {"p_tenant": tenant_id, "p_run": run_id}
-    if connection.execute(_LOCKED_ACCOUNT, run).one_or_none() is None:
-        return
-    reservation = connection.execute(_RESERVATION, run | {"p_key": key}).one_or_none()
-    if reservation is None or reservation.spent_micro_usd is not None:
-        return
-    connection.execute(_SETTLE, run | {"p_key": key, "p_spent": spent})
-    connection.execute(_MOVE, run | {"p_reserved": -reservation.amount_micro_usd, "p_spent": spent})
+    of_key = {"p_tenant": tenant_id, "p_run": run_id, "p_key": key}
+    amount = connection.execute(_AMOUNT, of_key).scalar()
+    # Whoever turns the null into a figure moves the money; a second settlement finds no null.
+    if amount is not None and connection.execute(_SETTLE, of_key | {"p_spent": spent}).rowcount == 1:
+        connection.execute(_MOVE, {"p_tenant": tenant_id, "p_run": run_id, "p_reserved": -amount, "p_spent": spent})
 
 
-def _state(row: Row[Any, Any, Any]) -> BudgetState:
+def _state(row: Row[*tuple[Any, ...]]) -> BudgetState:
     return BudgetState(row.reserved_micro_usd, row.spent_micro_usd, row.limit_micro_usd)
 
 

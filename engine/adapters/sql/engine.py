@@ -45,7 +45,6 @@ SQLITE_READERS = 4
 POSTGRES_CONNECTIONS = 10
 _RETRY_PAUSE_S = 0.01
 _SERIALIZATION_STATES = frozenset({"40001", "40P01"})  # PostgreSQL: serialization failure, deadlock
-_IMMEDIATE = "livoa_immediate"
 
 
 class Database:
@@ -117,13 +116,13 @@ class Database:
             "store.busy", f"the database was too busy {MAX_TRIES} times in a row", status=503, retry_after_s=1
         ) from cause
 
-    @staticmethod
-    def _once(engine: Engine, work: Work[T], immediate: bool) -> T:
-        with engine.connect() as connection:
-            if immediate:
-                connection = connection.execution_options(**{_IMMEDIATE: True})
-            with connection.begin():
-                return work(connection)
+    def _once(self, engine: Engine, work: Work[T], immediate: bool) -> T:
+        with engine.connect() as connection, connection.begin():
+            if self._sqlite:
+                # By hand: an event listener on the engine would make every statement pay for looking for listeners.
+                driver: Any = connection.connection.driver_connection
+                driver.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
+            return work(connection)
 
     def _ready(self) -> Engine:
         if self._engine is not None and self._migrated:
@@ -147,6 +146,8 @@ class Database:
         engine = create_engine(
             self._url,
             poolclass=QueuePool,
+            # Every transaction ends in a commit or a rollback of its own; another one on return finds nothing to do.
+            pool_reset_on_return=None,
             pool_size=SQLITE_READERS + 1,
             max_overflow=0,
             # A connection is used by one thread at a time, though not always by the same one.
@@ -154,7 +155,6 @@ class Database:
             **options,
         )
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
         return engine
 
 
@@ -185,18 +185,13 @@ def _unusable(problem: str) -> LivoaError:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    # The driver's own transaction handling begins too late (at the first write); ours is in _begin_sqlite.
+    # The driver's own transaction handling begins too late (at the first write); ours is in Database._once.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def _lost_a_race(error: SQLAlchemyError) -> bool:

@@ -38,6 +38,7 @@ _SET_RUN = (
         {name: bindparam(f"p_{name}") for name in ("status", "updated_at", "version", "cost_micro_usd", "last_seq")}
     )
 )
+_SET_LAST_SEQ = update(RUNS).where(*_OF_RUN).values(last_seq=bindparam("p_seq"))
 _SET_RUN_DOCUMENT = _SET_RUN.values(document=bindparam("p_document"))
 _CLAIM = select(CLAIMS.c.request_sha256, CLAIMS.c.run_id).where(
     CLAIMS.c.tenant_id == bindparam("p_tenant"),
@@ -142,13 +143,13 @@ class SqlRunStore:
                 return False
             now = self._clock.now()
             appended = insert_events(connection, step.tenant_id, step.run_id, row.last_seq, events, now)
-            repeated = bool(events) and not appended
-            run = _run_of(row)
-            if add_cost_micro_usd and not repeated:
+            last_seq = row.last_seq + len(appended)
+            if add_cost_micro_usd and (appended or not events):
                 cost = RunChange(add_cost_micro_usd=add_cost_micro_usd)
-                run = changed(run, cost, now, only_from=None, repeated=False)
-            if appended or run.version != row.version:
-                connection.execute(_SET_RUN, _run_values(run, row.last_seq + len(appended)))
+                run = changed(_run_of(row), cost, now, only_from=None, repeated=False)
+                connection.execute(_SET_RUN, _run_values(run, last_seq))
+            elif appended:
+                connection.execute(_SET_LAST_SEQ, {"p_tenant": step.tenant_id, "p_run": step.run_id, "p_seq": last_seq})
             return True
 
         written = await self._database.write(work)

@@ -156,20 +156,24 @@ async def test_a_race_that_is_lost_every_time_ends(
 
 
 async def test_a_writer_waits_for_a_writer_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.adapters.sql.engine.BUSY_TIMEOUT_S", 0.02)
-    monkeypatch.setattr("engine.adapters.sql.engine._RETRY_PAUSE_S", 0.05)
     path = tmp_path / "livoa.db"
+    monkeypatch.setattr("engine.adapters.sql.engine.BUSY_TIMEOUT_S", 0.02)
     database = Database(f"sqlite:///{path}", FixedClock())
     audit = SqlAuditLog(database)
     await audit.append(entry("a"))
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    waiting = asyncio.create_task(audit.append(entry("b")))
-    await asyncio.sleep(0.1)
-    assert not waiting.done()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("engine.adapters.sql.engine.time.sleep", pause)
     assert len(await audit.read("contoso", after_seq=0, limit=9)) == 1, "readers do not wait"
-    other.execute("COMMIT")
-    assert (await waiting).seq == 2
+    assert (await audit.append(entry("b"))).seq == 2
+    assert len(pauses) == 2
     other.close()
     await database.dispose()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
+from enum import IntEnum, StrEnum
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +37,21 @@ def test_the_form_reads_back_as_the_same_value_and_is_its_own_form(value: object
     again = json.loads(form, parse_int=as_number)
     assert again == value
     assert canonical_bytes(again) == form
+
+
+@given(
+    JSON | st.recursive(st.none() | st.booleans() | INTEGERS | TEXT, lambda i: st.dictionaries(TEXT, i) | st.lists(i))
+)
+def test_the_form_is_the_reference_implementations_whichever_way_it_was_written(value: object) -> None:
+    assert canonical_bytes(value) == rfc8785.dumps(value)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+def test_enumerations_have_the_form_of_their_values() -> None:
+    assert canonical_bytes({Colour.RED: [Colour.RED, IntEnum("Size", "BIG").BIG]}) == b'{"red":["red",1]}'
 
 
 @given(st.dictionaries(TEXT, INTEGERS, min_size=2))
