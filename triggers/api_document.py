@@ -177,7 +177,7 @@ DOCS: dict[str, Doc] = {
     "cancel_run": Doc(
         "Cancel a run: no new steps, and it ends cancelled with what it has. Asking again changes nothing.",
         {202: _json("The run is being cancelled.", RunSummary, examples.CANCELLING, _POLL)},
-        refusals=(_NO_RUN, {409: ("run.finished", "run.conflict"), 503: ("audit.unavailable", "engine.unavailable")}),
+        refusals=(_NO_RUN, {409: ("run.finished",), 503: ("audit.unavailable", "engine.unavailable")}),
     ),
     "check_plan": Doc(
         "Check a plan for the caller's tenant without running it. What is wrong with it stands in errors.",

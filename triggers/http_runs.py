@@ -11,7 +11,7 @@ from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError, NotFoundError
 from engine.domain.ids import is_wire_id
 from engine.domain.run import Run, StepRecord
-from engine.domain.status import FINAL_RUN_STATUSES, RunStatus, StepStatus
+from engine.domain.status import RunStatus, StepStatus
 from engine.ports.deps import Deps, DepsProvider
 from engine.ports.run_store import RunChange
 from triggers.endpoint import Call, Endpoint, build_blueprint
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 MAX_PAGE = 200
 POLL_AFTER_S = "1"
-_LIVE = frozenset(RunStatus) - FINAL_RUN_STATUSES
 
 
 async def submit_run(call: Call) -> HttpResponse:
@@ -163,7 +162,7 @@ async def cancel_run(call: Call) -> HttpResponse:
         raise ConflictError("run.finished", "This run is over; there is nothing to cancel.")
     await append_audit(_cancel_entry(run, call), call.deps)
     change = RunChange(status=RunStatus.CANCELLING)
-    run = await call.deps.runs.change(run.tenant_id, run.run_id, change, only_from=_LIVE)
+    run = await call.deps.runs.change(run.tenant_id, run.run_id, change)
     if await is_started(run, call.durable):
         await ask_to_cancel(run, call.durable)
     else:

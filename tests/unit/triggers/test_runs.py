@@ -277,6 +277,22 @@ async def test_a_run_that_is_over_cannot_be_cancelled(world: World) -> None:
     assert world.engine.events == []
 
 
+async def test_a_run_that_ends_while_it_is_being_cancelled_stays_as_it_ended(world: World) -> None:
+    run_id = await planned(world)
+
+    class Finishing:
+        """The run ends between the look at it and the record of the cancel."""
+
+        async def append(self, entry: object) -> None:
+            await change(world, run_id, status=RunStatus.SUCCEEDED)
+
+    world.with_deps(audit=Finishing())
+    answer = await world.post(f"/api/runs/{run_id}/cancel")
+    assert (answer.status, answer.code) == (409, "run.finished")
+    assert (await world.get(f"/api/runs/{run_id}")).json["status"] == "succeeded"
+    assert world.engine.events == []
+
+
 async def test_a_run_that_never_started_is_started_so_that_it_can_end(world: World) -> None:
     world.engine.down = True
     run_id = await world.submitted()

@@ -241,6 +241,20 @@ async def test_one_run_that_cannot_be_helped_does_not_stop_the_sweep(world: Worl
     assert list(world.engine.instances) == [second]
 
 
+async def test_losing_the_race_to_start_a_run_is_as_good_as_winning_it(world: World) -> None:
+    run_id = await accepted_but_not_started(world, headers=KEY)
+    world.clock.pass_s(10)
+    start_new = world.engine.start_new
+
+    async def beaten(name: str, instance_id: str | None = None, client_input: Any | None = None) -> str:
+        await start_new(name, instance_id, client_input)
+        return await start_new(name, instance_id, client_input)
+
+    world.engine.start_new = beaten  # type: ignore[method-assign]  # somebody else was faster
+    assert await world.submitted(headers=KEY) == run_id
+    assert world.engine.starts == 1
+
+
 class BrokenAfter:
     """A port whose method does its work ``calls`` times and then fails, before or after doing it."""
 
