@@ -136,7 +136,7 @@ class Client:
         with self._sent("GET", f"/api/runs/{run_id}/events", None, headers) as response:
             yield response.status, _sse(response)
 
-    def raw(self, data: bytes, *, half_close: bool = True) -> Answer | None:
+    def raw(self, data: bytes, *, half_close: bool = False) -> Answer | None:
         """Send bytes as they are and read one answer; None when the host closes without one. Never waits long."""
         with socket.create_connection(self.address, timeout=15) as connection:
             try:

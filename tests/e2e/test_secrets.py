@@ -1,0 +1,96 @@
+"""What a caller says in confidence is in the payload store and nowhere else: no log, no durable history, no queue, no row."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.client import Client
+from tests.e2e.plans import request_of, search
+from tests.e2e.stack import Stack
+
+IN_INTENT = "canary-in-intent-4f1c"
+IN_GOAL = "canary-in-goal-8d2e"
+IN_VALUES = "canary-in-values-77ab"
+IN_DOCUMENT = "canary-in-document-c0de"
+IN_LITERAL = "canary-in-step-inputs-91ee"
+IN_KEY = "canary_in_a_name-5b5b"
+IN_NOWHERE = "canary-never-sent"
+CANARIES = (IN_INTENT, IN_GOAL, IN_VALUES, IN_DOCUMENT, IN_LITERAL, IN_KEY)
+PRIVATE = "payloads"
+A_TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}")
+
+
+@pytest.fixture(scope="module")
+def confided(stack: Stack) -> tuple[str, str]:
+    """A run full of canaries, with a step that succeeds and one that is refused; and the token it was submitted with."""
+    token = stack.tokens.mint("contoso")
+    client = Client(stack.url, lambda: token)
+    request = request_of(
+        search("a", query={"$template": "budget {it}", "it": {"$ref": "run#/context/values/secret"}}),
+        search("b", "a", query=IN_LITERAL),
+        search("c", query={"$ref": "run#/context/values/wrong"}, optional=True),
+        uses=["a", "b"],
+        goals=[IN_GOAL],
+        context={
+            "values": {"secret": IN_VALUES, "wrong": {IN_KEY: IN_VALUES}},
+            "documents": [{"name": "note", "text": IN_DOCUMENT}],
+        },
+    )
+    # The title of a run is the beginning of its intent, so the canary stands behind it.
+    run_id = client.submit(request | {"intent": "Carry out this plan. " * 10 + IN_INTENT})
+    assert client.finished(run_id)["status"] == "succeeded"
+    for path in ("", "/status", "/plan", "/steps", "/events", "/steps/a/output"):
+        client.get(f"/api/runs/{run_id}{path}", Accept="application/json")
+    client.post("/api/runs", {"intent": IN_INTENT, "context": {"values": IN_VALUES}, IN_KEY: 1})
+    client.post("/api/runs", b'{"intent": "' + IN_INTENT.encode() + b'"')
+    return run_id, token
+
+
+def files_with(data: Path, text: bytes) -> set[str]:
+    """Paths below a data folder, first two parts, of files that contain a text as it is or in base64."""
+    forms = {text} | {_middle_of_base64(text, shift) for shift in range(3)}
+    found = [path for path in data.rglob("*") if path.is_file() and any(form in path.read_bytes() for form in forms)]
+    return {"/".join(path.relative_to(data).parts[:2]) for path in found}
+
+
+def _middle_of_base64(text: bytes, shift: int) -> bytes:
+    """The part of a base64 text that does not depend on what stands around."""
+    return base64.b64encode(b"\0" * shift + text)[4:-4]
+
+
+@pytest.mark.parametrize("canary", CANARIES)
+def test_what_a_caller_says_is_in_the_payload_store_only(stack: Stack, confided: tuple[str, str], canary: str) -> None:
+    assert files_with(stack.data, canary.encode()) == {f"{PRIVATE}/contoso"}
+
+
+def test_the_search_looks_into_the_files_that_matter(stack: Stack, confided: tuple[str, str]) -> None:
+    run_id, _ = confided
+    found = files_with(stack.data, run_id.encode())
+    for place in ("logs/host.log", "livoa.db", "host/durable.sqlite", "agents/executions.db"):
+        assert any(path.startswith(place) for path in found), place
+    assert files_with(stack.data, IN_NOWHERE.encode()) == set()
+
+
+def test_no_token_is_written_down_anywhere(stack: Stack, confided: tuple[str, str]) -> None:
+    _, token = confided
+    for part in (token, token.split(".")[2]):
+        assert files_with(stack.data, part.encode()) == set()
+    assert [path for path in stack.data.rglob("*") if path.is_file() and A_TOKEN.search(path.read_bytes())] == []
+
+
+def test_outputs_are_not_in_durable_history_or_logs(stack: Stack, contoso: Client, confided: tuple[str, str]) -> None:
+    run_id, _ = confided
+    passage = contoso.output(run_id, "a")["passages"][0]["text"][:40].encode()
+    places = files_with(stack.data, passage)
+    assert f"{PRIVATE}/contoso" in places
+    assert not {place for place in places if place.startswith(("logs/", "host/", "livoa.db"))}
+
+
+def test_keys_and_payloads_are_for_their_owner_only(stack: Stack, confided: tuple[str, str]) -> None:
+    private = [stack.data / "development-key.pem", *(p for p in (stack.data / PRIVATE).rglob("*") if p.is_file())]
+    assert len(private) > 3
+    assert [path for path in private if path.stat().st_mode & 0o077] == []

@@ -1,0 +1,129 @@
+"""Histories of real runs, replayed cold: today's orchestrators schedule exactly what the recorded ones did."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.domain import names
+from local_host.durable.determinism import NonDeterministicError, check_prefix
+from local_host.durable.history import EventType
+from orchestrators import run_orchestrator as run_module
+from orchestrators.calls import RunCalls
+from orchestrators.run_orchestrator import run_orchestrator
+from tests.replay.recording import BODIES, FOLDER, Recording, listed_after, load, replay
+
+# What the SDK says about histories that do not fit; those here are made not to fit.
+pytestmark = pytest.mark.filterwarnings("ignore:Potential duplicate Task completion")
+
+FILES = sorted(FOLDER.glob("*.json"))
+RECORDINGS = [(path.stem, recording) for path in FILES for recording in load(path)]
+each_recording = pytest.mark.parametrize(
+    "recording", [recording for _, recording in RECORDINGS], ids=[f"{stem}-{r.name}" for stem, r in RECORDINGS]
+)
+RUNS = [recording for _, recording in RECORDINGS if recording.name == names.RUN_ORCHESTRATOR]
+each_run = pytest.mark.parametrize("recording", RUNS, ids=[r.instance_id for r in RUNS])
+
+
+def test_there_are_histories_of_a_finished_and_of_a_crashed_run_and_of_a_map() -> None:
+    stems = {path.stem.split("-")[0] for path in FILES}
+    assert {"sample", "crashed"} <= stems
+    assert {recording.name for _, recording in RECORDINGS} == set(BODIES)
+
+
+@each_recording
+def test_a_replay_schedules_exactly_what_was_recorded_and_returns_the_same(recording: Recording) -> None:
+    execution = replay(recording, BODIES[recording.name])
+    assert execution.listing.raw == recording.actions
+    assert execution.ended is not None
+    assert execution.ended.error is None
+    assert json.loads(execution.ended.output_json or "null") == recording.result
+
+
+@each_recording
+def test_every_beginning_of_a_history_replays_to_the_beginning_of_its_actions(recording: Recording) -> None:
+    for count, listed in enumerate(listed_after(recording), start=1):
+        execution = replay(recording, BODIES[recording.name], count)
+        assert len(execution.listing.leaves) == listed
+        check_prefix(execution.listing.raw, recording.actions)
+
+
+@each_recording
+def test_a_history_holds_control_and_no_content(recording: Recording) -> None:
+    results = [
+        json.loads(row["Result"])
+        for rows in recording.episodes
+        for row in rows
+        if row["EventType"] == EventType.TASK_COMPLETED and row.get("Result")
+    ]
+    assert results
+    for result in results:
+        assert set(result) <= {"status", "skeleton", "code", "retryable", "item_count", "until_at", "retry_after_s"}
+
+
+@pytest.mark.parametrize("seed", ["1", "4711"])
+def test_a_fresh_process_with_another_hash_seed_replays_the_same(seed: str) -> None:
+    script = (
+        "from tests.replay.test_replay import BODIES, RECORDINGS, replay\n"
+        "assert all(replay(r, BODIES[r.name]).listing.raw == r.actions for _, r in RECORDINGS)\n"
+        "print(len(RECORDINGS))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": seed}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert int(done.stdout) == len(RECORDINGS)
+
+
+def renamed_activity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "PERFORM_STEP", "perform_step_v2")
+
+
+def other_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    decide = run_module.decide
+    monkeypatch.setattr(run_module, "decide", lambda state, now: decide(state, now)[::-1])
+
+
+def other_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduled = RunCalls._activity
+    monkeypatch.setattr(RunCalls, "_activity", lambda self, name, fields: scheduled(self, name, fields | {"new": True}))
+
+
+def earlier_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = run_module.run_ref
+
+    def changed(value: Any) -> Any:
+        ref = read(value)
+        return type(ref)(ref.tenant_id, ref.run_id, ref.deadline_at - timedelta(seconds=1))
+
+    monkeypatch.setattr(run_module, "run_ref", changed)
+
+
+@each_run
+@pytest.mark.parametrize("change", [renamed_activity, other_order, other_input, earlier_deadline])
+def test_a_change_that_would_break_running_instances_is_detected(
+    recording: Recording, change: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(monkeypatch)
+    with pytest.raises(NonDeterministicError, match="recorded was"):
+        replay(recording, run_orchestrator)
+
+
+@each_run
+def test_one_more_action_at_the_beginning_is_detected(recording: Recording) -> None:
+    def changed(context: Any) -> Generator[Any, Any, Any]:
+        yield context.call_activity("warm_up", {})
+        return (yield from run_orchestrator(context))
+
+    with pytest.raises(NonDeterministicError, match="warm_up"):
+        replay(recording, changed)
