@@ -140,7 +140,9 @@ class Token:
 
     def sign(self) -> str:
         headers = ({"kid": self.kid} if self.kid is not None else {}) | self.headers
-        return jwt.encode(self.claims, rsa_key(self.key), algorithm="RS256", headers=headers)
+        # As bytes: the library's own encoder refuses some of the claims that a validator must be able to meet.
+        payload = json.dumps(self.claims).encode()
+        return jwt.PyJWS().encode(payload, rsa_key(self.key), algorithm="RS256", headers=headers)
 
 
 def b64(data: bytes) -> str:
