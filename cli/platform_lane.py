@@ -34,7 +34,7 @@ def _is_3_13(path: str) -> bool:
 def prepare_environment(python: str) -> Stage:
     """The stage that brings `.venv-platform` to its pins; the launcher does it, with its lock, stamp and repair."""
     return Stage(
-        "platform environment",
+        "platform-env",
         [sys.executable, str(ROOT / "livoa"), "--livoa-install", "platform"],
         timeout_s=900,
         environment={"LIVOA_PYTHON": python, "LIVOA_VENV": ".venv-platform"},

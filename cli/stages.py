@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_RUNNING: set[subprocess.Popen[str]] = set()
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One check. ``ok_codes`` are exit codes that count as passed; ``skip`` is a reason not to run it at all."""
+    """One check. ``streamed`` shows its output as it comes; ``skip`` is a reason not to run it at all."""
 
     name: str
     command: Sequence[str]
@@ -54,6 +56,7 @@ def run_stage(stage: Stage, cwd: Path) -> StageResult:
         expired = threading.Event()
         watchdog = threading.Timer(stage.timeout_s, _stop_group, (process, expired))
         watchdog.start()
+        _RUNNING.add(process)
         lines: list[str] = []
         try:
             assert process.stdout is not None
@@ -62,10 +65,11 @@ def run_stage(stage: Stage, cwd: Path) -> StageResult:
                 if stage.streamed:
                     sys.stderr.write(line)
             code = process.wait()
-        except BaseException:  # Ctrl-C: the children are in a session of their own and would stay
+        except BaseException:  # Ctrl-C in the main thread
             _stop_group(process, expired)
             raise
         finally:
+            _RUNNING.discard(process)
             watchdog.cancel()
     if expired.is_set():
         code, note = 124, f"stopped after {stage.timeout_s:.0f} s"
@@ -74,6 +78,12 @@ def run_stage(stage: Stage, cwd: Path) -> StageResult:
     if code != 0 and not stage.streamed:
         sys.stderr.write(f"\n--- {stage.name} ---\n{''.join(lines)}")
     return StageResult(stage.name, "failed" if code else "passed", code, time.monotonic() - started, note)
+
+
+def stop_running() -> None:
+    """End every stage at once. For Ctrl-C: the children are in sessions of their own and would stay."""
+    for process in list(_RUNNING):
+        _stop_group(process, threading.Event())
 
 
 def _stop_group(process: subprocess.Popen[str], expired: threading.Event) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress
 from cli.paths import ROOT
-from cli.stages import Stage, StageResult, run_stage
+from cli.stages import Stage, StageResult, run_stage, stop_running
 
 EXAMPLE = """
   ./livoa test                          all of it, in under five minutes
@@ -43,26 +44,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Run the stages, print the table, return the code of the first failure as FAILED."""
+    """Run the stages and print how each went."""
     wanted = options.only or ["lint", "format", "types", "layers", "tests", "platform"]
     if options.pytest_args and not set(wanted) - set(STATIC):
         raise CliError("pytest arguments without a test stage", hint="add --only unit", exit_code=ExitCode.USAGE)
     started = time.monotonic()
-    static = [stage for stage in _static_stages() if stage.name in wanted]
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        results = list(pool.map(lambda stage: run_stage(stage, ROOT), static))
-    folders = [name for name in ("tests", *FOLDERS) if name in wanted]
-    if folders:
-        results.append(run_stage(_test_stage(folders, options.thorough, options.pytest_args), ROOT))
-    if "platform" in wanted:
-        results.append(_platform_stage())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # CI stops us this way; the stages must not stay
+    try:
+        results = _run_all(wanted, options)
+    except KeyboardInterrupt:
+        stop_running()
+        raise
     seconds = time.monotonic() - started
-    exit_code = next((result.exit_code for result in results if result.failed), 0)
     if options.json:
         print_json(_as_json(results, seconds))
     else:
         progress(_table(results, seconds))
-    return ExitCode.FAILED if exit_code else ExitCode.OK
+    return ExitCode.FAILED if any(result.failed for result in results) else ExitCode.OK
+
+
+def _run_all(wanted: Sequence[str], options: argparse.Namespace) -> list[StageResult]:
+    lane = _platform_lane() if "platform" in wanted else []
+    beside = [stage for stage in _static_stages() if stage.name in wanted] + lane[:-1]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        try:
+            results = list(pool.map(lambda stage: run_stage(stage, ROOT), beside))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_running()  # here, because leaving the pool waits for its threads
+            raise
+    folders = [name for name in ("tests", *FOLDERS) if name in wanted]
+    if folders:
+        results.append(run_stage(_test_stage(folders, options.thorough, options.pytest_args), ROOT))
+    if lane and not any(result.failed for result in results if result.name == lane[0].name):
+        results.append(run_stage(lane[-1], ROOT))
+    return results
 
 
 def _static_stages() -> list[Stage]:
@@ -91,22 +107,27 @@ def _test_stage(folders: Sequence[str], thorough: bool, extra: Sequence[str]) ->
     return Stage(name, [*command, *extra], timeout_s=45 * 60 if thorough else 15 * 60, streamed=True)
 
 
-def _platform_stage() -> StageResult:
-    """The lane on azure-functions-runtime, in an interpreter and environment of its own."""
+def _platform_lane() -> list[Stage]:
+    """The tests on azure-functions-runtime, and before them their environment. One skipped stage where it cannot be had."""
     from cli.platform_lane import find_python_3_13, prepare_environment
 
     if not (ROOT / "tests" / "platform").is_dir():
-        return StageResult("platform", "skipped", 0, 0.0, "tests/platform does not exist yet")
+        return [Stage("platform", (), 0, skip="there is no tests/platform")]
     python = find_python_3_13()
     if python is None:
-        return StageResult("platform", "skipped", 0, 0.0, "no Python 3.13 here; set LIVOA_TEST_PY313 to one")
-    prepared = run_stage(prepare_environment(python), ROOT)
-    if prepared.failed:
-        return prepared
-    lane = str(ROOT / ".venv-platform" / "bin" / "python")
-    command = [lane, "-m", "pytest", "-q", "-m", "platform", "tests/platform"]
+        return [Stage("platform", (), 0, skip="no Python 3.13 here; set LIVOA_TEST_PY313 to one")]
+    command = [
+        str(ROOT / ".venv-platform" / "bin" / "python"),
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "platform",
+        "tests/platform",
+    ]
     environment = {"LIVOA_TEST_PY313": python, "VIRTUAL_ENV": os.fspath(ROOT / ".venv-platform")}
-    return run_stage(Stage("platform", command, timeout_s=600, streamed=True, environment=environment), ROOT)
+    lane = Stage("platform", command, timeout_s=600, streamed=True, environment=environment)
+    return [prepare_environment(python), lane]
 
 
 def _as_json(results: Sequence[StageResult], seconds: float) -> dict[str, object]:

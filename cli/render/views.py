@@ -122,7 +122,7 @@ def _kpi_table(kpis: Sequence[Mapping[str, Any]]) -> Table:
             Text(clean(kpi.get("name", ""))),
             number(kpi.get("value")),
             Text(clean(kpi.get("unit") or "")),
-            "" if change is None else f"{change:+,.4g}",
+            "" if change is None else f"{change:+.1%}",
             "" if low is None or high is None else f"{number(low)} to {number(high)}",
             Text(clean(kpi.get("step_id", "")), style="dim"),
         )

@@ -85,7 +85,12 @@ class LocalStack:
     def _spec(
         self, name: str, command: Callable[[Mapping[str, Any]], list[str]], environment: Mapping[str, str]
     ) -> ChildSpec:
-        common = {"LIVOA_ENV": "local", "LIVOA_DATA": str(self._data), "LIVOA_HTTP_STREAMING": "on", "PYTHONUNBUFFERED": "1"}
+        common = {
+            "LIVOA_ENV": "local",
+            "LIVOA_DATA": str(self._data),
+            "LIVOA_HTTP_STREAMING": "on",
+            "PYTHONUNBUFFERED": "1",
+        }
         log = self._data / "logs" / f"{name}.log"
         hint = f"read {log}; ./livoa host --help tells the host's exit codes"
         return ChildSpec(name, command, {**common, **environment}, log, ROOT, hint)
