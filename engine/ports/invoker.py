@@ -12,7 +12,7 @@ class CapabilityInvoker(Protocol):
     """Carries one call out. Expected failures (timeouts, refusals, 5xx) are ``ExecuteFailed`` values, never exceptions:
 
     ``agent.unreachable`` (retryable), ``agent.timeout`` (retryable), ``agent.error`` (as the agent says or by status),
-    ``agent.contract_violation`` (not retryable), ``agent.conflict`` (in flight elsewhere; retryable).
+    ``agent.contract_violation`` (not retryable), ``agent.conflict`` (still in flight elsewhere when time was up; retryable).
     """
 
     async def invoke(

@@ -25,7 +25,13 @@ from engine.adapters.http_agents.answers import (
 )
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
-from engine.domain.execute import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, ExecuteRequest, ExecuteResponse
+from engine.domain.execute import (
+    MAX_REQUEST_BYTES,
+    MAX_RESPONSE_BYTES,
+    ExecuteFailed,
+    ExecuteRequest,
+    ExecuteResponse,
+)
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -35,6 +41,8 @@ Credential = Callable[[], Awaitable[str]]
 
 _CONNECT_TIMEOUT_S = 5.0
 _CHUNK_BYTES = 64 * 1024
+_MAX_IN_FLIGHT_PAUSE_S = 2.0
+"""The agent says when its lease ends at the latest; most calls are over long before."""
 
 
 class HttpAgentInvoker:
@@ -51,11 +59,13 @@ class HttpAgentInvoker:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         connections_per_agent: int = 32,
+        in_flight_pause_s: float = 0.5,
     ) -> None:
         self._endpoints = {name: _checked(name, url) for name, url in endpoints.items()}
         self._credential = credential
         self._now = now
         self._connections_per_agent = connections_per_agent
+        self._in_flight_pause_s = in_flight_pause_s
         self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ClientSession] = (
             weakref.WeakKeyDictionary()
         )
@@ -63,7 +73,7 @@ class HttpAgentInvoker:
     async def invoke(
         self, capability: Capability, request: ExecuteRequest, *, traceparent: str | None = None
     ) -> ExecuteResponse:
-        """See the port. One attempt: retries belong to the scheduler."""
+        """See the port. One attempt: retries belong to the scheduler. A call in flight elsewhere is awaited."""
         url = self._endpoints.get(capability.endpoint)
         if url is None:
             message = f"No address is configured for the endpoint {capability.endpoint}."
@@ -78,13 +88,30 @@ class HttpAgentInvoker:
             )
         try:
             async with asyncio.timeout(budget_s):
-                headers = await self._headers(request, traceparent)
-                return await self._post(f"{url}/execute", body, headers)
+                give_up_at = asyncio.get_running_loop().time() + budget_s
+                return await self._settled(f"{url}/execute", body, request, traceparent, give_up_at)
         except TimeoutError:
             return failed("agent.timeout", f"The agent did not answer within {budget_s:.1f} s.", retryable=True)
         except LivoaError as error:
             # The credential could not be had: nothing has reached the agent.
             return failed("agent.no_credential", f"No token for the agent: {error.code}.", retryable=True)
+
+    async def _settled(
+        self, url: str, body: bytes, request: ExecuteRequest, traceparent: str | None, give_up_at: float
+    ) -> ExecuteResponse:
+        """The answer, asked for until the call is no longer in flight for somebody else.
+
+        That somebody is an earlier delivery of this very step, perhaps of a host that died: its answer is ours too. Taking the
+        409 for a failure would write a step off, for good where it may be tried once only, whose effect is under way.
+        """
+        while True:
+            response = await self._post(url, body, await self._headers(request, traceparent))
+            if not isinstance(response, ExecuteFailed) or response.error.code != "agent.conflict":
+                return response
+            pause_s = max(self._in_flight_pause_s, min(response.error.retry_after_s or 0.0, _MAX_IN_FLIGHT_PAUSE_S))
+            if asyncio.get_running_loop().time() + pause_s >= give_up_at:
+                return response
+            await asyncio.sleep(pause_s)
 
     async def _headers(self, request: ExecuteRequest, traceparent: str | None) -> dict[str, str]:
         headers = {

@@ -147,11 +147,11 @@ async def test_work_that_cannot_be_stopped_serves_the_retry(issuer: DevelopmentI
         soon = request("probe.compute").model_copy(update={"deadline_at": Clock().at + timedelta(seconds=0.4)})
         status, problem = await posted(found, soon.model_dump_json().encode())
         assert (status, problem["code"]) == (408, "agent.deadline")
-        assert code(await found.call("probe.compute")) == "agent.conflict"
+        status, problem = await posted(found, request("probe.compute").model_dump_json().encode())
+        assert (status, problem["code"]) == (409, "agent.in_flight")
+        retry = asyncio.create_task(found.call("probe.compute"))  # waits for the call that is in flight
         gate.set()
-        await probes.had_effect.wait()
-        await asyncio.sleep(0)  # the settlement follows in the same turn of the loop
-        answer = await found.call("probe.compute")
+        answer = await retry
         assert isinstance(answer, ExecuteSucceeded)
         assert (answer.output, probes.effects) == ({"count": 1}, 1)
 
@@ -297,3 +297,18 @@ async def test_an_agent_that_shuts_down_takes_no_new_work(
             assert response.status == 503
         async with session.get(f"{url}/health/live") as response:
             assert response.status == 200
+
+
+async def test_work_under_way_is_finished_before_the_agent_leaves(probe_stand: Stand, jwks: Path) -> None:
+    from agent_kit import AgentAuth, JwksFile, create_app
+    from tests.contract.agents.harness import served
+
+    probes = Probes()
+    app = create_app(probes.agent(), auth=AgentAuth(JwksFile(jwks)), store=IdempotencyStore(None))
+    async with served(app) as url:
+        leaving = Stand(url, probes, probe_stand.store, probe_stand.issuer, probe_stand.invoker)
+        held = asyncio.create_task(posted(leaving, request("probe.hold").model_dump_json().encode()))
+        await probes.started.wait()
+        asyncio.get_running_loop().call_later(0.2, probes.go_on.set)
+    status, answer = await held
+    assert (status, answer["output"]) == (200, {"count": 1})

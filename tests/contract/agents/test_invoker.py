@@ -211,7 +211,25 @@ PROBLEM = json.dumps({"code": "agent.busy", "detail": "Every slot is taken.", "s
 )
 async def test_each_status_has_one_meaning(status: str, code: str, retryable: bool) -> None:
     body = b"" if status.startswith("204") else b"<html>"
-    assert error_of(await called(json_answer(body, status, media_type="text/html"))) == (code, retryable)
+    # A call in flight elsewhere is asked for until time is nearly up.
+    timeout_s = 0.8 if status.startswith("409") else 5.0
+    assert error_of(await called(json_answer(body, status, media_type="text/html"), timeout_s)) == (code, retryable)
+
+
+async def test_a_call_in_flight_for_an_earlier_delivery_is_awaited() -> None:
+    """A host died in the middle of a call, and the step is delivered again while the agent is still at it."""
+    in_flight, done = json_answer(PROBLEM, "409 Flight", "Retry-After: 0"), json_answer(GOOD)
+    answers = iter([in_flight, in_flight, done])
+
+    async def one_after_another(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await next(answers)(reader, writer)
+
+    async with raw_server(one_after_another) as url:
+        invoker = HttpAgentInvoker({"probes": url}, credential, in_flight_pause_s=0.01)
+        found = await invoker.invoke(manifest("probe.count"), request("probe.count"))
+        await invoker.close()
+    assert found == ExecuteSucceeded(output={"count": 1})
+    assert next(answers, None) is None
 
 
 @pytest.mark.parametrize(("value", "expected"), [("7", 7.0), ("999999", 3600.0), ("soon", None), ("-1", None)])
