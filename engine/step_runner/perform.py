@@ -70,7 +70,11 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
         OPERATION: SPAN_TOOL,
     }
     with deps.telemetry.span(SPAN_TOOL, traceparent=run.traceparent, attributes=attributes) as span:
-        outcome = await _attempt(task, run, deps)
+        try:
+            outcome = await _attempt(task, run, deps)
+        except LivoaError as err:
+            # A store that fails now may work later; what happened so far is found again under the same keys.
+            outcome = Failed(code=err.code, retryable=err.status >= 500)
         span.set(STEP_STATUS, outcome.status)
         if isinstance(outcome, Failed):
             span.fail(outcome.code)
@@ -78,11 +82,7 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
 
 
 async def _attempt(task: StepTask, run: Run, deps: Deps) -> StepOutcome:
-    try:
-        view = await load_view(task, run, deps)
-    except LivoaError as err:
-        # A store that cannot be read now may be readable later; what is absent stays absent.
-        return Failed(code=err.code, retryable=err.status >= 500)
+    view = await load_view(task, run, deps)
     journal = Journal(
         task,
         deps,
@@ -285,6 +285,11 @@ async def _invoke(call: _Call, capability: Capability) -> ExecuteResponse:
         except TimeoutError:
             error = ExecuteError(code="agent.timeout", message="no answer in time", retryable=True)
             response = ExecuteFailed(error=error)
+        except Exception as err:
+            # Not what the port promises; but the intent is on record, so there has to be a result.
+            _LOG.exception("call raised", extra={"run_id": call.task.run_id, "step_id": call.task.step_id})
+            error = ExecuteError(code="agent.error", message=f"the call raised {type(err).__name__}", retryable=True)
+            response = ExecuteFailed(error=error)
         if isinstance(response, ExecuteFailed):
             span.fail(response.error.code)
     return response
@@ -292,18 +297,7 @@ async def _invoke(call: _Call, capability: Capability) -> ExecuteResponse:
 
 async def _conclude(call: _Call, capability: Capability, response: ExecuteResponse, reserved: int) -> StepOutcome:
     """Check, store, write down, settle. A result that cannot be written down is asked for again under the same key."""
-    output: PayloadRef | None = None
-    error: ExecuteError | None = None
-    cost = reserved
-    if isinstance(response, ExecuteSucceeded):
-        cost = reserved if response.usage.cost_micro_usd is None else response.usage.cost_micro_usd
-        try:
-            output, error = await _accept(call, capability, response.output)
-        except LivoaError as err:
-            error = ExecuteError(code=err.code, message=err.message, retryable=err.status >= 500)
-    else:
-        error = response.error
-        cost = 0
+    output, error, cost = await _assess(call, capability, response, reserved)
     status = "succeeded" if error is None else "failed"
     entry = result_entry(
         call.task,
@@ -339,6 +333,22 @@ async def _conclude(call: _Call, capability: Capability, response: ExecuteRespon
     )
 
 
+async def _assess(
+    call: _Call, capability: Capability, response: ExecuteResponse, reserved: int
+) -> tuple[PayloadRef | None, ExecuteError | None, int]:
+    """What came of the call: the stored output or an error, and what it cost."""
+    if not isinstance(response, ExecuteSucceeded):
+        return None, response.error, 0
+    cost = reserved if response.usage.cost_micro_usd is None else response.usage.cost_micro_usd
+    try:
+        output, error = await _accept(call, capability, response.output)
+    except LivoaError as err:
+        output, error = None, ExecuteError(code=err.code, message=err.message, retryable=err.status >= 500)
+    if error is not None and call.journal.has_another(error.retryable):
+        cost = 0  # the next attempt is answered with this same success, and pays for it
+    return output, error, cost
+
+
 async def _accept(call: _Call, capability: Capability, output: Any) -> tuple[PayloadRef | None, ExecuteError | None]:
     violations = validate_output(capability, output)
     if violations:
@@ -346,5 +356,8 @@ async def _accept(call: _Call, capability: Capability, output: Any) -> tuple[Pay
         return None, ExecuteError(
             code="agent.contract_violation", message=f"the output does not fit its schema: {places}"
         )
-    data = json.dumps(output, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        data = json.dumps(output, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return None, ExecuteError(code="agent.contract_violation", message="the output is not JSON")
     return await call.deps.payloads.put(call.task.tenant_id, call.task.run_id, data), None

@@ -33,6 +33,10 @@ class Journal:
         """The same journal once inputs are bound."""
         return replace(self, input_sha256=input_sha256, started_at=started_at)
 
+    def has_another(self, retryable: bool) -> bool:
+        """True when a failure of this attempt is followed by another attempt."""
+        return retryable and self.task.attempt < self.max_attempts
+
     async def started(self) -> bool:
         """Record the start. False when a final or later record exists: the caller must not go on."""
         event = new_event(EventType.STEP_STARTED, self._data(), f"step.started/{self.task.attempt_key}")
@@ -54,7 +58,7 @@ class Journal:
         self, code: str, message: str, *, retryable: bool, retry_after_s: float | None = None, cost_micro_usd: int = 0
     ) -> StepOutcome:
         """Record a failure. With attempts left and hope, the step waits for the next one; otherwise it has failed."""
-        again = retryable and self.task.attempt < self.max_attempts
+        again = self.has_another(retryable)
         record = self._record(
             StepStatus.WAITING if again else StepStatus.FAILED,
             error=ErrorInfo(code=code, message=message[:500]),

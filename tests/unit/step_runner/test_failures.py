@@ -1,0 +1,64 @@
+"""When something below the step breaks: there is always a result on record, with a code, and nothing is paid for twice."""
+
+import pytest
+
+from engine.domain.errors import LivoaError
+from engine.domain.execute import ExecuteSucceeded
+from engine.domain.outcomes import Failed, Succeeded
+from tests.support.world import World, plan_of, step
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+async def _down(*_, **__):
+    raise LivoaError("store.busy", "busy", status=503)
+
+
+async def test_a_success_that_could_not_be_stored_is_paid_for_once(world):
+    """The agent answers the next attempt with the success of the first."""
+    await world.submit(plan_of(step("a", retry={"max_attempts": 2})))
+    put, world.deps.payloads.put = world.deps.payloads.put, _down
+    assert await world.perform("a") == Failed(code="store.busy", retryable=True)
+    world.deps.payloads.put = put
+    assert await world.perform("a", attempt=2) == Succeeded()
+    assert (await world.runs.get("contoso", "run-1")).cost_micro_usd == 100
+    assert (await world.deps.budgets.state("contoso", "run-1")).spent_micro_usd == 100
+
+
+async def test_the_last_attempt_pays_for_what_could_not_be_stored(world):
+    await world.submit(plan_of(step("a", "mail.send")))
+    world.deps.payloads.put = _down
+    assert (await world.perform("a")).code == "store.busy"
+    assert (await world.runs.get("contoso", "run-1")).cost_micro_usd == 100
+
+
+async def test_an_invoker_that_raises_leaves_a_result_and_no_reservation(world):
+    async def raises(*_, **__):
+        raise RuntimeError("ana@contoso.example")
+
+    await world.submit(plan_of(step("a", retry={"max_attempts": 2})))
+    world.invoker.invoke = raises
+    assert await world.perform("a") == Failed(code="agent.error", retryable=True)
+    assert (await world.audit())[-2:] == ["dispatch.intended", "dispatch.result"]
+    assert (await world.deps.budgets.state("contoso", "run-1")).reserved_micro_usd == 0
+    record = await world.runs.get_step("contoso", "run-1", "a")
+    assert "ana@" not in record.model_dump_json()
+
+
+async def test_a_store_that_fails_keeps_its_code(world):
+    await world.submit(plan_of(step("a")))
+    world.deps.budgets.reserve = _down
+    assert await world.perform("a") == Failed(code="store.busy", retryable=True)
+    assert world.invoker.calls == []
+
+
+@pytest.mark.parametrize("output", [{"n": "\ud800"}, {"n": float("nan")}, {"n": {1, 2}}])
+async def test_an_output_that_is_no_json_breaks_the_contract(world, output, monkeypatch):
+    """Through HTTP it cannot arrive; an in-process capability may hand over anything."""
+    monkeypatch.setattr("engine.step_runner.perform.validate_output", lambda *_: ())
+    await world.submit(plan_of(step("a")))
+    world.invoker.behaviours["calc.double"] = lambda _: ExecuteSucceeded(output=output)
+    assert await world.perform("a") == Failed(code="agent.contract_violation")
