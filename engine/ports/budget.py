@@ -19,7 +19,7 @@ class BudgetLedger(Protocol):
     """One account per run."""
 
     async def open(self, tenant_id: str, run_id: str, *, limit_micro_usd: int) -> None:
-        """Open the account. A second call with the same limit changes nothing."""
+        """Open the account. A second call changes nothing: the limit a run was admitted with stays."""
         ...
 
     async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int) -> bool:

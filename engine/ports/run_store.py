@@ -57,7 +57,11 @@ class RunStore(Protocol):
     not appended again. Unknown run: ``NotFoundError("run.not_found")``."""
 
     async def create(self, run: Run, events: Sequence[NewEvent], claim: IdempotencyClaim | None) -> CreateResult:
-        """Insert a run and its first events, or find the run of the same claim."""
+        """Insert a run and its first events, or find the run of the same claim.
+
+        The run id is a key too: creating a run again is ``existing`` for the same request of the same subject, and
+        ``mismatch`` otherwise.
+        """
         ...
 
     async def get(self, tenant_id: str, run_id: str) -> Run | None:
@@ -79,7 +83,9 @@ class RunStore(Protocol):
     ) -> Run:
         """Apply a change. With ``only_from``, a run in another status is left alone: ``ConflictError("run.conflict")``.
 
-        A run in a final status never leaves it: a change of status then raises ``ConflictError("run.finished")``.
+        A run in a final status never leaves it: a change of status then raises ``ConflictError("run.finished")``; finishing it
+        again the same way keeps the first ``finished_at`` and ``error``. Cost is added unless every event handed in was known
+        already: then the change was delivered before, and counted.
         """
         ...
 
@@ -87,7 +93,7 @@ class RunStore(Protocol):
         """Write the latest state of a step or item, and its events, in one transaction.
 
         Returns False and writes nothing when the stored record is final, or belongs to a later attempt: a late or repeated
-        result changes nothing.
+        result changes nothing. Cost is added as in ``change``.
         """
         ...
 

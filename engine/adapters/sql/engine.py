@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from engine.adapters.sql.migrations import MIGRATIONS, Migration, migrate
@@ -104,7 +104,7 @@ class Database:
         for attempt in range(MAX_TRIES):
             try:
                 return self._once(self._ready(), work, immediate)
-            except SQLAlchemyError as err:
+            except (SQLAlchemyError, sqlite3.Error) as err:
                 if not _lost_a_race(err):
                     raise LivoaError(
                         "store.unavailable", f"the database failed: {type(err).__name__}", status=503, retry_after_s=1
@@ -142,7 +142,13 @@ class Database:
         options: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": not self._sqlite}
         if not self._sqlite:
             return _open_postgres(self._url, options)
-        Path(self._url.database or "").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = Path(self._url.database or "").parent
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as err:
+            raise LivoaError(
+                "store.unavailable", f"{directory} cannot be made for the database: {err.strerror}", status=503
+            ) from err
         engine = create_engine(
             self._url,
             poolclass=QueuePool,
@@ -194,12 +200,12 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     cursor.close()
 
 
-def _lost_a_race(error: SQLAlchemyError) -> bool:
+def _lost_a_race(error: Exception) -> bool:
     """True when trying again can help: another writer was first, or holds the database."""
     if isinstance(error, IntegrityError):
         return True
-    if not isinstance(error, DBAPIError):
-        return False
-    if isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-        return True
-    return getattr(error.orig, "sqlstate", None) in _SERIALIZATION_STATES
+    # SQLAlchemy wraps the driver's errors, except that of the BEGIN which is ours.
+    driver_error = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(driver_error, sqlite3.OperationalError):
+        return bool(getattr(driver_error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY)
+    return getattr(driver_error, "sqlstate", None) in _SERIALIZATION_STATES

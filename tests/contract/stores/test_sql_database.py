@@ -113,6 +113,16 @@ async def test_a_database_that_fails_in_the_middle_of_a_write_leaves_nothing_of_
     assert await stores.runs.put_step(step(), [new_event()], add_cost_micro_usd=5)
 
 
+async def test_a_place_where_no_file_can_be_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "deep" / "livoa.db", tmp_path):
+        database = Database(f"sqlite:///{path}", FixedClock())
+        with pytest.raises(LivoaError) as caught:
+            await SqlRunStore(database, FixedClock()).get("contoso", "run-1")
+        assert (caught.value.code, caught.value.status) == ("store.unavailable", 503)
+        await database.dispose()
+
+
 async def test_a_failure_does_not_tell_what_was_being_written(open_sql: Callable[[], Stores]) -> None:
     stores = open_sql()
     assert stores.database is not None
