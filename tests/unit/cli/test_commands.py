@@ -1,0 +1,233 @@
+"""Each command through its front door, against a scripted API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cli.exit_codes import MEANINGS, ExitCode
+from cli.main import COMMANDS
+from cli.paths import ROOT
+from tests.unit.cli.api_double import EVENTS, RUN_ID, problem
+
+
+def test_run_submits_follows_and_prints_one_object(connected, double):
+    result = connected(
+        "run", "why?", "--goal", "g", "--value", "n=3", "--value", "t=text", "--max-steps", "5", "--json"
+    )
+    assert result.code == ExitCode.OK
+    assert double.heard[0]["body"] == {
+        "intent": "why?",
+        "goals": ["g"],
+        "context": {"values": {"n": 3, "t": "text"}},
+        "constraints": {"max_steps": 5},
+    }
+    assert double.heard[0]["headers"]["authorization"] == "Bearer a-token"
+    assert set(result.json) == {"run_id", "status", "degraded", "plan_hash", "steps", "answer", "seconds"}
+    assert result.json["steps"][1] == {"id": "fit", "status": "succeeded", "attempt": 2, "duration_ms": 2100}
+
+
+def test_run_shows_plan_steps_and_answer_to_people(connected):
+    result = connected("run", "why?")
+    assert all(text in result.err for text in ("spend", "mmm.fit", "2.1 s", "attempt 2"))
+    assert all(text in result.out for text in ("Because of", "-37.0%", "385,600", "Spend less there."))
+
+
+def test_text_of_a_run_cannot_drive_the_terminal(connected):
+    assert "\x1b" not in connected("run", "why?").out
+
+
+@pytest.mark.parametrize("status", ["partial", "denied", "failed", "cancelled", "terminated"])
+def test_a_run_that_did_not_succeed_is_exit_code_1(connected, double, status):
+    double.status = status
+    assert connected("run", "why?", "--json").code == ExitCode.FAILED
+
+
+def test_run_without_waiting_prints_where_to_look(connected, double):
+    result = connected("run", "why?", "--no-wait", "--idempotency-key", "k-1")
+    assert (result.code, result.out) == (ExitCode.OK, f"{RUN_ID}\n")
+    assert double.heard[0]["headers"]["idempotency-key"] == "k-1"
+    assert len(double.heard) == 1
+
+
+def test_an_own_plan_and_documents_travel_in_the_request(connected, double, tmp_path):
+    (tmp_path / "plan.json").write_text('{"goal": "x"}')
+    (tmp_path / "brief.txt").write_text("word")
+    connected("run", "i", "--plan", f"{tmp_path}/plan.json", "--document", f"b={tmp_path}/brief.txt", "--no-wait")
+    assert double.heard[0]["body"]["plan"] == {"goal": "x"}
+    assert double.heard[0]["body"]["context"]["documents"] == [{"name": "b", "text": "word"}]
+
+
+def test_a_host_that_goes_away_for_a_moment_ends_nothing(connected, double, monkeypatch):
+    monkeypatch.setattr("cli.client.time.sleep", lambda s: None)
+    gone = [0]
+
+    def flaky(asked):
+        gone[0] += 1
+        return (0, None) if gone[0] in {2, 3} else (200, double.page(int(asked["query"]["after"][0])))
+
+    double.scripts[f"GET /api/runs/{RUN_ID}/events"] = flaky
+    result = connected("events", RUN_ID, "--follow", "--json")
+    assert [event["seq"] for event in result.lines] == [event["seq"] for event in EVENTS]
+    assert "waiting" in result.err
+
+
+def test_events_are_one_line_each_and_resume_after_a_number(connected):
+    result = connected("events", "last", "--after", "9", "--json")
+    assert [event["seq"] for event in result.lines] == [10, 11]
+    assert "step.succeeded" in connected("events", RUN_ID).out
+
+
+def test_following_is_bounded_by_its_timeout(connected, double):
+    double.events = double.events[:3]
+    double.scripts[f"GET /api/runs/{RUN_ID}/events"] = lambda asked: (
+        200,
+        {"events": [], "next_after": 3, "ended": False},
+    )
+    result = connected("events", RUN_ID, "--follow", "--timeout", "0", "--json")
+    assert result.code == ExitCode.TIMEOUT
+    assert result.json["error"]["code"] == "cli.timeout"
+
+
+def test_show_runs_and_cancel_print_what_the_api_says(connected, double):
+    shown = connected("show", RUN_ID, "--json").json
+    assert set(shown) == {"run", "plan", "steps"}
+    assert connected("runs", "--status", "running", "--json").json["runs"][0]["run_id"] == RUN_ID
+    assert double.heard[-1]["query"]["status"] == ["running"]
+    assert connected("cancel", RUN_ID, "--json").json["status"] == "cancelling"
+    assert "fit" in connected("show", "last").out
+    assert RUN_ID in connected("runs").out
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (401, "auth.expired", 4),
+        (403, "auth.role_missing", 4),
+        (404, "run.not_found", 1),
+        (422, "request.invalid", 1),
+        (503, "x", 1),
+    ],
+)
+def test_problems_become_exit_codes_words_and_one_json_line(connected, double, status, code, expected):
+    errors = [{"code": "request.type", "pointer": "/goals/0", "message": "not a string"}]
+    double.scripts["POST /api/runs"] = lambda asked: (status, problem(code, status, "No.", errors=errors))
+    result = connected("run", "x", "--json")
+    assert result.code == expected
+    assert result.json["error"]["code"] == code
+    assert "/goals/0" in result.err
+    assert "request.type" in result.err
+
+
+def test_a_token_never_follows_a_redirect(connected, double):
+    double.scripts["GET /api/runs"] = lambda asked: (302, b"")
+    assert connected("runs").code == ExitCode.FAILED
+
+
+def test_something_else_on_the_port_is_said_to_be_something_else(connected, double):
+    double.scripts["GET /api/runs"] = lambda asked: (200, b"<html>")
+    result = connected("runs")
+    assert result.code == ExitCode.UNREACHABLE
+    assert "LIVOA_URL" in result.err
+
+
+def test_no_host_at_all_is_exit_code_3_and_names_the_next_step(livoa):
+    result = livoa("runs", "--url", "http://127.0.0.1:9", "--json")
+    assert result.code == ExitCode.UNREACHABLE
+    assert "./livoa up" in result.json["error"]["hint"]
+
+
+def test_a_host_elsewhere_needs_a_token_of_its_own(livoa):
+    result = livoa("runs", "--url", "https://runs.example.invalid", "--json")
+    assert result.code == ExitCode.FORBIDDEN
+    assert "LIVOA_TOKEN" in result.json["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["runs", "--url", "ftp://x"],
+        ["run"],
+        ["run", "x", "--value", "novalue"],
+        ["run", "x", "--plan", "/no/such/file"],
+        ["plan", "check", "/no/such/file"],
+        ["plan", "check", __file__, "--tenant", "nobody"],
+        ["token", "--role", "King"],
+        ["token", "--lifetime", "999999999"],
+        ["host", "--app", "/no/such/folder"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_no_traceback(livoa, arguments):
+    result = livoa(*arguments)
+    assert result.code == ExitCode.USAGE
+    assert result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_and_the_exit_codes(livoa, name):
+    result = livoa(name, "--help")
+    assert result.code == 0
+    assert "example:" in result.out
+    assert f"./livoa {name}" in result.out.split("example:")[1]
+    assert all(meaning in result.out for meaning in MEANINGS.values())
+    assert "--json" in result.out
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy():
+    code = (
+        "import sys; from cli.main import main; main(['--help'])\n"
+        "heavy = {'rich', 'pydantic', 'aiohttp', 'asyncio', 'jwt', 'engine'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert all(f"  {name}" in result.stdout for name in COMMANDS)
+
+
+def test_a_token_is_minted_with_a_private_key_nobody_else_can_read(livoa, tmp_path):
+    import jwt
+
+    result = livoa("token", "--tenant", "fabrikam", "--user", "bo", "--role", "Runs.Read", "--json")
+    claims = jwt.decode(result.json["token"], options={"verify_signature": False})
+    assert claims["roles"] == ["Runs.Read"]
+    keys = [path for path in (tmp_path / "home").iterdir() if path.suffix == ".pem"]
+    assert [path.stat().st_mode & 0o077 for path in keys] == [0]
+    assert livoa("token").out.count(".") == 2
+
+
+def test_no_development_token_outside_the_local_environment(livoa, monkeypatch):
+    monkeypatch.setenv("LIVOA_ENV", "azure")
+    assert livoa("token").code == ExitCode.FORBIDDEN
+
+
+def test_plan_check_lists_every_fault_at_once_offline(livoa, tmp_path):
+    plan = {
+        "schema_version": "1.0", "goal": "g", "rationale": "r",
+        "steps": [{"id": "a", "capability": "no.such"}, {"id": "b", "capability": "rag.search", "inputs": {}, "needs": ["zzz"]}],
+        "answer": {"uses": ["a"], "instructions": "i"},
+    }  # fmt: skip
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    result = livoa("plan", "check", f"{tmp_path}/plan.json", "--json")
+    assert result.code == ExitCode.FAILED
+    assert result.json["ok"] is False
+    assert {"plan.unknown_capability", "plan.unknown_reference"} <= {error["code"] for error in result.json["errors"]}
+    assert all(error["pointer"].startswith("/steps/") for error in result.json["errors"])
+    assert {"errors", "steps", "edges", "critical_path", "plan_hash"} <= set(result.json)
+    assert "plan.unknown_capability" in livoa("plan", "check", f"{tmp_path}/plan.json").err
+
+
+def test_a_good_plan_passes_with_its_hash_and_critical_path(livoa, tmp_path):
+    plan = {
+        "schema_version": "1.0", "goal": "g", "rationale": "r",
+        "steps": [{"id": "notes", "capability": "rag.search", "inputs": {"query": "budget"}}],
+        "answer": {"uses": ["notes"], "instructions": "i"},
+    }  # fmt: skip
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    result = livoa("plan", "check", f"{tmp_path}/plan.json", "--json")
+    assert (result.code, result.json["ok"], result.json["critical_path"]) == (0, True, ["notes"]), result.err
+    assert len(result.json["plan_hash"]) == 64

@@ -1,0 +1,148 @@
+"""What is shown of a run: the fold over its events, the tree of its plan, the crash account of the demo."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.commands.demo import Crash
+from cli.output import human_console
+from cli.render.text import clean, duration, number
+from cli.render.views import MAX_SHOWN_STEPS, plan_tree
+from cli.run_state import RunState
+from cli.stages import Stage, run_stage
+from cli.watch import line_of
+from engine.domain.events import EventType
+from tests.unit.cli.api_double import EVENTS, PLAN, event
+
+steps = st.sampled_from(["a", "b"])
+step_event = st.builds(
+    lambda kind, step, attempt, item: event(
+        1, kind, step_id=step, attempt=attempt, **({} if item is None else {"item": item})
+    ),
+    st.sampled_from([kind.value for kind in EventType if kind.value.startswith("step.")]),
+    steps,
+    st.integers(1, 3),
+    st.none() | st.integers(0, 3),
+)
+any_event = step_event | st.builds(
+    lambda kind, data: event(1, kind, **data),
+    st.sampled_from([kind.value for kind in EventType] + ["later.invention"]),
+    st.dictionaries(st.sampled_from(["message", "code", "plan_hash", "reason", "text"]), st.text(max_size=5)),
+)
+
+
+@given(st.lists(any_event, max_size=30))
+def test_any_events_fold_into_a_state_and_lines(events):
+    state = RunState("r")
+    for entry in events:
+        state.apply(entry)
+        assert "\n" not in line_of(entry)
+    assert set(state.steps) <= {"a", "b"}
+    last = {}
+    for entry in events:
+        if entry["type"].startswith("step.") and "step_id" in entry["data"] and "item" not in entry["data"]:
+            last[entry["data"]["step_id"]] = entry["type"]
+    for step, kind in last.items():
+        if kind == "step.succeeded":
+            assert state.steps[step].status == "succeeded"
+
+
+def test_the_events_of_a_run_tell_its_end_attempts_and_durations():
+    state = RunState("r")
+    for entry in EVENTS:
+        state.apply(entry)
+    assert (state.status, state.degraded, state.playbook) == ("succeeded", "no model is configured", "explain")
+    assert (state.steps["fit"].attempt, state.steps["fit"].duration_ms) == (2, 2100)
+
+
+def test_items_of_a_for_each_step_are_counted_not_mistaken_for_the_step():
+    state = RunState("r")
+    for item in range(3):
+        state.apply(event(1, "step.succeeded", step_id="m", item=item))
+    state.apply(event(1, "step.started", step_id="m", item_count=5))
+    assert (state.steps["m"].items_done, state.steps["m"].items, state.steps["m"].status) == (3, 5, "running")
+
+
+def printed(plan) -> str:
+    console = human_console()
+    with console.capture() as captured:
+        console.print(plan_tree(plan, "a" * 64))
+    return captured.get()
+
+
+@given(st.integers(1, 12).flatmap(lambda n: st.lists(st.sets(st.integers(0, n - 1)), min_size=n, max_size=n)))
+def test_every_step_of_any_graph_is_in_the_tree_once(needs):
+    plan = {
+        "goal": "g",
+        "steps": [{"id": f"s{i}_", "needs": [f"s{n}_" for n in sorted(of) if n < i]} for i, of in enumerate(needs)],
+    }
+    text = printed(plan)
+    lines = [line.split("─ ")[1].split()[0] for line in text.splitlines() if "─ " in line]
+    assert sorted(lines) == sorted(step["id"] for step in plan["steps"])
+
+
+def test_the_tree_puts_a_step_below_its_last_need_and_names_the_others():
+    text = printed(PLAN)
+    assert [line.count("    ") + line.count("│   ") for line in text.splitlines()[1:]] == [0, 1, 2]
+    assert "also needs spend" in text
+
+
+def test_a_huge_or_broken_plan_does_not_hang_or_flood_the_terminal():
+    huge = {"goal": "g", "steps": [{"id": f"s{i}", "needs": [f"s{i - 1}"] if i % 50 else []} for i in range(2000)]}
+    text = printed(huge)
+    assert text.count("\n") < MAX_SHOWN_STEPS * 4
+    assert "more steps" in text
+    assert "x" in printed({"goal": "g", "steps": [{"id": "x", "needs": ["y"]}, {"id": "y", "needs": ["x"]}]})
+
+
+@given(st.text())
+def test_cleaned_text_has_no_control_characters(text):
+    assert not any(
+        (ord(c) < 32 and c not in "\t\n") or 0x7F <= ord(c) < 0xA0 or c in "\u202e\u2066" for c in clean(text)
+    )
+
+
+def test_figures_read_well():
+    assert [number(v) for v in (1234567, 0.123456, 12.345, True, "x", 3.0)] == [
+        "1,234,567",
+        "0.1235",
+        "12.35",
+        "True",
+        "x",
+        "3",
+    ]
+    assert [duration(v) for v in (None, 5, 2400, 185_000)] == ["-", "5 ms", "2.4 s", "3 min 05 s"]
+
+
+def test_the_demo_kills_the_host_once_and_counts_what_ran_again(tmp_path):
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    (tmp_path / "up.json").write_text(json.dumps({"url": "u", "pid": os.getpid(), "host_pid": victim.pid}))
+    crash = Crash(tmp_path)
+    seq = itertools.count(1)
+    for kind, step in (("started", "a"), ("started", "b"), ("succeeded", "a")):
+        crash.see(event(next(seq), f"step.{kind}", step_id=step))
+    assert victim.wait(20) == -signal.SIGKILL
+    crash.see(event(next(seq), "step.started", step_id="b"))
+    assert crash.held()
+    assert crash.report() == {"after_step": "a", "finished_before": ["a"], "repeated": []}
+    crash.see(event(next(seq), "step.started", step_id="a"))
+    assert not crash.held()
+
+
+def test_a_stage_reports_its_closing_line_its_failure_and_its_timeout(tmp_path, capsys):
+    good = run_stage(Stage("good", [sys.executable, "-c", "print('=== 3 passed ===')"], 60), tmp_path)
+    assert (good.status, good.note) == ("passed", "3 passed")
+    bad = run_stage(Stage("bad", [sys.executable, "-c", "print('what is wrong'); raise SystemExit(3)"], 60), tmp_path)
+    assert (bad.status, bad.exit_code) == ("failed", 3)
+    assert "what is wrong" in capsys.readouterr().err
+    slow = run_stage(Stage("slow", [sys.executable, "-c", "import time; time.sleep(60)"], 0.5), tmp_path)
+    assert (slow.status, slow.exit_code) == ("failed", 124)
+    assert run_stage(Stage("none", (), 0, skip="why"), tmp_path).note == "why"

@@ -1,0 +1,170 @@
+"""Processes: kept alive, restarted on their port, given up on with a reason, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.errors import CliError
+from cli.exit_codes import ExitCode
+from cli.paths import ROOT, running_stack
+from cli.stack.lifeline import die_with_parent
+from cli.stack.supervisor import ChildSpec, Supervisor
+
+READY = (
+    "import json, os, sys, time\n"
+    "line = {'url': 'http://127.0.0.1:1', 'pid': os.getpid(), 'args': sys.argv[1:]}\n"
+    "print(json.dumps(line), flush=True)\n"
+)
+
+
+def spec(tmp_path: Path, code: str, name: str = "child", arguments: Callable = lambda facts: []) -> ChildSpec:
+    return ChildSpec(
+        name, lambda facts: [sys.executable, "-c", code, *arguments(facts)], {}, tmp_path / f"{name}.log", tmp_path
+    )
+
+
+async def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:  # a zombie whose parent has not collected it yet is not running
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return sys.platform != "linux"
+
+
+async def test_a_crashed_child_comes_back_and_is_told_its_last_facts(tmp_path):
+    said: list[str] = []
+    supervisor = Supervisor(said.append, backoff_s=(0.01, 0.01))
+    child = await supervisor.start(
+        spec(tmp_path, READY + "time.sleep(60)", arguments=lambda facts: [str(facts["pid"])] if facts else [])
+    )
+    first = child.facts["pid"]
+    os.kill(first, signal.SIGKILL)
+    await wait_until(lambda: child.facts["pid"] != first, "no restart")
+    assert child.facts["args"] == [str(first)]
+    await supervisor.stop()
+    assert not is_alive(child.facts["pid"])
+    assert any("starting it again" in line for line in said)
+
+
+async def test_a_child_that_keeps_crashing_ends_the_stack_with_its_last_words(tmp_path):
+    supervisor = Supervisor(lambda line: None, backoff_s=(0.01, 0.01))
+    await supervisor.start(spec(tmp_path, READY + "sys.exit('no disk left')"))
+    with pytest.raises(CliError) as caught:
+        await asyncio.wait_for(supervisor.failed(), 30)
+    assert caught.value.exit_code is ExitCode.UNREACHABLE
+    assert "no disk left" in caught.value.details
+    await supervisor.stop()
+
+
+async def test_a_child_that_dies_before_it_is_ready_is_an_error_with_its_log(tmp_path):
+    supervisor = Supervisor(lambda line: None)
+    with pytest.raises(CliError) as caught:
+        await supervisor.start(spec(tmp_path, "import sys; sys.exit('port taken')"))
+    assert "before it was ready" in str(caught.value)
+    assert "port taken" in caught.value.details
+    await supervisor.stop()
+
+
+async def test_children_stop_in_reverse_order_and_a_deaf_one_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("cli.stack.supervisor.STOP_GRACE_S", 0.3)
+    order = tmp_path / "order"
+    note = (
+        "import signal, sys\n"
+        "def leave(*_):\n"
+        f"    open({str(order)!r}, 'a').write(sys.argv[1])\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, leave)\n"
+    )
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    supervisor = Supervisor(lambda line: None)
+    for name in ("a", "b"):
+        await supervisor.start(spec(tmp_path, f"{note}{READY}time.sleep(60)", name, lambda facts, n=name: [n]))
+    last = await supervisor.start(spec(tmp_path, deaf + READY + "time.sleep(60)", "deaf"))
+    await supervisor.stop()
+    assert order.read_text() == "ba"
+    assert not is_alive(last.facts["pid"])
+
+
+async def test_a_chatty_child_is_not_blocked_by_its_own_output(tmp_path):
+    done = tmp_path / "done"
+    supervisor = Supervisor(lambda line: None)
+    await supervisor.start(
+        spec(tmp_path, READY + f"print('x' * 1_000_000, flush=True); open({str(done)!r}, 'w'); time.sleep(60)")
+    )
+    await wait_until(done.exists, "the child hangs on its output")
+    await supervisor.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_kill_9_of_the_parent_takes_its_child_with_it():
+    parent_code = (
+        "import subprocess, sys, time; from cli.stack.lifeline import die_with_parent\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], preexec_fn=die_with_parent())\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent_code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+    _gone(child)
+
+
+def test_the_guard_of_other_systems_ends_its_child_when_the_pipe_closes():
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    command = [sys.executable, "-m", "cli.stack.lifeline", sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as guard:
+        child = int(guard.stdout.readline())
+        guard.stdin.close()
+        assert guard.wait(20) == 128 + signal.SIGKILL
+    _gone(child)
+
+
+def test_the_guard_hands_on_signals_and_exit_codes():
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print(1, flush=True); time.sleep(60)"
+    command = [sys.executable, "-m", "cli.stack.lifeline", sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as guard:
+        guard.stdout.readline()
+        guard.terminate()
+        assert guard.wait(20) == 7
+
+
+def test_a_stack_file_counts_only_while_its_process_lives(tmp_path):
+    assert running_stack(tmp_path) is None
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / "up.json").write_text(f'{{"url": "http://x", "pid": {ended.pid}}}')
+    assert running_stack(tmp_path) is None
+    (tmp_path / "up.json").write_text(f'{{"url": "http://x", "pid": {os.getpid()}}}')
+    assert running_stack(tmp_path)["url"] == "http://x"
+    (tmp_path / "up.json").write_text("[]")
+    assert running_stack(tmp_path) is None
+
+
+def test_dying_with_the_parent_is_linux_only(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert die_with_parent() is None
+
+
+def _gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while is_alive(pid):
+        assert time.monotonic() < deadline, "the child outlived its parent"
+        time.sleep(0.02)  # another process is being waited for; there is no clock to inject
