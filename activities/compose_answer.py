@@ -18,6 +18,8 @@ from engine.ports.planner import ComposeRequest, StepResult
 from engine.ports.run_store import RunChange
 
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+_MAX_OUTPUTS_BYTES = 16 * 1024 * 1024
+_TOO_LARGE = ErrorInfo(code="answer.output_too_large", message="the output is too large to be part of the answer")
 
 
 async def compose_answer(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
@@ -95,9 +97,13 @@ async def _results(
     run: Run, plan: Plan, statuses: dict[str, str], codes: dict[str, str], deps: Deps
 ) -> tuple[StepResult, ...]:
     records = {record.step_id: record for record in await deps.runs.steps(run.tenant_id, run.run_id)}
-    results = []
+    results: list[StepResult] = []
+    left_bytes = _MAX_OUTPUTS_BYTES
     for step_id in plan.answer.uses or tuple(step.id for step in plan.steps):
-        result = await _result(run, step_id, records.get(step_id), statuses, deps)
+        record = records.get(step_id)
+        result = await _result(run, step_id, record, statuses, min(left_bytes, _MAX_OUTPUT_BYTES), deps)
+        if result.output is not None and record is not None and record.output_ref is not None:
+            left_bytes -= record.output_ref.size_bytes
         if result.error is None and step_id in codes:
             result = replace(result, error=ErrorInfo(code=codes[step_id], message=codes[step_id]))
         results.append(result)
@@ -105,14 +111,16 @@ async def _results(
 
 
 async def _result(
-    run: Run, step_id: str, record: StepRecord | None, statuses: dict[str, str], deps: Deps
+    run: Run, step_id: str, record: StepRecord | None, statuses: dict[str, str], max_bytes: int, deps: Deps
 ) -> StepResult:
+    """One step for the composer. An output of more than ``max_bytes`` stays unread, and the answer has to say so."""
     status = statuses.get(step_id, record.status.value if record else StepStatus.PENDING.value)
     if record is None:
         return StepResult(step_id, step_id, status)
     output = None
     if record.status is StepStatus.SUCCEEDED and record.output_ref is not None:
         status = record.status.value
-        if record.output_ref.size_bytes <= _MAX_OUTPUT_BYTES:
-            output = await load_json(run, record.output_ref, deps)
+        if record.output_ref.size_bytes > max_bytes:
+            return StepResult(step_id, step_id, status, error=_TOO_LARGE)
+        output = await load_json(run, record.output_ref, deps)
     return StepResult(step_id, step_id, status, output=output, error=record.error)

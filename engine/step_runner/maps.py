@@ -5,6 +5,7 @@ Items themselves go through ``perform_step`` like any step, one idempotency key 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -18,6 +19,9 @@ from engine.step_runner.perform import unbound_outcome
 from engine.step_runner.records import Journal, allowed_attempts, outcome_of
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView, load_output, load_view
+
+_MAX_COLLECTED_BYTES = 16 * 1024 * 1024
+"""Outputs of one map together, asked before they are read: ten thousand items of a mebibyte each would fit no memory."""
 
 
 async def expand_map(task: StepTask, deps: Deps) -> StepOutcome:
@@ -61,13 +65,21 @@ async def collect_map(task: StepTask, item_count: int, deps: Deps) -> StepOutcom
         code = first.error.code if first is not None and first.error is not None else "step.item_missing"
         words = f"{len(bad)} of {item_count} items did not succeed; the first is item {bad[0]} ({code})"
         return await journal.failed("step.items_failed", words, retryable=False)
+    size_bytes = sum(record.output_ref.size_bytes for record in records.values() if record.output_ref is not None)
+    if size_bytes > _MAX_COLLECTED_BYTES:
+        words = f"the items' outputs have {size_bytes} bytes; at most {_MAX_COLLECTED_BYTES} are collected"
+        return await journal.failed("payload.too_large", words, retryable=False)
     outputs = [await _output(view.run, records.get(index), deps) for index in range(item_count)]
-    data = json.dumps(outputs, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    data = await asyncio.to_thread(_folded, outputs)
     try:
         ref = await deps.payloads.put(task.tenant_id, task.run_id, data)
     except LivoaError as err:
         return await journal.failed(err.code, err.message, retryable=err.status >= 500)
     return await journal.succeeded(ref, item_count=item_count)
+
+
+def _folded(outputs: list[Any]) -> bytes:
+    return json.dumps(outputs, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 async def _prepare(task: StepTask, deps: Deps) -> tuple[StepView, Journal] | StepOutcome:
