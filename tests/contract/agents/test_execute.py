@@ -74,10 +74,8 @@ async def test_two_tenants_may_use_the_same_key(probe_stand: Stand) -> None:
 async def test_while_it_runs_a_second_delivery_is_told_so(probe_stand: Stand) -> None:
     first = asyncio.create_task(probe_stand.call("probe.hold"))
     await probe_stand.probes.started.wait()
-    second = await probe_stand.call("probe.hold")
-    assert code(second) == "agent.conflict"
-    assert second.error.retryable  # type: ignore[union-attr]  # failed, as just seen
-    assert second.error.retry_after_s  # type: ignore[union-attr]
+    status, problem = await posted(probe_stand, request("probe.hold").model_dump_json().encode())
+    assert (status, problem["code"], problem["retryable"]) == (409, "agent.in_flight", True)
     probe_stand.probes.go_on.set()
     assert isinstance(await first, ExecuteSucceeded)
     assert isinstance(await probe_stand.call("probe.hold"), ExecuteSucceeded)
@@ -111,7 +109,8 @@ async def test_a_process_that_died_blocks_its_key_only_until_the_lease_ends(
         from agent_kit.execution import request_sha256
 
         dead.claim("contoso", "r/s", request_sha256("probe.count", {"note": "a"}), 15.0)
-        assert code(await found.call("probe.count")) == "agent.conflict"
+        status, problem = await posted(found, request("probe.count").model_dump_json().encode())
+        assert (status, problem["code"]) == (409, "agent.in_flight")
         clock.at += timedelta(seconds=16)
         assert isinstance(await found.call("probe.count"), ExecuteSucceeded)
         assert found.probes.effects == 1
