@@ -1,1 +1,1 @@
-"""Recorded histories of real runs, replayed against today's orchestrators: a change that would break running instances fails here."""
+"""Recorded histories of real runs against today's orchestrators: a change that would break running instances fails here."""

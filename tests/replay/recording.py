@@ -1,7 +1,8 @@
 """A recorded execution as JSON, and its replay by the same code that rebuilds instances after a crash.
 
-A recording holds what the durable store held: the start document, the history by episode, and the action list that the orchestrator
-of its day had produced at the end. Nothing of a request, a plan or an output is in it, because nothing of that is in history.
+A recording holds what the durable store held: the start document and the history by episode, and the action list that the
+orchestrator of its day had produced at the end. Nothing of a request, a plan or an output is in it, because nothing of that
+is in history.
 """
 
 from __future__ import annotations
