@@ -27,8 +27,8 @@ EXAMPLE = """
   ./livoa demo --crash       kills the host in the middle of the run (kill -9) and shows the run finish all the same
 """
 
-INTENT = "Why did paid-search ROI fall in Q3 and how should Q4 budget move?"
-NEXT_INTENT = "Which channels brought the most sales last quarter?"
+INTENT = "Why did paid-search ROI fall in Q3 2026 and how should the Q4 budget move?"
+NEXT_INTENT = "Which channels brought the most sales in Q3 2026?"
 KEPT_DEMOS = 3
 
 

@@ -16,7 +16,7 @@ from cli.output import human_console, print_json, progress
 from cli.run_state import SUCCESS, result_of
 
 EXAMPLE = """
-  ./livoa run "Why did paid-search ROI fall in Q3 and how should Q4 budget move?"
+  ./livoa run "Why did paid-search ROI fall in Q3 2026 and how should the Q4 budget move?"
   ./livoa run "Compare Q3 with Q2" --value quarter_start='"2026-07-01"' --document brief=notes.txt --json
   ./livoa run "Check the rates" --plan my-plan.json --no-wait
 """

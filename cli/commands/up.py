@@ -60,7 +60,7 @@ async def _serve(data: Path, port: int, *, as_json: bool) -> ExitCode:
             print_json(facts.as_json())
         else:
             progress(f"Livoa is up at {facts.url} (process {facts.pid}, data {facts.data}). Ctrl-C stops it.")
-            progress('Next, in another terminal: ./livoa run "Why did paid-search ROI fall in Q3?"')
+            progress('Next, in another terminal: ./livoa run "Why did paid-search ROI fall in Q3 2026?"')
         failing = asyncio.create_task(stack.failed())
         await asyncio.wait({failing, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if failing.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SAMPLE_INTENT = "Why did paid-search ROI fall in Q3 and how should Q4 budget move?"
+SAMPLE_INTENT = "Why did paid-search ROI fall in Q3 2026 and how should the Q4 budget move?"
 
 
 def request_of(*steps: dict[str, Any], uses: list[str] | None = None, **more: Any) -> dict[str, Any]:
