@@ -30,7 +30,7 @@ async def compose_answer(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     run = await deps.runs.get(payload["tenant_id"], payload["run_id"])
     if run is None or run.plan_ref is None:
         return {"status": "failed", "code": "run.no_plan"}
-    if run.answer_ref is not None:
+    if run.answer_ref is not None or run.status.is_final:
         return {"status": "composed"}
     attributes = {RUN_ID: run.run_id, OPERATION: SPAN_COMPOSE}
     with deps.telemetry.span(SPAN_COMPOSE, traceparent=run.traceparent, attributes=attributes) as span:

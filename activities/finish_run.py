@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from activities.leftovers import close_items, items_of, release_budget
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.errors import ConflictError
 from engine.domain.events import EventType, RunEventData, StepEventData, new_event
@@ -38,7 +39,7 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     if run is None or run.status.is_final:
         return {}
     status = RunStatus(payload["status"])
-    await _record_unrun(run, payload.get("steps") or {}, payload.get("codes") or {}, deps)
+    await _close_steps(run, payload.get("steps") or {}, payload.get("codes") or {}, deps)
     error = run.error or _error(payload.get("code"))
     spent = await deps.budgets.state(run.tenant_id, run.run_id)
     body: dict[str, Any] = {"status": status.value, "spent_micro_usd": spent.spent_micro_usd if spent else 0}
@@ -69,6 +70,18 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
         "run finished", extra={"run_id": run.run_id, "status": status.value, "code": error.code if error else None}
     )
     return {}
+
+
+async def _close_steps(run: Run, steps: dict[str, list[str]], codes: dict[str, str], deps: Deps) -> None:
+    """Leave nothing open: money first, while the open records still say where it may be."""
+    before = await deps.runs.steps(run.tenant_id, run.run_id)
+    items = await items_of(run, before, deps)
+    begun = {record.step_id for record in before}
+    lost = [*steps.get(StepStatus.FAILED.value, ()), *steps.get(StepStatus.CANCELLED.value, ())]
+    await release_budget(run, [step_id for step_id in lost if step_id not in begun], [*before, *items], deps)
+    await _record_unrun(run, steps, codes, deps)
+    if items:
+        await close_items(items, await deps.runs.steps(run.tenant_id, run.run_id), deps)
 
 
 async def _close(run: Run, status: RunStatus, error: ErrorInfo | None, data: RunEventData, deps: Deps) -> None:
@@ -111,6 +124,8 @@ async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, 
                 status=status,
                 attempt=before.attempt if before else 1,
                 capability=before.capability if before else None,
+                kind=before.kind if before else "call",
+                item_count=before.item_count if before else None,
                 error=ErrorInfo(code=code, message=_STEP_MESSAGES.get(code, code)),
                 started_at=before.started_at if before else None,
                 finished_at=deps.clock.now(),

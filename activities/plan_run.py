@@ -70,7 +70,8 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
         return _planned(await asyncio.to_thread(_checked, document, tenant, deps), tenant)
     run = await _begin(run, deps)
     if run.status.is_final or run.status is RunStatus.CANCELLING:
-        return {"status": "failed", "code": "run.cancelled"}
+        # Retryable, because only the orchestration can end the run, and the cancel it waits for is on its way to it.
+        return {"status": "failed", "code": "run.cancelled", "retryable": True}
     request = await load_request(run, deps)
     proposal = await _propose(run, request, tenant, deps)
     if isinstance(proposal, NoPlan):
@@ -211,7 +212,7 @@ async def _accept(run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, re
     try:
         await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=only_from)
     except ConflictError as err:
-        raise LivoaError("run.cancelled", "the run was cancelled while it was planned", status=409) from err
+        raise LivoaError("run.cancelled", "the run was cancelled while it was planned", status=503) from err
     _LOG.info("plan accepted", extra={"run_id": run.run_id, "status": RunStatus.RUNNING.value})
 
 

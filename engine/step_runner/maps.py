@@ -45,7 +45,7 @@ async def expand_map(task: StepTask, deps: Deps) -> StepOutcome:
         return await journal.failed(
             "step.too_many_items", f"{len(items)} items; at most {limit} are allowed", retryable=False
         )
-    await journal.started()
+    await journal.started(item_count=len(items))
     return Expanded(item_count=len(items))
 
 
@@ -74,7 +74,10 @@ async def collect_map(task: StepTask, item_count: int, deps: Deps) -> StepOutcom
     try:
         ref = await deps.payloads.put(task.tenant_id, task.run_id, data)
     except LivoaError as err:
-        return await journal.failed(err.code, err.message, retryable=err.status >= 500)
+        if err.status >= 500:
+            # Nothing is written down: collecting is asked for again oftener than the plan would have the step tried.
+            return Failed(code=err.code, retryable=True)
+        return await journal.failed(err.code, err.message, retryable=False)
     return await journal.succeeded(ref, item_count=item_count)
 
 
@@ -96,8 +99,10 @@ async def _prepare(task: StepTask, deps: Deps) -> tuple[StepView, Journal] | Ste
         view = await load_view(task, run, deps)
     except LivoaError as err:
         return Failed(code=err.code, retryable=err.status >= 500)
+    # Counting and collecting number their attempts apart; the record of the step must not look older than it is.
+    attempt = max(task.attempt, record.attempt) if record is not None else task.attempt
     journal = Journal(
-        task,
+        task.model_copy(update={"attempt": attempt}),
         deps,
         kind="map",
         capability=view.step.capability,

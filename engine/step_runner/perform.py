@@ -41,7 +41,7 @@ from engine.plan import Bound, Unbound, bind_for_each, bind_inputs, bind_wait, e
 from engine.ports.deps import Deps
 from engine.ports.telemetry import Attribute
 from engine.step_runner.evidence import denied_entry, intent_entry, result_entry
-from engine.step_runner.records import Journal, allowed_attempts, outcome_of
+from engine.step_runner.records import Journal, allowed_attempts, answered
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView, load_view
 
@@ -55,12 +55,9 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     if run is None:
         return Failed(code="run.not_found")
     record = await deps.runs.get_step(task.tenant_id, task.run_id, task.step_id, task.item)
-    if record is not None:
-        finished = outcome_of(record)
-        if finished is not None:
-            return finished
-        if record.attempt > task.attempt:
-            return Failed(code="step.superseded")
+    known = answered(record, task.attempt) if record is not None else None
+    if known is not None:
+        return known
     if run.status.is_final or run.status in _STOPPED:
         return Cancelled()
     attributes: dict[str, Attribute] = {
@@ -202,12 +199,17 @@ async def _denied(call: _Call, name: str, inputs_sha256: str, decision: PolicyDe
         decision=decision,
     )
     await call.deps.audit.append(entry)
+    await _settle(call, 0)  # an earlier delivery may have been allowed, and died with its reservation
     message = "; ".join(decision.reasons) or "policy denies this step"
     return await call.journal.denied(decision.code or "policy.denied", message)
 
 
 async def _reserve(call: _Call, amount: int) -> bool:
     task, deps = call.task, call.deps
+    for attempt in range(1, task.attempt):
+        # One that died with its reservation: this attempt repeats its call under the same key, and pays for it.
+        earlier = task.model_copy(update={"attempt": attempt}).attempt_key
+        await deps.budgets.settle(task.tenant_id, task.run_id, earlier, spent_micro_usd=0)
     if await deps.budgets.reserve(task.tenant_id, task.run_id, task.attempt_key, amount_micro_usd=amount):
         return True
     state = await deps.budgets.state(task.tenant_id, task.run_id)
@@ -232,8 +234,7 @@ async def _already_settled(call: _Call, amount: int) -> StepOutcome:
     """Another delivery finished the step, or a later attempt began, between our read and our write."""
     await _settle(call, 0)
     record = await call.deps.runs.get_step(call.task.tenant_id, call.task.run_id, call.task.step_id, call.task.item)
-    finished = outcome_of(record) if record is not None else None
-    return finished if finished is not None else Failed(code="step.superseded")
+    return (record and answered(record, call.task.attempt)) or Failed(code="step.superseded")
 
 
 async def _intend(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from engine.domain.errors import LivoaError
 from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, StepOutcome, Succeeded
 from engine.domain.run import ErrorInfo, PayloadRef, StepRecord
@@ -37,10 +38,10 @@ class Journal:
         """True when a failure of this attempt is followed by another attempt."""
         return retryable and self.task.attempt < self.max_attempts
 
-    async def started(self) -> bool:
+    async def started(self, *, item_count: int | None = None) -> bool:
         """Record the start. False when a final or later record exists: the caller must not go on."""
         event = new_event(EventType.STEP_STARTED, self._data(), f"step.started/{self.task.attempt_key}")
-        return await self.deps.runs.put_step(self._record(StepStatus.RUNNING), [event])
+        return await self.deps.runs.put_step(self._record(StepStatus.RUNNING, item_count=item_count), [event])
 
     async def succeeded(
         self, output: PayloadRef | None, *, cost_micro_usd: int = 0, item_count: int | None = None
@@ -51,8 +52,8 @@ class Journal:
             StepStatus.SUCCEEDED, output_ref=output, finished_at=now, cost=cost_micro_usd, item_count=item_count
         )
         data = self._data(duration_ms=record.duration_ms, item_count=item_count)
-        await self._settle(record, EventType.STEP_SUCCEEDED, data, cost_micro_usd)
-        return Succeeded(item_count=item_count)
+        outcome = Succeeded(item_count=item_count)
+        return await self._settle(outcome, record, EventType.STEP_SUCCEEDED, data, cost_micro_usd)
 
     async def failed(
         self, code: str, message: str, *, retryable: bool, retry_after_s: float | None = None, cost_micro_usd: int = 0
@@ -68,24 +69,24 @@ class Journal:
         )
         event_type = EventType.STEP_RETRIED if again else EventType.STEP_FAILED
         data = self._data(code=code, message=message[:500], duration_ms=record.duration_ms)
-        await self._settle(record, event_type, data, cost_micro_usd)
-        return Failed(code=code, retryable=retryable, retry_after_s=retry_after_s)
+        outcome = Failed(code=code, retryable=retryable, retry_after_s=retry_after_s)
+        return await self._settle(outcome, record, event_type, data, cost_micro_usd)
 
     async def denied(self, code: str, message: str) -> StepOutcome:
         """Record a policy denial."""
         record = self._record(
             StepStatus.DENIED, error=ErrorInfo(code=code, message=message[:500]), finished_at=self.deps.clock.now()
         )
-        await self._settle(record, EventType.STEP_DENIED, self._data(code=code, message=message[:500]))
-        return Denied(code=code)
+        data = self._data(code=code, message=message[:500])
+        return await self._settle(Denied(code=code), record, EventType.STEP_DENIED, data)
 
     async def skipped(self, code: str, message: str) -> StepOutcome:
         """Record a skip."""
         record = self._record(
             StepStatus.SKIPPED, error=ErrorInfo(code=code, message=message), finished_at=self.deps.clock.now()
         )
-        await self._settle(record, EventType.STEP_SKIPPED, self._data(code=code, message=message))
-        return Skipped(code=code)
+        data = self._data(code=code, message=message)
+        return await self._settle(Skipped(code=code), record, EventType.STEP_SKIPPED, data)
 
     def _data(
         self,
@@ -136,12 +137,33 @@ class Journal:
             cost_micro_usd=cost,
         )
 
+    async def _known(self) -> StepOutcome | None:
+        task = self.task
+        stored = await self.deps.runs.get_step(task.tenant_id, task.run_id, task.step_id, task.item)
+        return answered(stored, task.attempt) if stored is not None else None
+
     async def _settle(
-        self, record: StepRecord, event_type: EventType, data: StepEventData, cost_micro_usd: int = 0
-    ) -> None:
+        self,
+        outcome: StepOutcome,
+        record: StepRecord,
+        event_type: EventType,
+        data: StepEventData,
+        cost_micro_usd: int = 0,
+    ) -> StepOutcome:
+        """Write the record. When another delivery was first, its record is the outcome and ours is void."""
         event = new_event(event_type, data, f"{event_type.value}/{self.task.attempt_key}")
-        await self.deps.runs.put_step(record, [event], add_cost_micro_usd=cost_micro_usd)
+        try:
+            written = await self.deps.runs.put_step(record, [event], add_cost_micro_usd=cost_micro_usd)
+        except LivoaError:
+            # The store may have done it and lost its answer; raising then would count a finished step as a lost one.
+            known = await self._known()
+            if known is None:
+                raise
+            return known
+        if not written:
+            return await self._known() or Failed(code="step.superseded")
         self.deps.telemetry.count(METRIC_STEPS_FINISHED, attributes={"status": record.status.value})
+        return outcome
 
 
 def allowed_attempts(step: Step, catalog: Catalog) -> int:
@@ -165,3 +187,16 @@ def outcome_of(record: StepRecord) -> StepOutcome | None:
             return Cancelled(code=code)
         case StepStatus.PENDING | StepStatus.WAITING | StepStatus.RUNNING:
             return None
+
+
+def answered(record: StepRecord, attempt: int) -> StepOutcome | None:
+    """What is already known about ``attempt``: the step is final, a later attempt has begun, or this one failed and the next
+    is due. None when the attempt is still to be made, or was begun and nobody knows how it ended."""
+    finished = outcome_of(record)
+    if finished is not None:
+        return finished
+    if record.attempt > attempt:
+        return Failed(code="step.superseded")
+    if record.attempt == attempt and record.status is StepStatus.WAITING:
+        return Failed(code=record.error.code if record.error is not None else "step.waiting", retryable=True)
+    return None

@@ -1,8 +1,12 @@
 """The end of a run: one answer, one final status, steps that never ran are written down; all of it repeatable."""
 
+import asyncio
 import json
 
+import pytest
+
 from activities.compose_answer import compose_answer
+from activities.steps import expand
 from engine.domain.status import RunStatus, StepStatus
 from tests.support.world import World, failing, plan_of, step
 
@@ -59,6 +63,53 @@ async def test_finished_steps_are_not_overwritten_by_the_report():
     await world.finish(RunStatus.CANCELLED, code="run.cancelled", steps={"cancelled": ["a", "b", "c"]}, codes={})
     statuses = {record.step_id: record.status.value for record in await world.runs.steps("contoso", "run-1")}
     assert statuses == {"a": "failed", "b": "cancelled", "c": "succeeded"}
+
+
+async def test_an_answer_that_comes_too_late_adds_nothing_to_a_finished_run():
+    world = await _run()
+    await world.finish(RunStatus.CANCELLED, code="run.cancelled", **REPORT)
+    before = await world.events()
+    assert await compose_answer(REF | REPORT, world.deps) == {"status": "composed"}
+    assert await world.events() == before
+
+
+async def _cut_map():
+    """A map whose first item was to be tried again and whose second was under way when the run was cancelled."""
+    world = World()
+    await world.submit(plan_of(step("m", n={"$ref": "item#"}, for_each=[1, 2, 3])))
+    await expand({"tenant_id": "contoso", "run_id": "run-1", "step_id": "m"}, world.deps)
+    world.invoker.behaviours["calc.double"] = failing("agent.busy")
+    await world.perform("m", item=0)
+
+    async def dies(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    world.invoker.invoke = dies
+    with pytest.raises(asyncio.CancelledError):
+        await world.perform("m", item=1)
+    return world
+
+
+async def test_items_that_were_open_when_the_run_ended_are_closed():
+    world = await _cut_map()
+    for _ in range(2):
+        await world.finish(RunStatus.CANCELLED, steps={"cancelled": ["m"]}, codes={"m": "run.cancelled"})
+    items = await world.runs.items("contoso", "run-1", "m")
+    assert [(item.status.value, item.error.code) for item in items] == [
+        ("failed", "agent.busy"),
+        ("cancelled", "run.cancelled"),
+    ]
+    (map_step,) = await world.runs.steps("contoso", "run-1")
+    assert (map_step.kind, map_step.status) == ("map", StepStatus.CANCELLED)
+    assert (await world.events())[-1] == "run.cancelled"
+
+
+async def test_what_a_dead_attempt_had_reserved_is_charged_at_the_manifests_price():
+    world = await _cut_map()
+    assert (await world.deps.budgets.state("contoso", "run-1")).reserved_micro_usd == 100
+    await world.finish(RunStatus.CANCELLED, steps={"cancelled": ["m"]}, codes={"m": "run.cancelled"})
+    state = await world.deps.budgets.state("contoso", "run-1")
+    assert (state.reserved_micro_usd, state.spent_micro_usd) == (0, 100)
 
 
 async def test_an_unknown_run_is_nothing_to_finish():

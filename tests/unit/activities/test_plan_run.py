@@ -76,7 +76,9 @@ async def test_a_run_cancelled_before_planning_is_not_planned():
         return result
 
     world2.runs.create = cancelled
-    assert await world2.submit(plan_of(step("a"))) == {"status": "failed", "code": "run.cancelled"}
+    # Retryable: the orchestration asks again until the cancel has reached it, and then ends the run as cancelled.
+    expected = {"status": "failed", "code": "run.cancelled", "retryable": True}
+    assert await world2.submit(plan_of(step("a"))) == expected
     assert (await world2.runs.get("contoso", "run-1")).plan_ref is None
 
 

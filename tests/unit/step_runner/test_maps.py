@@ -2,8 +2,10 @@
 
 import pytest
 
+from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteError, ExecuteFailed
 from engine.domain.outcomes import Expanded, Failed, Skipped, Succeeded
+from engine.domain.status import StepStatus
 from engine.step_runner import StepTask, collect_map, expand_map
 from tests.support.world import World, doubled, plan_of, step
 
@@ -57,6 +59,32 @@ async def test_a_failed_item_fails_the_map_and_is_named(world):
     assert await collect_map(TASK, 4, world.deps) == Failed(code="step.items_failed")
     record = await world.runs.get_step("contoso", "run-1", "m")
     assert "item 1 (agent.error)" in record.error.message
+
+
+async def test_collecting_counts_attempts_anew_and_is_recorded_all_the_same(world):
+    assert await expand_map(TASK.model_copy(update={"attempt": 3}), world.deps) == Expanded(item_count=4)
+    for item in range(4):
+        await world.perform("m", item=item)
+    assert await collect_map(TASK, 4, world.deps) == Succeeded(item_count=4)
+    record = await world.runs.get_step("contoso", "run-1", "m")
+    assert (record.status, record.attempt) == (StepStatus.SUCCEEDED, 3)
+
+
+async def test_collecting_is_asked_for_again_while_the_payload_store_is_down(world):
+    await expand_map(TASK, world.deps)
+    for item in range(4):
+        await world.perform("m", item=item)
+    put = world.deps.payloads.put
+
+    async def down(*_, **__):
+        raise LivoaError("store.unavailable", "down", status=503)
+
+    world.deps.payloads.put = down
+    for attempt in range(1, 5):
+        task = TASK.model_copy(update={"attempt": attempt})
+        assert await collect_map(task, 4, world.deps) == Failed(code="store.unavailable", retryable=True)
+    world.deps.payloads.put = put
+    assert await collect_map(TASK.model_copy(update={"attempt": 5}), 4, world.deps) == Succeeded(item_count=4)
 
 
 async def test_a_missing_item_is_a_failure_not_a_hole(world):

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteSucceeded, Usage
 from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, Succeeded, Waiting
 from engine.domain.policy import PolicyDecision, Verdict
@@ -242,3 +243,56 @@ async def test_records_and_events_hold_no_content(world):
         *(r.model_dump_json() for r in await world.deps.audit.read("contoso", after_seq=0, limit=100)),
     ]
     assert not any("424242" in text or "848484" in text for text in told)
+
+
+async def test_an_attempt_that_failed_is_not_made_again(world):
+    await world.submit(plan_of(step("a")))
+    world.invoker.behaviours["calc.double"] = failing("agent.busy")
+    await world.perform("a")
+    assert await world.perform("a") == Failed(code="agent.busy", retryable=True)
+    assert len(world.invoker.calls) == 1
+
+
+async def test_the_outcome_is_that_of_the_delivery_that_was_first(world):
+    await world.submit(plan_of(step("a")))
+    answer = world.invoker.invoke
+
+    async def slower(capability, request, *, traceparent=None):
+        world.invoker.invoke = answer
+        assert await world.perform("a") == Succeeded()
+        return failing("agent.refused", retryable=False)(request)
+
+    world.invoker.invoke = slower
+    assert await world.perform("a") == Succeeded()
+    assert (await world.events()).count("step.succeeded") == 1
+    assert "step.failed" not in await world.events()
+
+
+async def test_a_record_that_was_written_counts_although_the_store_lost_its_answer(world):
+    await world.submit(plan_of(step("a")))
+    put_step = world.runs.put_step
+
+    async def forgetful(record, events=(), **fields):
+        written = await put_step(record, events, **fields)
+        if record.status.is_final:
+            raise LivoaError("store.unavailable", "the answer was lost", status=503)
+        return written
+
+    world.runs.put_step = forgetful
+    assert await world.perform("a") == Succeeded()
+
+
+async def test_a_later_attempt_releases_what_a_dead_one_had_reserved(world):
+    await world.submit(plan_of(step("a")))
+    invoke = world.invoker.invoke
+
+    async def dies(*_, **__):
+        raise asyncio.CancelledError
+
+    world.invoker.invoke = dies
+    with pytest.raises(asyncio.CancelledError):
+        await world.perform("a")
+    world.invoker.invoke = invoke
+    assert await world.perform("a", attempt=2) == Succeeded()
+    state = await world.deps.budgets.state("contoso", "run-1")
+    assert (state.reserved_micro_usd, state.spent_micro_usd) == (0, 100)
