@@ -68,10 +68,12 @@ def _plain(value: JsonValue) -> bool:
     if kind is int:
         return bool(-MAX_INTEGER <= value <= MAX_INTEGER)
     if kind is dict:
-        return all(type(key) is str and max(key, default="") <= _LAST_BEFORE_SURROGATES for key in value) and all(
-            map(_plain, value.values())
-        )
+        return all(map(_plain_key, value)) and all(map(_plain, value.values()))
     return kind in (list, tuple) and all(map(_plain, value))
+
+
+def _plain_key(key: JsonValue) -> bool:
+    return type(key) is str and (key.isascii() or max(key) <= _LAST_BEFORE_SURROGATES)
 
 
 def _refusal(value: JsonValue) -> LivoaError:

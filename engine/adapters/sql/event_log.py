@@ -6,7 +6,7 @@ gapless under any number of writers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,14 +37,14 @@ _KEYS_AT_ONCE = 500
 
 def insert_events(
     connection: Connection, tenant_id: str, run_id: str, last_seq: int, events: Sequence[NewEvent], at: datetime
-) -> tuple[RunEvent, ...]:
-    """Insert the events whose keys are new, numbered after ``last_seq``, and return them.
+) -> list[dict[str, Any]]:
+    """Insert the events whose keys are new, numbered after ``last_seq``, and return their rows.
 
     The caller holds the run's row and stores the new ``last_seq`` (the last event's, if any) in the same transaction.
     """
     by_key = distinct(events)
     if not by_key:
-        return ()
+        return []
     known = _known_keys(connection, tenant_id, run_id, list(by_key))
     new = [event for key, event in by_key.items() if key not in known]
     rows: list[dict[str, Any]] = [
@@ -61,16 +61,17 @@ def insert_events(
     ]
     if rows:
         connection.execute(insert(EVENTS), rows)
-    return tuple(
-        RunEvent(
-            tenant_id=tenant_id,
-            run_id=run_id,
-            seq=row["seq"],
-            type=event.type,
-            at=at,
-            data=event_data(row["data"]),
-        )
-        for row, event in zip(rows, new, strict=True)
+    return rows
+
+
+def _event(tenant_id: str, run_id: str, row: Mapping[Any, Any]) -> RunEvent:
+    return RunEvent(
+        tenant_id=tenant_id,
+        run_id=run_id,
+        seq=row["seq"],
+        type=EventType(row["type"]),
+        at=datetime.fromisoformat(row["at"]),
+        data=event_data(row["data"]),
     )
 
 
@@ -95,36 +96,26 @@ class SqlEventLog:
     async def append(self, tenant_id: str, run_id: str, events: Sequence[NewEvent]) -> tuple[RunEvent, ...]:
         """See ``EventLog.append``."""
 
-        def work(connection: Connection) -> tuple[RunEvent, ...]:
+        def work(connection: Connection) -> list[dict[str, Any]]:
             run = {"p_tenant": tenant_id, "p_run": run_id}
             last_seq = connection.execute(_LAST_SEQ, run).scalar_one_or_none()
             if last_seq is None:
                 raise run_not_found(run_id)
-            appended = insert_events(connection, tenant_id, run_id, last_seq, events, self._clock.now())
-            if appended:
-                connection.execute(_SET_LAST_SEQ, run | {"p_seq": appended[-1].seq})
-            return appended
+            rows = insert_events(connection, tenant_id, run_id, last_seq, events, self._clock.now())
+            if rows:
+                connection.execute(_SET_LAST_SEQ, run | {"p_seq": rows[-1]["seq"]})
+            return rows
 
-        appended = await self._database.write(work)
-        if appended:
+        rows = await self._database.write(work)
+        if rows:
             self._database.wakeups.notify((tenant_id, run_id))
-        return appended
+        return tuple(_event(tenant_id, run_id, row) for row in rows)
 
     async def read(self, tenant_id: str, run_id: str, *, after_seq: int, limit: int) -> tuple[RunEvent, ...]:
         """See ``EventLog.read``. At most 1,000 events a call."""
         parameters = {"p_tenant": tenant_id, "p_run": run_id, "p_after": after_seq, "p_limit": bounded(limit)}
-        rows = await self._database.read(lambda connection: connection.execute(_READ, parameters).all())
-        return tuple(
-            RunEvent(
-                tenant_id=tenant_id,
-                run_id=run_id,
-                seq=row.seq,
-                type=EventType(row.type),
-                at=datetime.fromisoformat(row.at),
-                data=event_data(row.data),
-            )
-            for row in rows
-        )
+        rows = await self._database.read(lambda connection: connection.execute(_READ, parameters).mappings().all())
+        return tuple(_event(tenant_id, run_id, row) for row in rows)
 
     async def wait(self, tenant_id: str, run_id: str, *, after_seq: int, timeout_s: float) -> bool:
         """See ``EventLog.wait``. An event of another process is noticed within half a second."""
