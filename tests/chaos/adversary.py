@@ -1,0 +1,107 @@
+"""The adversary: everything that may go wrong in one run, drawn from its seed.
+
+A seed first picks which families of faults take part, so that some seeds are calm and some are all of it at once. What an
+agent does to one call hangs on the call's key, not on the order of calls. Time is virtual; nothing here sleeps.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from engine.domain.errors import LivoaError
+
+Fate = Literal["ok", "slow", "unreachable", "busy", "refused", "lost", "malformed"]
+FAMILIES = ("agent", "crash", "blips", "outage", "duplicates", "audit", "cancel", "revoke", "deadline", "budget")
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """One store that answers 503 for a while."""
+
+    store: str
+    from_at: datetime
+    to_at: datetime
+
+
+@dataclass(slots=True)
+class Adversary:
+    """Decisions of one seed."""
+
+    seed: int
+    start_at: datetime
+    families: frozenset[str] = field(init=False)
+    chance: random.Random = field(init=False)
+    crashes_left: int = field(init=False, default=0)
+    outages: tuple[Outage, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(f"adversary/{self.seed}")
+        chance = self.chance
+        self.families = frozenset(name for name in FAMILIES if chance.random() < (0.75 if name == "agent" else 0.35))
+        if "crash" in self.families:
+            self.crashes_left = chance.randint(1, 6)
+        if "outage" in self.families:
+            self.outages = tuple(self._outage() for _ in range(chance.randint(1, 4)))
+
+    def _outage(self) -> Outage:
+        from_at = self.start_at + timedelta(seconds=self.chance.choice((0, self.chance.uniform(0, 60))))
+        store = self.chance.choice(("runs", "events", "payloads", "audit", "budgets", "tenants"))
+        return Outage(store, from_at, from_at + timedelta(seconds=self.chance.uniform(1, 25)))
+
+    def has(self, family: str) -> bool:
+        """True when this family takes part."""
+        return family in self.families
+
+    @property
+    def is_store_trouble(self) -> bool:
+        """True when a store may refuse, or lose its answer."""
+        return bool(self.families & {"blips", "outage", "audit"})
+
+    def yields(self) -> int:
+        """How often the loop goes round before the next step, which decides who overtakes whom."""
+        return self.chance.choice((0, 0, 1, 2))
+
+    def crashes_here(self) -> bool:
+        """True when the host dies now."""
+        if self.crashes_left and self.chance.random() < 0.012:
+            self.crashes_left -= 1
+            return True
+        return False
+
+    def crashes_at_commit(self) -> Literal["no", "before", "after"]:
+        """When the host dies around this commit of the durable engine."""
+        if self.crashes_left and self.chance.random() < 0.02:
+            self.crashes_left -= 1
+            return "before" if self.chance.random() < 0.5 else "after"
+        return "no"
+
+    def refusal(self, store: str, now: datetime) -> Exception | None:
+        """The exception a store answers with before it does anything."""
+        if any(outage.store == store and outage.from_at <= now < outage.to_at for outage in self.outages):
+            return LivoaError("store.unavailable", "down", status=503)
+        if store == "audit" and "audit" in self.families and self.chance.random() < 0.06:
+            return self.chance.choice((OSError("disk full"), LivoaError("store.unavailable", "no", status=503)))
+        if "blips" in self.families and self.chance.random() < 0.008:
+            return LivoaError("store.busy", "busy", status=503)
+        return None
+
+    def loses_answer(self, store: str) -> bool:
+        """True when a store did it and its caller is told that it did not."""
+        return "blips" in self.families and self.chance.random() < 0.008
+
+    def delivery(self) -> Literal["once", "twice", "late"]:
+        """How often an activity is delivered: once, twice at the same time, or again long after."""
+        if "duplicates" not in self.families:
+            return "once"
+        return self.chance.choices(("once", "twice", "late"), (6, 2, 2))[0]  # type: ignore[return-value]  # the literals above
+
+    def fate(self, key: str, nth: int) -> tuple[Fate, random.Random]:
+        """What becomes of the ``nth`` call under one key, and a source of details for it."""
+        details = random.Random(f"agent/{self.seed}/{key}/{nth}")
+        if "agent" not in self.families:
+            return "ok", details
+        fates: tuple[Fate, ...] = ("ok", "slow", "unreachable", "busy", "refused", "lost", "malformed")
+        return details.choices(fates, (150, 4, 10, 5, 4, 8, 3))[0], details

@@ -1,0 +1,439 @@
+"""One run under chaos: a random plan through the real orchestrators and activities on the real durable engine.
+
+A *host* is one life of the process: an engine and a set of dependencies that die together. Stores, agent, clock and adversary
+outlive it. Everything happens on one thread under a virtual clock, so a seed is the same run every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+from azure.durable_functions import Orchestrator
+
+from activities import steps as step_activities
+from activities.compose_answer import compose_answer
+from activities.finish_run import finish_run
+from activities.plan_run import plan_run
+from engine.domain import names
+from engine.domain.audit import AuditRecord
+from engine.domain.errors import ConflictError, LivoaError
+from engine.domain.events import EventType, RunEvent, RunEventData, new_event
+from engine.domain.principal import Principal
+from engine.domain.run import Run, RunConstraints, RunRequest, StepRecord
+from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
+from engine.plan import CheckedPlan
+from engine.ports.budget import BudgetState
+from engine.ports.deps import AppSettings, Deps
+from engine.ports.run_store import RunChange
+from engine.step_runner import view
+from local_host.durable.client_ops import ClientError, Snapshot
+from local_host.durable.clock import VirtualClock
+from local_host.durable.engine import DurableEngine, EngineOptions
+from local_host.durable.functions import ActivityError
+from local_host.durable.records import InstanceFilter
+from local_host.durable.storage import StorageError
+from orchestrators.map_orchestrator import map_orchestrator
+from orchestrators.run_orchestrator import run_orchestrator
+from planner_graph.degraded import DegradedComposer, DegradedPlanner
+from policy.builtin import BuiltinPolicyEngine
+from tests.chaos.adversary import Adversary
+from tests.chaos.agent import Agent
+from tests.chaos.observer import DELIVERY, LogCapture, Observer
+from tests.chaos.plans import CATALOG, TENANT, random_request, tenant_config
+from tests.chaos.stores import Chaotic, InlineStorage, RawStores
+from tests.support.world import QuietTelemetry
+from triggers.starting import start
+from triggers.timer_sweep import sweep
+
+START_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
+MAX_ALARMS = 20_000
+
+ORCHESTRATORS = {
+    names.RUN_ORCHESTRATOR: Orchestrator.create(run_orchestrator),
+    names.MAP_ORCHESTRATOR: Orchestrator.create(map_orchestrator),
+}
+Activity = Callable[[dict[str, Any], Deps], Awaitable[dict[str, Any]]]
+ACTIVITIES: dict[str, Activity] = {
+    names.PLAN_RUN: lambda payload, deps: plan_run(payload, deps),
+    names.PERFORM_STEP: lambda payload, deps: step_activities.perform(payload, deps),
+    names.EXPAND_MAP: lambda payload, deps: step_activities.expand(payload, deps),
+    names.COLLECT_MAP: lambda payload, deps: step_activities.collect(payload, deps),
+    names.COMPOSE_ANSWER: lambda payload, deps: compose_answer(payload, deps),
+    names.FINISH_RUN: lambda payload, deps: finish_run(payload, deps),
+}
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All that is left when everything is over; what the invariants look at."""
+
+    seed: int
+    families: frozenset[str]
+    is_store_trouble: bool
+    plan: CheckedPlan
+    max_parallel: int
+    run: Run
+    steps: dict[str, StepRecord]
+    items: dict[tuple[str, int], StepRecord]
+    events: tuple[RunEvent, ...]
+    audit: tuple[AuditRecord, ...]
+    budget: BudgetState | None
+    instances: tuple[Snapshot, ...]
+    storage_bytes: bytes
+    log_lines: list[str]
+    observer: Observer
+    wrappers: dict[str, Any] = field(default_factory=lambda: ORCHESTRATORS)
+
+
+class Composer(DegradedComposer):
+    """The real composer, which may take long."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__()
+        self._host = host
+
+    async def compose(self, request: Any, on_delta: Any) -> Any:
+        """See the port."""
+        chance = self._host.adversary.chance
+        await self._host.clock.sleep_s(chance.choice((0, 2, 50)) if self._host.adversary.has("cancel") else 0)
+        await self._host.point("composer")
+        return await super().compose(request, on_delta)
+
+
+class Host:
+    """One life of the process. Implements ``Mortal`` for the stores and ``DurableFunctions`` for the engine."""
+
+    def __init__(self, world: Chaos) -> None:
+        self.adversary, self.observer, self.clock = world.adversary, world.observer, world.clock
+        self.is_dead = False
+        self._background: set[asyncio.Task[None]] = set()
+        self.deps = self._deps(world)
+        chance = world.adversary.chance
+        options = EngineOptions(
+            warm=chance.random() < 0.5, max_batch=chance.choice((None, None, 1)), max_concurrent_activities=64
+        )
+        self.storage = InlineStorage(world.path / "hub.db", self)
+        self.engine = DurableEngine(self, self.storage, self.clock, options)
+
+    def _deps(self, world: Chaos) -> Deps:
+        raw = world.raw
+        return Deps(
+            settings=AppSettings(environment="local"),
+            clock=self.clock,
+            tokens=cast(Any, None),  # no activity validates tokens
+            tenants=cast(Any, Chaotic(raw.tenants, "tenants", self)),
+            catalog=CATALOG,
+            runs=cast(Any, Chaotic(raw.runs, "runs", self)),
+            events=cast(Any, Chaotic(raw.events, "events", self)),
+            payloads=cast(Any, Chaotic(raw.payloads, "payloads", self)),
+            audit=cast(Any, Chaotic(raw.audit, "audit", self)),
+            policy=BuiltinPolicyEngine(),
+            budgets=cast(Any, Chaotic(raw.budgets, "budgets", self)),
+            invoker=world.agent.through(self),
+            planner=DegradedPlanner(CATALOG, self.clock),
+            composer=Composer(self),
+            telemetry=QuietTelemetry(),
+        )
+
+    def die(self, place: str) -> None:
+        """See ``Mortal``."""
+        self.is_dead = True
+        self.observer.crashes.append(place)
+
+    async def point(self, place: str) -> None:
+        """See ``Mortal``."""
+        for _ in range(self.adversary.yields()):
+            await asyncio.sleep(0)
+        if not self.is_dead and self.adversary.crashes_here():
+            self.die(place)
+        if self.is_dead:
+            await asyncio.get_running_loop().create_future()  # until the process is cleared away
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a delivery that the engine does not know of is under way."""
+        return bool(self._background)
+
+    async def stop(self) -> None:
+        """Clear the process away, without letting anything finish."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.engine.stop(0)
+
+    def has_orchestrator(self, name: str) -> bool:
+        """See ``DurableFunctions``."""
+        return name in ORCHESTRATORS
+
+    def has_activity(self, name: str) -> bool:
+        """See ``DurableFunctions``."""
+        return name in ACTIVITIES
+
+    def has_entity(self, name: str) -> bool:
+        """See ``DurableFunctions``."""
+        return False
+
+    def orchestrator(self, name: str) -> Callable[[str], str]:
+        """See ``DurableFunctions``."""
+        return ORCHESTRATORS[name]
+
+    def entity(self, name: str) -> Callable[[str], str]:
+        """See ``DurableFunctions``."""
+        raise KeyError(name)
+
+    async def call_activity(self, name: str, input_json: str | None, *, instance_id: str, task_id: int) -> str | None:
+        """See ``DurableFunctions``; the adversary may have it delivered twice, or again much later."""
+        payload = json.loads(input_json or "null")
+        how = self.adversary.delivery()
+        if how == "late":
+            task = asyncio.get_running_loop().create_task(self._late(name, payload))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        if how == "twice":
+            pair = (self._deliver(name, payload, regular=True), self._deliver(name, payload, regular=False))
+            results = await asyncio.gather(*pair, return_exceptions=True)
+            result = results[self.adversary.chance.randrange(2)]
+            if isinstance(result, BaseException):
+                raise result
+            return result
+        return await self._deliver(name, payload, regular=True)
+
+    async def _late(self, name: str, payload: dict[str, Any]) -> None:
+        await self.clock.sleep_s(self.adversary.chance.choice((0.5, 5, 90, 4_000)))
+        with contextlib.suppress(ActivityError):
+            await self._deliver(name, payload, regular=False)
+
+    async def _deliver(self, name: str, payload: dict[str, Any], *, regular: bool) -> str:
+        delivery = self.observer.begin(name, payload, regular=regular)
+        token = DELIVERY.set(delivery)
+        try:
+            await self.point(f"{name}:begin")
+            result = await ACTIVITIES[name](payload, self.deps)
+            await self.point(f"{name}:end")
+        except Exception as err:
+            self.observer.faults[f"{name} raised {type(err).__name__}"] += 1
+            raise ActivityError(type(err).__name__, str(err), "Traceback …") from err
+        finally:
+            self.observer.end(delivery)
+            DELIVERY.reset(token)
+        return json.dumps(result)
+
+
+async def _inline(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    await asyncio.sleep(0)
+    return function(*args, **kwargs)
+
+
+class Client:
+    """The durable client of our triggers, on one engine: what the sweep needs of it."""
+
+    def __init__(self, engine: DurableEngine) -> None:
+        self._engine = engine
+
+    async def start_new(self, name: str, instance_id: str, client_input: Any) -> str:
+        """Start, with the input as JSON text inside a JSON document, as the SDK sends it."""
+        return await self._engine.start_new(name, instance_id, json.dumps(json.dumps(client_input)))
+
+    async def get_status(self, instance_id: str) -> Any:
+        """What the engine knows."""
+        snapshot = await self._engine.status(instance_id)
+        return snapshot.instance if snapshot is not None else None
+
+    async def raise_event(self, instance_id: str, event_name: str, event_data: Any) -> None:
+        """Raise an external event."""
+        await self._engine.raise_event(instance_id, event_name, json.dumps(event_data))
+
+
+class Chaos:
+    """One seed, from submission to evidence. ``lane`` is ``memory`` or ``sqlite``."""
+
+    def __init__(self, seed: int, lane: str, path: Path) -> None:
+        self.seed, self.path = seed, path
+        self.clock = VirtualClock(START_AT)
+        self.adversary = Adversary(seed, START_AT)
+        self.observer = Observer()
+        chance = random.Random(f"plan/{seed}")
+        self.tenant = tenant_config(chance)
+        self.request, self.plan = random_request(chance, self.tenant)
+        self.raw = RawStores(lane, path, self.clock, self.tenant)
+        self.agent = Agent(self.plan)
+        self.run_id = f"run-{seed}-{lane}"
+        self._operators: set[asyncio.Task[None]] = set()
+        self._log = LogCapture()
+        self._host: Host | None = None
+
+    async def play(self) -> Evidence:
+        """Play the seed to its end. AssertionError when the run does not end."""
+        root = logging.getLogger()
+        root.addHandler(self._log)
+        try:
+            # A thread of its own would make the seed depend on the machine.
+            with patch("asyncio.to_thread", _inline):
+                await self._submit()
+                await self._until_over()
+                return await self._evidence()
+        finally:
+            root.removeHandler(self._log)
+            for task in self._operators:
+                task.cancel()
+            if self._host is not None:
+                await self._clear(self._host)
+            await self.raw.close()
+
+    async def _submit(self) -> None:
+        chance, request = self.adversary.chance, self.request
+        if self.adversary.has("budget"):
+            limit = chance.randrange(100, 2_000)
+            if limit >= self.plan.estimated_cost_micro_usd:
+                request = request.model_copy(update={"constraints": RunConstraints(max_cost_micro_usd=limit)})
+        seconds = chance.uniform(5, 90) if self.adversary.has("deadline") else 3_600
+        await self._create(request, timedelta(seconds=seconds))
+        if self.adversary.has("cancel"):
+            at_s = chance.choices((0, chance.uniform(0, 3), chance.uniform(0, 150)), (1, 1, 4))[0]
+            self._operate(self._cancel(at_s, times=chance.choice((0, 1, 1, 3))))
+            self._operate(self._sweep())
+        if self.adversary.has("revoke"):
+            self._operate(self._revoke(chance.uniform(0, 40)))
+
+    async def _create(self, request: RunRequest, until: timedelta) -> None:
+        ref = await self.raw.payloads.put(TENANT, self.run_id, request.model_dump_json().encode())
+        run = Run(
+            tenant_id=TENANT,
+            run_id=self.run_id,
+            status=RunStatus.ACCEPTED,
+            title="chaos",
+            request_ref=ref,
+            principal=Principal(tenant_id=TENANT, subject="tid:ana", kind="user", client_app="cli"),
+            created_at=START_AT,
+            updated_at=START_AT,
+            deadline_at=START_AT + until,
+        )
+        await self.raw.runs.create(run, [new_event(EventType.RUN_ACCEPTED, RunEventData())], None)
+
+    def _operate(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._operators.add(task)
+        task.add_done_callback(self._operators.discard)
+
+    async def _revoke(self, at_s: float) -> None:
+        await self.clock.sleep_s(at_s)
+        self.raw.tenants.revoke()
+
+    async def _sweep(self) -> None:
+        """The timer trigger, every 15 seconds, as long as there is anything to look after."""
+        while await self.raw.runs.unfinished(1):
+            await self.clock.sleep_s(15)
+            host = self._host
+            if host is not None and not host.is_dead:
+                deps = dataclasses.replace(host.deps, runs=self.raw.runs)
+                await sweep(deps, cast(Any, Client(host.engine)))
+
+    async def _cancel(self, at_s: float, *, times: int) -> None:
+        """Cancel as the HTTP route does: the store first, then the event, which may be lost or come several times."""
+        if at_s:
+            await self.clock.sleep_s(at_s)
+        change = RunChange(status=RunStatus.CANCELLING)
+        try:
+            live = frozenset(RunStatus) - FINAL_RUN_STATUSES
+            await self.raw.runs.change(TENANT, self.run_id, change, only_from=live)
+        except ConflictError:
+            return
+        self.observer.cancelled_at = self.observer.next()
+        for _ in range(times):
+            with contextlib.suppress(ClientError, StorageError, OSError):
+                if self._host is not None:
+                    await self._host.engine.raise_event(self.run_id, names.CANCEL_EVENT, "null")
+            await self.clock.sleep_s(self.adversary.chance.choice((0.1, 15)))
+
+    async def _until_over(self) -> None:
+        for _ in range(MAX_ALARMS):
+            host = self._host
+            if host is None or host.is_dead:
+                await self._open()
+                continue
+            await self._settle()
+            if host.is_dead:
+                continue
+            snapshot = await host.engine.status(self.run_id)
+            if snapshot is None:
+                run = await self.raw.runs.get(TENANT, self.run_id)
+                assert run is not None
+                with contextlib.suppress(LivoaError):
+                    await start(run, cast(Any, Client(host.engine)))
+            elif await self._is_over(host):
+                return
+            elif not self.clock.advance_to_next():
+                raise AssertionError(f"nothing can happen any more, and the run is {snapshot.instance.status}")
+            assert self.clock.now() < START_AT + timedelta(hours=4), "the run outlives its deadline by hours"
+        raise AssertionError("the run does not end")
+
+    async def _open(self) -> None:
+        if self._host is not None:
+            await self._clear(self._host)
+        self._host = Host(self)
+        with contextlib.suppress(OSError):
+            await self._host.engine.start()
+
+    async def _clear(self, host: Host) -> None:
+        """What was in the memory of the process goes with it."""
+        await host.stop()
+        left = asyncio.all_tasks() - self._operators - {cast(Any, asyncio.current_task())}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        view._CACHE = view._PayloadCache()
+
+    async def _settle(self) -> None:
+        """Until nothing but time can change anything: this loop has no threads and no input."""
+        ready = cast(Any, asyncio.get_running_loop())._ready
+        for _ in range(1_000_000):
+            await asyncio.sleep(0)
+            if not ready:
+                return
+        raise AssertionError("the world does not come to rest")
+
+    async def _is_over(self, host: Host) -> bool:
+        if host.is_busy or self._operators:
+            return False
+        return all(item.is_terminal for item in await host.engine.query(InstanceFilter()))
+
+    async def _evidence(self) -> Evidence:
+        assert self._host is not None
+        self.adversary.crashes_left = 0
+        engine, raw = self._host.engine, self.raw
+        found = await engine.query(InstanceFilter())
+        snapshots = [await engine.status(item.instance_id, with_history=True) for item in found]
+        run = await raw.runs.get(TENANT, self.run_id)
+        assert run is not None
+        items: dict[tuple[str, int], StepRecord] = {}
+        for step in self.plan.steps:
+            for record in await raw.runs.items(TENANT, self.run_id, step.id):
+                items[step.id, record.item] = record
+        return Evidence(
+            seed=self.seed,
+            families=self.adversary.families,
+            is_store_trouble=self.adversary.is_store_trouble,
+            plan=self.plan,
+            max_parallel=self.tenant.bounds.max_parallel_steps,
+            run=run,
+            steps={record.step_id: record for record in await raw.runs.steps(TENANT, self.run_id)},
+            items=items,
+            events=await raw.events.read(TENANT, self.run_id, after_seq=0, limit=1_000),
+            audit=await raw.audit.read(TENANT, after_seq=0, limit=1_000),
+            budget=await raw.budgets.state(TENANT, self.run_id),
+            instances=tuple(snapshot for snapshot in snapshots if snapshot is not None),
+            storage_bytes=b"".join(part.read_bytes() for part in sorted(self.path.glob("hub.db*"))),
+            log_lines=self._log.lines,
+            observer=self.observer,
+        )

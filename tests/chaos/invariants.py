@@ -1,0 +1,305 @@
+"""What holds for every run, whatever was done to it. One function, one sentence; an ``AssertionError`` says what was found."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from engine.domain.events import FINAL_EVENTS, EventType
+from engine.domain.run import StepRecord
+from engine.domain.status import RunStatus, StepStatus
+from engine.evidence import verify
+from engine.plan import Step
+from local_host.durable.determinism import check_prefix
+from local_host.durable.execution import Execution
+from local_host.durable.executor import request_json, run_cold
+from local_host.durable.history import Event, OrchestratorStarted, sdk_events
+from tests.chaos.harness import Evidence
+from tests.chaos.plans import CANARY, TENANT
+
+Invariant = Callable[[Evidence], None]
+
+_STEP_EVENTS = {
+    StepStatus.SUCCEEDED: EventType.STEP_SUCCEEDED,
+    StepStatus.FAILED: EventType.STEP_FAILED,
+    StepStatus.DENIED: EventType.STEP_DENIED,
+    StepStatus.SKIPPED: EventType.STEP_SKIPPED,
+    StepStatus.CANCELLED: EventType.STEP_CANCELLED,
+}
+_ENDINGS = {
+    RunStatus.SUCCEEDED: EventType.RUN_SUCCEEDED,
+    RunStatus.PARTIAL: EventType.RUN_PARTIAL,
+    RunStatus.DENIED: EventType.RUN_DENIED,
+    RunStatus.FAILED: EventType.RUN_FAILED,
+    RunStatus.CANCELLED: EventType.RUN_CANCELLED,
+}
+
+
+def the_run_ends_recorded(evidence: Evidence) -> None:
+    """Store and orchestration agree that it is over, and how."""
+    run = evidence.run
+    assert run.status.is_final, f"the run is left {run.status}"
+    assert run.finished_at is not None, "a finished run has no time of its end"
+    for snapshot in evidence.instances:
+        item = snapshot.instance
+        assert item.status == "Completed", f"{item.instance_id} ended {item.status}: {item.output}"
+        if item.instance_id == run.run_id:
+            said = json.loads(item.output or "null")
+            assert said["recorded"] is True, "the orchestration gave up recording its end"
+            assert said["status"] == run.status.value, f"the orchestration says {said}, the store {run.status}"
+
+
+def every_record_is_final(evidence: Evidence) -> None:
+    """No step and no item of an accepted plan is left open."""
+    if _has_accepted_plan(evidence):
+        missing = {step.id for step in evidence.plan.steps} - evidence.steps.keys()
+        assert not missing, f"steps without a record: {sorted(missing)}"
+    records = [*evidence.steps.values(), *evidence.items.values()]
+    left = [f"{_name(record)} {record.status}" for record in records if not record.status.is_final]
+    assert not left, f"records that are not final: {left}"
+
+
+def the_status_is_truthful(evidence: Evidence) -> None:
+    """Succeeded, partial, failed, denied and cancelled say exactly what the step records say."""
+    run = evidence.run
+    code = run.error.code if run.error is not None else None
+    if run.status is RunStatus.CANCELLED:
+        assert evidence.observer.cancelled_at is not None, "a run is cancelled that nobody cancelled"
+        return
+    assert code != "run.cancelled", f"a cancelled run is called {run.status}"
+    if run.status in (RunStatus.SUCCEEDED, RunStatus.PARTIAL):
+        assert run.answer_ref is not None, f"the run is {run.status} without an answer"
+    if not _has_accepted_plan(evidence):
+        assert run.status in (RunStatus.FAILED, RunStatus.DENIED), f"a run without a plan is {run.status}"
+        return
+    cut = [step_id for step_id, record in evidence.steps.items() if _code(record) == "run.cancelled"]
+    assert not cut, f"steps {cut} were cut off by a cancel, and the run is {run.status}"
+    losses = [evidence.steps[step.id] for step in evidence.plan.steps if _is_loss(step, evidence.steps[step.id])]
+    any_success = any(record.status is StepStatus.SUCCEEDED for record in evidence.steps.values())
+    if not losses and code == "run.deadline":
+        expected = {RunStatus.PARTIAL, RunStatus.FAILED}  # the step that was cut off did end, too late for the answer
+    elif not losses:
+        expected = {RunStatus.SUCCEEDED}
+    elif any_success:
+        expected = {RunStatus.PARTIAL}
+    else:
+        expected = {RunStatus.FAILED if any(r.status is not StepStatus.DENIED for r in losses) else RunStatus.DENIED}
+    if run.status is RunStatus.FAILED and run.answer_ref is None and any_success | (not losses):
+        # The steps may be as they may: an answer that could not be composed, for the stores or for time, fails the run.
+        assert evidence.is_store_trouble or "deadline" in evidence.families, f"no answer was composed ({code})"
+        return
+    found = {_name(record): (record.status.value, _code(record)) for record in losses}
+    assert run.status in expected, f"the run is {run.status} ({code}); steps that were lost: {found}"
+
+
+def no_finished_step_runs_again(evidence: Evidence) -> None:
+    """A delivery that began after the record was final makes no call, and no step has two effects."""
+    for call in evidence.observer.calls:
+        assert call.final_before is None, f"{call.key} was called at {call.serial} after it was {call.final_before}"
+    twice = {key: count for key, count in evidence.observer.effects.items() if count > 1}
+    assert not twice, f"effects that happened more than once: {twice}"
+
+
+def one_key_per_step(evidence: Evidence) -> None:
+    """All attempts of a step or item carry one idempotency key, and no two steps share one."""
+    pairs = {(call.key, call.idempotency_key) for call in evidence.observer.calls}
+    assert len(pairs) == len({key for key, _ in pairs}) == len({text for _, text in pairs}), f"keys: {sorted(pairs)}"
+
+
+def needs_come_first(evidence: Evidence) -> None:
+    """When a step is called, what it needs is final, and it succeeded unless the step can do without it."""
+    ids = [step.id for step in evidence.plan.steps]
+    tolerated = {ids[index]: {ids[need] for need in needs} for index, needs in enumerate(evidence.plan.tolerates)}
+    for call in evidence.observer.calls:
+        for need, status in call.needs.items():
+            if status is None:
+                # What the scheduler settled without an answer (skipped, crashed) is written down when the run ends.
+                status = evidence.steps[need].status
+                goes_on = any(other.key[0] == need and other.serial > call.serial for other in evidence.observer.calls)
+                early = status is StepStatus.SUCCEEDED or goes_on or need not in tolerated[call.key[0]]
+                assert not early, f"{call.key} was called before {need} was final"
+            usable = status is StepStatus.SUCCEEDED or need in tolerated[call.key[0]]
+            assert usable, f"{call.key} was called although {need} was {status}"
+
+
+def caps_hold(evidence: Evidence) -> None:
+    """At no time are more activities of steps under way than the tenant's cap."""
+    most = evidence.observer.most_in_flight
+    assert most <= evidence.max_parallel, f"{most} activities at once; the cap is {evidence.max_parallel}"
+
+
+def a_cancelled_run_calls_nothing_more(evidence: Evidence) -> None:
+    """An activity that starts after the cancel was durable calls no agent."""
+    late = [(call.key, call.serial) for call in evidence.observer.calls if call.cancelled_before]
+    assert not late, f"calls after the run was cancelled: {late}"
+
+
+def every_call_is_announced_and_answered_for(evidence: Evidence) -> None:
+    """The intent stands in the audit log before the call, the result of every recorded success after it."""
+    for call in evidence.observer.calls:
+        assert call.had_intent, f"{call.key} was called without an intent on record"
+    order = {record.entry_id: record for record in evidence.audit}
+    for record in [*evidence.steps.values(), *evidence.items.values()]:
+        is_call = record.kind == "call" or (record.kind == "map" and record.item is not None)
+        if record.status is not StepStatus.SUCCEEDED or not is_call:
+            continue
+        key = f"{record.run_id}/{record.step_id}" + (f"/{record.item}" if record.item is not None else "")
+        result = order.get(f"{key}#{record.attempt}/dispatch.result")
+        assert result is not None, f"{_name(record)} succeeded without a result on record"
+        intent = order[f"{key}#{record.attempt}/dispatch.intended"]
+        assert intent.seq < result.seq, f"the intent of {_name(record)} stands after its result"
+        assert record.output_ref is not None, f"{_name(record)} succeeded without an output"
+        assert result.body["output_sha256"] == record.output_ref.sha256, f"{_name(record)}: another output on record"
+
+
+def the_audit_chain_is_sound(evidence: Evidence) -> None:
+    """The chain verifies, and tells the end of the run once, and truly."""
+    findings = verify(evidence.audit, TENANT)
+    assert not findings, f"the chain is broken: {findings[:3]}"
+    ends = [record.body["status"] for record in evidence.audit if record.type.value == "run.finished"]
+    assert ends == [evidence.run.status.value], f"the audit log tells the ends {ends}; the run is {evidence.run.status}"
+
+
+def the_event_log_is_whole(evidence: Evidence) -> None:
+    """Gapless, with exactly one final event, which is the last one and the right one."""
+    events = evidence.events
+    assert [event.seq for event in events] == list(range(1, len(events) + 1)), "the event log has gaps"
+    finals = [event.type for event in events if event.type in FINAL_EVENTS]
+    assert finals == [_ENDINGS[evidence.run.status]], f"final events {finals}; the run is {evidence.run.status}"
+    after = [event.type.value for event in events[[event.type in FINAL_EVENTS for event in events].index(True) + 1 :]]
+    assert not after, f"events after the final one: {after}"
+
+
+def events_and_records_tell_one_story(evidence: Evidence) -> None:
+    """The last event of a step is the one of its status, and a step has one such event."""
+    endings: dict[tuple[str, int | None], list[EventType]] = {}
+    for event in evidence.events:
+        if event.type in _STEP_EVENTS.values():
+            endings.setdefault((event.data["step_id"], event.data.get("item")), []).append(event.type)
+    for record in [*evidence.steps.values(), *evidence.items.values()]:
+        if record.status.is_final:
+            told = endings.get((record.step_id, record.item), [])
+            assert told == [_STEP_EVENTS[record.status]], f"{_name(record)} is {record.status}; its events tell {told}"
+
+
+def money_adds_up(evidence: Evidence) -> None:
+    """Nothing stays reserved, the limit holds, and what was recorded was spent."""
+    budget, run = evidence.budget, evidence.run
+    if budget is None:
+        assert run.cost_micro_usd == 0, "a run without an account has costs"
+        return
+    if not evidence.is_store_trouble:  # a ledger whose answers are lost may keep what an attempt did not know it had
+        assert budget.reserved_micro_usd == 0, f"{budget.reserved_micro_usd} micro-USD stay reserved"
+    assert budget.spent_micro_usd <= budget.limit_micro_usd, f"overspent: {budget}"
+    if "duplicates" not in evidence.families:
+        # A figure that was not written down because of trouble is still spent, so only that side may be larger. Of two
+        # deliveries at once the first to end settles, though the other may be the one whose result counts.
+        assert budget.spent_micro_usd >= run.cost_micro_usd, f"spent {budget}, recorded {run.cost_micro_usd}"
+    if not evidence.is_store_trouble and not evidence.families & {"cancel", "deadline", "crash", "duplicates"}:
+        calls = [r for r in evidence.steps.values() if r.kind != "map"] + list(evidence.items.values())
+        recorded = sum(record.cost_micro_usd for record in calls)
+        assert budget.spent_micro_usd == run.cost_micro_usd == recorded, f"{budget}, {run.cost_micro_usd}, {recorded}"
+
+
+def content_stays_in_the_payload_store(evidence: Evidence) -> None:
+    """No word of an input, output or document stands in durable storage, rows, events, audit records or logs."""
+    assert CANARY.encode() not in evidence.storage_bytes, "content in the durable storage file"
+    events = [event for event in evidence.events if event.type is not EventType.ANSWER_DELTA]
+    places = {
+        "the event log": events,
+        "the audit log": evidence.audit,
+        "the run's row": [evidence.run],
+        "step records": [*evidence.steps.values(), *evidence.items.values()],
+    }
+    for place, models in places.items():
+        found = [text for model in models if CANARY in (text := model.model_dump_json())]
+        assert not found, f"content in {place}: {found[0][:300]}"
+    lines = [line for line in evidence.log_lines if CANARY in line]
+    assert not lines, f"content in the log output: {lines[0][:300]}"
+
+
+def a_cold_replay_does_the_same(evidence: Evidence) -> None:
+    """Replaying recorded history lists the recorded actions, at the end and at each of a few places before it."""
+    for snapshot in evidence.instances:
+        item, events = snapshot.instance, snapshot.events or []
+        execution = Execution(item, evidence.wrappers[item.name], use_warm=False)
+        execution.restore(list(events), 0)
+        assert execution.ended is not None, f"the replay of {item.instance_id} does not end"
+        assert execution.ended.output_json == item.output, f"the replay of {item.instance_id} ends otherwise"
+        for part in _prefixes(events):
+            request = request_json(sdk_events(part), item.input_json, item.instance_id, None)
+            reply = run_cold(evidence.wrappers[item.name], request)
+            assert reply.error is None, f"a replay of a part of {item.instance_id} fails: {reply.error}"
+            check_prefix(reply.actions, execution.listing.raw)
+
+
+def the_log_tells_of_no_surprise(evidence: Evidence) -> None:
+    """The durable engine had nothing to report but our own crashes."""
+    if not evidence.observer.crashes:
+        lines = [line for line in evidence.log_lines if line.startswith("local_host")]
+        assert not lines, f"the host logged: {lines[:3]}"
+
+
+INVARIANTS: tuple[Invariant, ...] = (
+    the_run_ends_recorded,
+    every_record_is_final,
+    the_status_is_truthful,
+    no_finished_step_runs_again,
+    one_key_per_step,
+    needs_come_first,
+    caps_hold,
+    a_cancelled_run_calls_nothing_more,
+    every_call_is_announced_and_answered_for,
+    the_audit_chain_is_sound,
+    the_event_log_is_whole,
+    events_and_records_tell_one_story,
+    money_adds_up,
+    content_stays_in_the_payload_store,
+    a_cold_replay_does_the_same,
+    the_log_tells_of_no_surprise,
+)
+
+
+def broken(evidence: Evidence) -> list[str]:
+    """Every invariant that does not hold, with what was found."""
+    return list(_broken(evidence))
+
+
+def _broken(evidence: Evidence) -> Iterator[str]:
+    for invariant in INVARIANTS:
+        try:
+            invariant(evidence)
+        except AssertionError as err:
+            yield f"{invariant.__name__}: {err}"
+
+
+def _has_accepted_plan(evidence: Evidence) -> bool:
+    """True when the plan was vetted, so that its steps are the run's."""
+    counts = Counter(event.type for event in evidence.events)
+    return counts[EventType.PLAN_VETTED] > 0 and evidence.run.plan_ref is not None
+
+
+def _is_loss(step: Step, record: StepRecord) -> bool:
+    if record.status is StepStatus.CANCELLED:
+        return True
+    if step.optional:
+        return False
+    # A step that may fail keeps the record of its failure; the run goes on as if it had been skipped.
+    return record.status is StepStatus.DENIED or (record.status is StepStatus.FAILED and step.on_failure != "skip")
+
+
+def _code(record: StepRecord) -> str | None:
+    return record.error.code if record.error is not None else None
+
+
+def _name(record: StepRecord) -> str:
+    return record.step_id if record.item is None else f"{record.step_id}[{record.item}]"
+
+
+def _prefixes(events: list[Event]) -> Iterator[list[Event]]:
+    starts = [index for index, event in enumerate(events) if isinstance(event, OrchestratorStarted)]
+    for share in (1, 2, 3):
+        place = len(starts) * share // 4
+        if 0 < place < len(starts):
+            yield events[: starts[place]]

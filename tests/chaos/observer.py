@@ -1,0 +1,116 @@
+"""What the world saw of one run: deliveries, calls, effects, records, audit entries, each with its place in one sequence.
+
+It stands behind the faults: a write that was durable although its caller was told otherwise is seen here. It judges nothing;
+``invariants`` does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.adapters.otel.logs import JsonFormatter
+from engine.domain.status import StepStatus
+
+Key = tuple[str, int | None]
+"""A step, or one item of a map."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of one activity. ``regular`` is False for those the adversary made up."""
+
+    serial: int
+    name: str
+    payload: dict[str, Any]
+    regular: bool
+
+    @property
+    def key(self) -> Key:
+        """Which step or item it is about."""
+        return self.payload.get("step_id", ""), self.payload.get("item")
+
+
+@dataclass(frozen=True, slots=True)
+class CallFact:
+    """One call as the agent saw it, with what was true at that moment."""
+
+    serial: int
+    key: Key
+    attempt: int
+    idempotency_key: str
+    delivery: Delivery
+    had_intent: bool
+    final_before: StepStatus | None
+    needs: dict[str, StepStatus | None]
+    cancelled_before: bool
+
+
+DELIVERY: ContextVar[Delivery] = ContextVar("chaos_delivery")
+
+
+@dataclass(slots=True)
+class Observer:
+    """The facts, in order of ``serial``."""
+
+    serial: int = 0
+    calls: list[CallFact] = field(default_factory=list)
+    effects: Counter[Key] = field(default_factory=Counter)
+    finals: dict[Key, tuple[int, StepStatus]] = field(default_factory=dict)
+    entries: dict[str, int] = field(default_factory=dict)
+    in_flight: Counter[tuple[str, Key]] = field(default_factory=Counter)
+    most_in_flight: int = 0
+    cancelled_at: int | None = None
+    crashes: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def next(self) -> int:
+        """The next place in the sequence."""
+        self.serial += 1
+        return self.serial
+
+    def wrote(self, store: str, method: str, args: tuple[Any, ...], result: Any) -> None:
+        """A store did what it was asked."""
+        if (store, method) == ("runs", "put_step") and result and args[0].status.is_final:
+            self.finals.setdefault((args[0].step_id, args[0].item), (self.next(), args[0].status))
+        elif (store, method) == ("audit", "append"):
+            self.entries.setdefault(args[0].entry_id, self.next())
+
+    def begin(self, name: str, payload: dict[str, Any], *, regular: bool) -> Delivery:
+        """An activity starts."""
+        delivery = Delivery(self.next(), name, payload, regular)
+        if regular and "step_id" in payload:
+            self.in_flight[name, delivery.key] += 1
+            self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
+        return delivery
+
+    def end(self, delivery: Delivery) -> None:
+        """The activity returned, raised, or died with its host."""
+        place = (delivery.name, delivery.key)
+        if delivery.regular and place in self.in_flight:
+            self.in_flight[place] -= 1
+            if self.in_flight[place] <= 0:
+                del self.in_flight[place]
+
+    def final_before(self, key: Key, serial: int) -> StepStatus | None:
+        """The final status a step had before ``serial``."""
+        found = self.finals.get(key)
+        return found[1] if found is not None and found[0] < serial else None
+
+
+class LogCapture(logging.Handler):
+    """Everything that was logged, as the project's own formatter and as a plain one would write it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+        self._json, self._plain = JsonFormatter(), logging.Formatter("%(name)s %(message)s")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one record. Our own loggers are only ever written as JSON; others may be written with their traceback."""
+        formatter = self._json if record.name.startswith("livoa") else self._plain
+        self.lines.append(formatter.format(record))
+        record.exc_text = None

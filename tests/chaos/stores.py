@@ -1,0 +1,182 @@
+"""The real stores without threads, and the faults in front of them.
+
+The SQL adapters and the durable storage do their work in threads of their own, which is right in a process and makes a seed
+unrepeatable. Here the same transactions run inline, with a seeded number of turns of the loop around each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Engine, event
+
+from engine.adapters.memory import (
+    MemoryAuditLog,
+    MemoryBudgetLedger,
+    MemoryEventLog,
+    MemoryPayloadStore,
+    MemoryRunStore,
+)
+from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+from engine.domain.errors import LivoaError
+from engine.domain.tenant import TenantConfig
+from local_host.durable.clock import VirtualClock
+from local_host.durable.storage import Storage, StorageError
+from tests.chaos.adversary import Adversary
+from tests.chaos.observer import Observer
+from tests.chaos.plans import REVOCABLE
+
+T = TypeVar("T")
+
+
+class Mortal(Protocol):
+    """A host that may die."""
+
+    adversary: Adversary
+    observer: Observer
+    clock: VirtualClock
+
+    @property
+    def is_dead(self) -> bool:
+        """True when nothing of this host has an effect any more."""
+        ...
+
+    def die(self, place: str) -> None:
+        """Die."""
+        ...
+
+    async def point(self, place: str) -> None:
+        """A place where others may overtake and the host may die; a dead host never gets past it."""
+        ...
+
+
+class InlineDatabase(Database):
+    """The database with its transactions on the calling thread. Without syncing: it is the process that dies here."""
+
+    async def _run(self, executor: Any, work: Callable[..., T], *, immediate: bool) -> T:
+        return self._transact(work, immediate)
+
+    def _open(self) -> Engine:
+        engine = super()._open()
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        return engine
+
+
+class InlineStorage(Storage):
+    """The durable storage with its transactions on the calling thread; its host may die before or after each of them."""
+
+    def __init__(self, path: Path, host: Mortal) -> None:
+        super().__init__(path, synchronous="NORMAL")
+        self._host = host
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """See ``Storage.open``."""
+        self._connection = self._connect()
+
+    async def close(self) -> None:
+        """See ``Storage.close``."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """See ``Storage.write``."""
+        await asyncio.sleep(0)
+        fault = self._host.adversary.crashes_at_commit() if not self._host.is_dead else "no"
+        if fault == "before":
+            self._host.die("commit:before")
+        value = await self._request(change)
+        if fault == "after":
+            self._host.die("commit:after")
+            raise OSError("the host is dead")
+        return value
+
+    async def _request(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        if self._host.is_dead:
+            raise OSError("the host is dead")
+        connection = self._connection
+        if connection is None:
+            raise StorageError("not open")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            value = function(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        return value
+
+
+class RawStores:
+    """The stores themselves, which outlive every host."""
+
+    def __init__(self, lane: str, path: Path, clock: VirtualClock, tenant: TenantConfig) -> None:
+        self.payloads = MemoryPayloadStore()
+        self.tenants = RevocableTenants(tenant)
+        self.database = InlineDatabase(f"sqlite:///{path / 'livoa.db'}", clock) if lane == "sqlite" else None
+        self.runs: Any
+        self.events: Any
+        self.audit: Any
+        self.budgets: Any
+        if self.database is not None:
+            self.runs, self.events = SqlRunStore(self.database, clock), SqlEventLog(self.database, clock)
+            self.audit, self.budgets = SqlAuditLog(self.database), SqlBudgetLedger(self.database)
+        else:
+            self.runs = MemoryRunStore(clock)
+            self.events, self.audit, self.budgets = MemoryEventLog(self.runs), MemoryAuditLog(), MemoryBudgetLedger()
+
+    async def close(self) -> None:
+        """Close what is open."""
+        if self.database is not None:
+            self.database._dispose()
+
+
+class RevocableTenants:
+    """One tenant, which may lose a capability while its runs go on."""
+
+    def __init__(self, tenant: TenantConfig) -> None:
+        self._tenant = tenant
+        self.revoked = False
+
+    def revoke(self) -> None:
+        """Take the revocable capability away."""
+        self.revoked = True
+        enabled = tuple(name for name in self._tenant.enabled_capabilities if name != REVOCABLE)
+        self._tenant = self._tenant.model_copy(update={"enabled_capabilities": enabled})
+
+    async def get(self, tenant_id: str) -> TenantConfig | None:
+        """See ``TenantDirectory.get``."""
+        return self._tenant if tenant_id == self._tenant.tenant_id else None
+
+
+class Chaotic:
+    """Any store behind the faults of one host: it refuses, it does it and says it did not, or the host dies around it."""
+
+    def __init__(self, inner: Any, name: str, host: Mortal) -> None:
+        self._inner, self._name, self._host = inner, name, host
+
+    def __getattr__(self, method: str) -> Any:
+        real = getattr(self._inner, method)
+        name, host = self._name, self._host
+        place = f"{name}.{method}"
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            await host.point(f"{place}:before")
+            refusal = host.adversary.refusal(name, host.clock.now())
+            if refusal is not None:
+                host.observer.faults[f"{place} refused"] += 1
+                raise refusal
+            result = await real(*args, **kwargs)
+            host.observer.wrote(name, method, args, result)
+            await host.point(f"{place}:after")
+            if host.adversary.loses_answer(name):
+                host.observer.faults[f"{place} answer lost"] += 1
+                raise LivoaError("store.unavailable", "the answer was lost", status=503)
+            return result
+
+        return call
