@@ -52,7 +52,7 @@ async def propose(intent, tenant="contoso", **context):
         ("did cost per click rise compared with the quarter before", "explain_change"),
         ("show me clicks by channel in 2025", "performance_report"),
         ("total spend in June please", "performance_report"),
-        ("which channel brings most sales", "performance_report"),
+        ("which channel brought the most sales in 2025", "performance_report"),
         ("is tv worth it?", "channel_returns"),
         ("which channels are saturated right now", "channel_returns"),
         ("split 800k over channels", "plan_budget"),
