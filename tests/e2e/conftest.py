@@ -7,13 +7,20 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.client import Client
-from tests.e2e.stack import Stack, up
+from tests.e2e.stack import Stack, host_without_streaming, up
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """``./livoa up``, shared."""
     with up(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def whole(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A second host, whose requests and responses do not stream."""
+    with host_without_streaming(tmp_path_factory.mktemp("whole"), beside=stack) as running:
         yield running
 
 

@@ -5,14 +5,13 @@ Each is answered with a 4xx or the connection is closed, soon, and nothing of it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from engine.domain.principal import Role
 from tests.e2e.plans import request_of, search
-from tests.e2e.stack import Stack, host_without_streaming
+from tests.e2e.stack import Stack
 
 GOOD = b'{"intent": "How much did we spend in Q3?"}'
 MIB = 1024 * 1024
@@ -80,13 +79,6 @@ CASES = (
     Raw("an encoded way out of the API", length(0), b"", (400, 404), line="GET /api/runs/..%2f..%2fadmin HTTP/1.1"),
     Raw("an absolute address elsewhere", length(0), b"", (200, 400, 404), line="GET http://192.0.2.1/api/x HTTP/1.1"),
 )
-
-
-@pytest.fixture(scope="module")
-def whole(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A second host, which reads whole bodies before the app sees them."""
-    with host_without_streaming(tmp_path_factory.mktemp("whole"), beside=stack) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["streaming", "whole"])

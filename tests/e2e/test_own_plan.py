@@ -224,5 +224,6 @@ def test_a_key_used_with_another_body_is_refused(stack: Stack, contoso: Client) 
 def test_a_key_is_the_callers_own(stack: Stack, contoso: Client, fabrikam: Client) -> None:
     request = request_of(search("a"))
     callers = (contoso, fabrikam, stack.client("contoso", "carl"))
-    ids = {caller.submit(request, Idempotency_Key="everybodys") for caller in callers}
-    assert len(ids) == 3
+    runs = [(caller, caller.submit(request, Idempotency_Key="everybodys")) for caller in callers]
+    assert len({run_id for _, run_id in runs}) == 3
+    assert {caller.finished(run_id)["status"] for caller, run_id in runs} == {"succeeded"}

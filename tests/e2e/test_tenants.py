@@ -91,11 +91,11 @@ def test_the_list_shows_the_callers_tenant_only(stack: Stack, theirs: str, conto
 
 
 def test_without_the_role_to_read_a_caller_sees_own_runs_only(stack: Stack, theirs: str) -> None:
-    carl = stack.client("contoso", "carl", (Role.RUNS_SUBMIT,))
-    run_id = carl.submit(request_of(search("a")))
-    carl.finished(run_id)
-    assert {entry["run_id"] for entry in carl.get("/api/runs?limit=200").json["runs"]} == {run_id}
-    assert carl.get(f"/api/runs/{theirs}").status == 404
+    dora = stack.client("contoso", "dora", (Role.RUNS_SUBMIT,))
+    run_id = dora.submit(request_of(search("a")))
+    dora.finished(run_id)
+    assert {entry["run_id"] for entry in dora.get("/api/runs?limit=200").json["runs"]} == {run_id}
+    assert dora.get(f"/api/runs/{theirs}").status == 404
 
 
 def test_a_cursor_of_another_tenant_is_refused(theirs: str, contoso: Client, fabrikam: Client) -> None:
@@ -130,7 +130,7 @@ def bad_tokens(tokens: Tokens) -> dict[str, str]:
     head, payload, signature = good.split(".")
     flipped = ("B" if signature[10] == "A" else "A").join((signature[:10], signature[11:]))
     return {
-        "no token at all": "x",
+        "no token at all": "nonsense-in-place-of-a-token",
         "another signature": f"{head}.{payload}.{flipped}",
         "the payload of somebody else": f"{head}.{tokens.mint('fabrikam').split('.')[1]}.{signature}",
         "for another audience": tokens.mint("contoso", audience="api://livoa-agents"),
