@@ -26,6 +26,9 @@ GRACE_S = 10.0
 REMIND_FOR_S = 120.0
 """How long a cancelled run is reminded; every reminder is an entry in its history, so there is an end to it."""
 
+CARED_FOR = frozenset({RunStatus.ACCEPTED, RunStatus.CANCELLING})
+"""The statuses in which a run may need help; asking for these alone keeps them visible behind any number under way."""
+
 _LOG = logging.getLogger("livoa.sweep")
 Care = Literal["none", "start", "remind"]
 
@@ -43,7 +46,7 @@ class SweepReport:
 def care_for(run: Run, *, started: bool, now: datetime) -> Care:
     """What a run needs. Pure."""
     idle = now - run.updated_at
-    if run.status not in (RunStatus.ACCEPTED, RunStatus.CANCELLING) or idle < timedelta(seconds=GRACE_S):
+    if run.status not in CARED_FOR or idle < timedelta(seconds=GRACE_S):
         return "none"
     if not started:
         return "start"
@@ -55,7 +58,7 @@ async def sweep(deps: Deps, client: DurableClient) -> SweepReport:
     """Look after the oldest unfinished runs. One run's failure does not keep the others waiting."""
     now = deps.clock.now()
     counts: dict[str, int] = {"none": 0, "start": 0, "remind": 0, "failed": 0}
-    runs = await deps.runs.unfinished(MAX_RUNS)
+    runs = await deps.runs.unfinished(MAX_RUNS, statuses=CARED_FOR)
     for run in runs:
         # Asking the engine costs a call, so it is asked only where an answer could change something.
         if care_for(run, started=False, now=now) == "none":

@@ -14,7 +14,7 @@ from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError, NotFoundError
 from engine.domain.events import NewEvent
 from engine.domain.run import Run, StepRecord
-from engine.domain.status import RunStatus
+from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
 from engine.ports.run_store import RunChange
 
 MAX_LIMIT = 1_000
@@ -72,6 +72,17 @@ def changed(
 def replaces(stored: StepRecord | None, record: StepRecord) -> bool:
     """True when ``record`` may take the place of ``stored``: nothing is final yet, and the attempt is not an earlier one."""
     return stored is None or (not stored.status.is_final and record.attempt >= stored.attempt)
+
+
+def is_over(status: str) -> bool:
+    """True for the stored status of a run that has ended: its steps and its events are closed."""
+    return RunStatus(status).is_final
+
+
+def unfinished_among(statuses: frozenset[RunStatus] | None) -> list[str]:
+    """The statuses of runs that are not over, of all or of those asked for."""
+    wanted = frozenset(RunStatus) if statuses is None else statuses
+    return sorted(status.value for status in wanted - FINAL_RUN_STATUSES)
 
 
 def distinct(events: Sequence[NewEvent]) -> dict[str, NewEvent]:

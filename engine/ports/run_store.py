@@ -92,8 +92,9 @@ class RunStore(Protocol):
     async def put_step(self, step: StepRecord, events: Sequence[NewEvent] = (), *, add_cost_micro_usd: int = 0) -> bool:
         """Write the latest state of a step or item, and its events, in one transaction.
 
-        Returns False and writes nothing when the stored record is final, or belongs to a later attempt: a late or repeated
-        result changes nothing. Cost is added as in ``change``.
+        Returns False and writes nothing when the stored record is final or belongs to a later attempt, or when the run is
+        over: a late or repeated result changes nothing, and nothing starts in a run that has ended.
+        Cost is added as in ``change``.
         """
         ...
 
@@ -109,8 +110,11 @@ class RunStore(Protocol):
         """The item records of one map, in order of item."""
         ...
 
-    async def unfinished(self, limit: int) -> tuple[Run, ...]:
-        """Runs of any tenant that are not final, oldest first: what recovery looks at. Not reachable from any route."""
+    async def unfinished(self, limit: int, *, statuses: frozenset[RunStatus] | None = None) -> tuple[Run, ...]:
+        """Runs of any tenant that are not final, oldest first: what recovery looks at. Not reachable from any route.
+
+        ``statuses`` narrows them, so that many runs under way cannot hide a few that need care.
+        """
         ...
 
 
@@ -118,7 +122,10 @@ class EventLog(Protocol):
     """The ordered, gapless log of each run. ``seq`` counts from 1 and is valid for the run's whole retention."""
 
     async def append(self, tenant_id: str, run_id: str, events: Sequence[NewEvent]) -> tuple[RunEvent, ...]:
-        """Append events that have no state change of their own (progress, answer deltas). Known keys are skipped."""
+        """Append events that have no state change of their own (progress, answer deltas).
+
+        Known keys are skipped, and so is everything once the run is over: its final event is the last one.
+        """
         ...
 
     async def read(self, tenant_id: str, run_id: str, *, after_seq: int, limit: int) -> tuple[RunEvent, ...]:

@@ -19,6 +19,7 @@ from engine.adapters.store_rules import (
     replaces,
     run_not_found,
     same_request,
+    unfinished_among,
 )
 from engine.adapters.wakeups import Wakeups
 from engine.domain.base import iso_utc
@@ -117,7 +118,7 @@ class MemoryRunStore:
         """See ``RunStore.put_step``."""
         with self._lock:
             held = self._held(step.tenant_id, step.run_id)
-            if not replaces(held.steps.get((step.step_id, step.item)), step):
+            if held.run.status.is_final or not replaces(held.steps.get((step.step_id, step.item)), step):
                 return False
             appended = self._prepared(held, events)
             if add_cost_micro_usd and not (events and not appended.events):
@@ -150,16 +151,19 @@ class MemoryRunStore:
                 sorted((r for r in records if r.step_id == step_id and r.item is not None), key=lambda r: r.item or 0)
             )
 
-    async def unfinished(self, limit: int) -> tuple[Run, ...]:
+    async def unfinished(self, limit: int, *, statuses: frozenset[RunStatus] | None = None) -> tuple[Run, ...]:
         """See ``RunStore.unfinished``. At most 1,000 runs."""
+        wanted = unfinished_among(statuses)
         with self._lock:
-            runs = [held.run for held in self._runs.values() if not held.run.status.is_final]
+            runs = [held.run for held in self._runs.values() if held.run.status.value in wanted]
         return tuple(sorted(runs, key=lambda run: (*_place(run), run.tenant_id))[: bounded(limit)])
 
     def append_events(self, tenant_id: str, run_id: str, events: Sequence[NewEvent]) -> tuple[RunEvent, ...]:
         """What ``MemoryEventLog.append`` does, in this store's memory."""
         with self._lock:
             held = self._held(tenant_id, run_id)
+            if held.run.status.is_final:
+                return ()
             appended = self._prepared(held, events)
             self._commit(held, appended)
         self.wakeups.notify((tenant_id, run_id))

@@ -14,14 +14,14 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from engine.adapters.sql.engine import Database
 from engine.adapters.sql.tables import EVENTS, RUNS
-from engine.adapters.store_rules import bounded, distinct, event_data, event_data_text, run_not_found
+from engine.adapters.store_rules import bounded, distinct, event_data, event_data_text, is_over, run_not_found
 from engine.domain.base import iso_utc
 from engine.domain.events import EventType, NewEvent, RunEvent
 from engine.ports.clock import Clock
 
 _OF_RUN = (RUNS.c.tenant_id == bindparam("p_tenant"), RUNS.c.run_id == bindparam("p_run"))
 _EVENTS_OF_RUN = (EVENTS.c.tenant_id == bindparam("p_tenant"), EVENTS.c.run_id == bindparam("p_run"))
-_LAST_SEQ = select(RUNS.c.last_seq).where(*_OF_RUN).with_for_update()
+_STATE = select(RUNS.c.last_seq, RUNS.c.status).where(*_OF_RUN).with_for_update()
 _SET_LAST_SEQ = update(RUNS).where(*_OF_RUN).values(last_seq=bindparam("p_seq"))
 _KNOWN_KEYS = select(EVENTS.c.key).where(*_EVENTS_OF_RUN, EVENTS.c.key.in_(bindparam("p_keys", expanding=True)))
 _KNOWN_KEY = select(EVENTS.c.key).where(*_EVENTS_OF_RUN, EVENTS.c.key == bindparam("p_key"))
@@ -98,10 +98,12 @@ class SqlEventLog:
 
         def work(connection: Connection) -> list[dict[str, Any]]:
             run = {"p_tenant": tenant_id, "p_run": run_id}
-            last_seq = connection.execute(_LAST_SEQ, run).scalar_one_or_none()
-            if last_seq is None:
+            state = connection.execute(_STATE, run).one_or_none()
+            if state is None:
                 raise run_not_found(run_id)
-            rows = insert_events(connection, tenant_id, run_id, last_seq, events, self._clock.now())
+            if is_over(state.status):
+                return []
+            rows = insert_events(connection, tenant_id, run_id, state.last_seq, events, self._clock.now())
             if rows:
                 connection.execute(_SET_LAST_SEQ, run | {"p_seq": rows[-1]["seq"]})
             return rows

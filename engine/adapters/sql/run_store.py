@@ -17,14 +17,16 @@ from engine.adapters.store_rules import (
     bounded,
     changed,
     distinct,
+    is_over,
     replaces,
     run_not_found,
     same_request,
+    unfinished_among,
 )
 from engine.domain.base import iso_utc
 from engine.domain.events import NewEvent
 from engine.domain.run import Run, StepRecord
-from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
+from engine.domain.status import RunStatus
 from engine.ports.clock import Clock
 from engine.ports.run_store import CreateResult, IdempotencyClaim, RunChange, RunPage
 
@@ -65,7 +67,7 @@ _STEPS_OF_RUN = (
 _ITEMS_OF_STEP = select(STEPS.c.document).where(*_OF_STEP[:3], STEPS.c.item > NO_ITEM).order_by(STEPS.c.item)
 _UNFINISHED = (
     select(RUNS)
-    .where(RUNS.c.status.in_([status.value for status in RunStatus if status not in FINAL_RUN_STATUSES]))
+    .where(RUNS.c.status.in_(bindparam("p_statuses", expanding=True)))
     .order_by(RUNS.c.created_at, RUNS.c.run_id, RUNS.c.tenant_id)
     .limit(bindparam("p_limit"))
 )
@@ -139,7 +141,7 @@ class SqlRunStore:
 
         def work(connection: Connection) -> bool:
             row = _locked(connection, step.tenant_id, step.run_id)
-            if not _put_step(connection, step):
+            if is_over(row.status) or not _put_step(connection, step):
                 return False
             now = self._clock.now()
             appended = insert_events(connection, step.tenant_id, step.run_id, row.last_seq, events, now)
@@ -171,11 +173,10 @@ class SqlRunStore:
         """See ``RunStore.items``."""
         return await self._records(_ITEMS_OF_STEP, {"p_tenant": tenant_id, "p_run": run_id, "p_step": step_id})
 
-    async def unfinished(self, limit: int) -> tuple[Run, ...]:
+    async def unfinished(self, limit: int, *, statuses: frozenset[RunStatus] | None = None) -> tuple[Run, ...]:
         """See ``RunStore.unfinished``. At most 1,000 runs."""
-        rows = await self._database.read(
-            lambda connection: connection.execute(_UNFINISHED, {"p_limit": bounded(limit)}).all()
-        )
+        parameters = {"p_limit": bounded(limit), "p_statuses": unfinished_among(statuses)}
+        rows = await self._database.read(lambda connection: connection.execute(_UNFINISHED, parameters).all())
         return tuple(_run_of(row) for row in rows)
 
     async def _records(self, query: Select[Any], parameters: dict[str, str]) -> tuple[StepRecord, ...]:

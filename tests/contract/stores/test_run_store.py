@@ -406,3 +406,22 @@ async def test_unfinished_runs_of_all_tenants_come_oldest_first(stores: Stores) 
         ("contoso", "run-2"),
     ]
     assert len(await stores.runs.unfinished(1)) == 1
+    suspended = await stores.runs.unfinished(10, statuses=frozenset({RunStatus.SUSPENDED, RunStatus.SUCCEEDED}))
+    assert [r.run_id for r in suspended] == ["run-2"]
+
+
+async def test_a_run_that_is_over_takes_no_step_and_no_event(stores: Stores) -> None:
+    await stores.runs.create(run(), [ACCEPTED], None)
+    await stores.runs.change(
+        "contoso",
+        "run-1",
+        RunChange(status=RunStatus.CANCELLED),
+        [new_event(EventType.RUN_CANCELLED, RunEventData())],
+    )
+    assert not await stores.runs.put_step(step(), [event()], add_cost_micro_usd=5)
+    assert await stores.events.append("contoso", "run-1", [event("late")]) == ()
+    assert await stores.runs.steps("contoso", "run-1") == ()
+    assert [key for _, key in await keys_of(stores)][-1] == "run.cancelled"
+    stored = await stores.runs.get("contoso", "run-1")
+    assert stored is not None
+    assert stored.cost_micro_usd == 0

@@ -211,6 +211,23 @@ async def test_nothing_starts_in_a_run_that_is_being_cancelled(world):
     assert world.invoker.calls == []
 
 
+async def test_nothing_starts_in_a_run_that_ended_a_moment_ago(world):
+    """The run ends between the step's look at it and the step's start: no call, nothing after the final event."""
+    await world.submit(plan_of(step("a")))
+    decide = world.deps.policy.decide_step
+
+    async def end_meanwhile(request):
+        await world.finish(RunStatus.CANCELLED, code="run.cancelled")
+        return await decide(request)
+
+    world.deps.policy.decide_step = end_meanwhile
+    await world.perform("a")
+    assert world.invoker.calls == []
+    assert (await world.events())[-1] == "run.cancelled"
+    state = await world.deps.budgets.state("contoso", "run-1")
+    assert (state.reserved_micro_usd, state.spent_micro_usd) == (0, 0)
+
+
 async def test_nothing_starts_after_the_deadline(world):
     await world.submit(plan_of(step("a")))
     world.clock.advance(timedelta(hours=2).total_seconds())
