@@ -108,8 +108,9 @@ def main(arguments: Sequence[str]) -> int:
     except CliError as err:
         return report(err, as_json=options.json)
     except KeyboardInterrupt:
-        progress("livoa: interrupted")
-        return ExitCode.INTERRUPTED
+        return report(
+            CliError("interrupted", exit_code=ExitCode.INTERRUPTED, code="cli.interrupted"), as_json=options.json
+        )
     except BrokenPipeError:  # the reader (head, jq -e) has had enough; the interpreter must not complain on exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK

@@ -6,11 +6,16 @@ Deliberately free of rich at import time, because machines and `--help` do not n
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+PIPED_WIDTH = 120
+"""Columns where there is no terminal to ask: rich would take 80, in which tables of figures break."""
 
 
 def print_json(value: Any) -> None:
@@ -29,4 +34,6 @@ def human_console(*, stderr: bool = False) -> Console:
     """A rich console. Text of runs is never markup: pass it as `Text` or with `markup=False`."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=width)

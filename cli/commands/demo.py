@@ -137,8 +137,8 @@ def _say_next(address: str, run_id: str, data: Path, crash: Crash | None) -> Non
         again = f"ran again: {', '.join(crash.repeated)}" if crash.repeated else "no finished step ran again"
         progress(f"the host was killed after {crash.after_step} and came back; {again}")
     shown = os.path.relpath(data) if data.is_relative_to(Path.cwd()) else str(data)
-    progress(f"run: {address} (the stack is stopped again; the first line below brings it back)")
-    progress("try next:")
-    progress(f"  1. ./livoa up --data {shown}          then: ./livoa show {run_id} --data {shown}")
-    progress(f'  2. ./livoa run "{NEXT_INTENT}" --data {shown}')
-    progress("  3. ./livoa demo --crash               kill -9 in the middle, and the run still finishes")
+    progress(f"run: {address} (until the demo ends; 1. brings it back)")
+    progress(f"try next (first: export LIVOA_HOME={shown}):")
+    progress(f"  1. ./livoa up                  then in another terminal: ./livoa show {run_id}")
+    progress(f'  2. ./livoa run "{NEXT_INTENT}"')
+    progress("  3. ./livoa demo --crash        kill -9 in the middle, and the run still finishes")

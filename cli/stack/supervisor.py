@@ -134,8 +134,9 @@ class Supervisor:
         process = child.process
         if process is None or process.returncode is not None:
             return
+        # Not process.terminate(): it polls, which takes the exit code away from asyncio's own watcher.
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            os.kill(process.pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), STOP_GRACE_S)
         except TimeoutError:
