@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 from activities.payloads import load_json, load_request, store_model
 from engine.domain.audit import AuditEntry, AuditType
-from engine.domain.errors import LivoaError
+from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import AnswerEventData, DegradedEventData, EventType, new_event
 from engine.domain.run import ErrorInfo, PayloadRef, Run, StepRecord
-from engine.domain.status import StepStatus
+from engine.domain.status import FINAL_RUN_STATUSES, RunStatus, StepStatus
 from engine.domain.telemetry_names import OPERATION, RUN_ID, SPAN_COMPOSE
 from engine.plan import Plan, parse_checked_plan
 from engine.ports.deps import Deps
 from engine.ports.planner import ComposeRequest, StepResult
 from engine.ports.run_store import RunChange
 
+_LOG = logging.getLogger("livoa.runs")
+_LIVE = frozenset(RunStatus) - FINAL_RUN_STATUSES
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_OUTPUTS_BYTES = 16 * 1024 * 1024
 _TOO_LARGE = ErrorInfo(code="answer.output_too_large", message="the output is too large to be part of the answer")
@@ -72,7 +75,11 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
         data = DegradedEventData(part="composer", reason=answer.degraded_reason)
         events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/composer"))
     reason = run.degraded_reason or answer.degraded_reason
-    await deps.runs.change(run.tenant_id, run.run_id, RunChange(answer_ref=ref, degraded_reason=reason), events)
+    change = RunChange(answer_ref=ref, degraded_reason=reason)
+    try:
+        await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=_LIVE)
+    except ConflictError:
+        _LOG.info("an answer came too late", extra={"run_id": run.run_id})
     return {"status": "composed"}
 
 
@@ -90,6 +97,9 @@ class _DeltaWriter:
             EventType.ANSWER_DELTA, AnswerEventData(text=text, index=self._index), f"answer.delta/{self._index}"
         )
         self._index += 1
+        current = await self._deps.runs.get(self._run.tenant_id, self._run.run_id)
+        if current is None or current.status.is_final:
+            return  # cancelled, or out of time: the log has its last entry
         await self._deps.events.append(self._run.tenant_id, self._run.run_id, [event])
 
 

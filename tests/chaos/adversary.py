@@ -14,7 +14,19 @@ from typing import Literal
 from engine.domain.errors import LivoaError
 
 Fate = Literal["ok", "slow", "unreachable", "busy", "refused", "lost", "malformed"]
-FAMILIES = ("agent", "crash", "blips", "outage", "duplicates", "audit", "cancel", "revoke", "deadline", "budget")
+FAMILIES = (
+    "agent",
+    "crash",
+    "blips",
+    "outage",
+    "duplicates",
+    "audit",
+    "cancel",
+    "revoke",
+    "deadline",
+    "budget",
+    "long",
+)
 
 
 @dataclass(frozen=True, slots=True)

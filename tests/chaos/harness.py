@@ -262,16 +262,17 @@ class Chaos:
         self.seed, self.path = seed, path
         self.clock = VirtualClock(START_AT)
         self.adversary = Adversary(seed, START_AT)
-        self.observer = Observer()
+        self.observer = Observer(self.clock)
         chance = random.Random(f"plan/{seed}")
         self.tenant = tenant_config(chance)
-        self.request, self.plan = random_request(chance, self.tenant)
+        self.request, self.plan = random_request(chance, self.tenant, is_long=self.adversary.has("long"))
         self.raw = RawStores(lane, path, self.clock, self.tenant)
         self.agent = Agent(self.plan)
         self.run_id = f"run-{seed}-{lane}"
         self._operators: set[asyncio.Task[None]] = set()
         self._log = LogCapture()
         self._host: Host | None = None
+        self._latest_at = START_AT
 
     async def play(self) -> Evidence:
         """Play the seed to its end. AssertionError when the run does not end."""
@@ -297,14 +298,17 @@ class Chaos:
             limit = chance.randrange(100, 2_000)
             if limit >= self.plan.estimated_cost_micro_usd:
                 request = request.model_copy(update={"constraints": RunConstraints(max_cost_micro_usd=limit)})
-        seconds = chance.uniform(5, 90) if self.adversary.has("deadline") else 3_600
-        await self._create(request, timedelta(seconds=seconds))
+        until = timedelta(days=12) if self.adversary.has("long") else timedelta(hours=1)
+        if self.adversary.has("deadline"):
+            until = timedelta(seconds=chance.uniform(5, 90))
+        self._latest_at = START_AT + until + timedelta(hours=3)
+        await self._create(request, until)
         if self.adversary.has("cancel"):
             at_s = chance.choices((0, chance.uniform(0, 3), chance.uniform(0, 150)), (1, 1, 4))[0]
             self._operate(self._cancel(at_s, times=chance.choice((0, 1, 1, 3))))
             self._operate(self._sweep())
         if self.adversary.has("revoke"):
-            self._operate(self._revoke(chance.uniform(0, 40)))
+            self._operate(self._revoke(chance.uniform(0, 20)))
 
     async def _create(self, request: RunRequest, until: timedelta) -> None:
         ref = await self.raw.payloads.put(TENANT, self.run_id, request.model_dump_json().encode())
@@ -375,7 +379,7 @@ class Chaos:
                 return
             elif not self.clock.advance_to_next():
                 raise AssertionError(f"nothing can happen any more, and the run is {snapshot.instance.status}")
-            assert self.clock.now() < START_AT + timedelta(hours=4), "the run outlives its deadline by hours"
+            assert self.clock.now() < self._latest_at, "the run outlives its deadline by hours"
         raise AssertionError("the run does not end")
 
     async def _open(self) -> None:

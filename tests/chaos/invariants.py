@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 
 from engine.domain.events import FINAL_EVENTS, EventType
 from engine.domain.run import StepRecord
@@ -47,6 +48,8 @@ def the_run_ends_recorded(evidence: Evidence) -> None:
         if item.instance_id == run.run_id:
             said = json.loads(item.output or "null")
             assert said["recorded"] is True, "the orchestration gave up recording its end"
+            ended_at = datetime.fromisoformat(item.updated_at)
+            assert ended_at - run.finished_at < timedelta(minutes=5), "the orchestration lingers after its run"
             assert said["status"] == run.status.value, f"the orchestration says {said}, the store {run.status}"
 
 
@@ -114,13 +117,39 @@ def needs_come_first(evidence: Evidence) -> None:
     for call in evidence.observer.calls:
         for need, status in call.needs.items():
             if status is None:
-                # What the scheduler settled without an answer (skipped, crashed) is written down when the run ends.
+                # What the scheduler settled without an answer (skipped, crashed) is written down when the run ends. A second
+                # delivery that comes long after may still make something of it.
                 status = evidence.steps[need].status
-                goes_on = any(other.key[0] == need and other.serial > call.serial for other in evidence.observer.calls)
-                early = status is StepStatus.SUCCEEDED or goes_on or need not in tolerated[call.key[0]]
+                late = status is StepStatus.SUCCEEDED and "duplicates" not in evidence.families
+                goes_on = _is_delivered_after(evidence, need, call.serial)
+                early = late or goes_on or need not in tolerated[call.key[0]]
                 assert not early, f"{call.key} was called before {need} was final"
+                continue
             usable = status is StepStatus.SUCCEEDED or need in tolerated[call.key[0]]
             assert usable, f"{call.key} was called although {need} was {status}"
+
+
+def ready_steps_start_at_once(evidence: Evidence) -> None:
+    """With room to spare and nothing in the way, a step starts when the last of its needs is final."""
+    seen = evidence.observer
+    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "cancel"}
+    if disturbed or seen.most_in_flight >= evidence.max_parallel:
+        return
+    ids = [step.id for step in evidence.plan.steps]
+    for index, needs in enumerate(evidence.plan.needs):
+        ends = [seen.final_ats.get((ids[need], None)) for need in needs]
+        started_at = seen.first_ats.get((ids[index], None))
+        known = [at for at in ends if at is not None]
+        if started_at is not None and known and len(known) == len(ends):
+            waited_s = (started_at - max(known)).total_seconds()
+            assert waited_s < 0.5, f"{ids[index]} was ready and waited {waited_s} s"
+
+
+def nothing_hangs_until_the_deadline(evidence: Evidence) -> None:
+    """With an hour to spare no step is cut off by the deadline: whatever was lost on the way is found again."""
+    if "deadline" not in evidence.families:
+        cut = [_name(record) for record in evidence.steps.values() if _code(record) == "run.deadline"]
+        assert not cut, f"steps that never ended: {cut}"
 
 
 def caps_hold(evidence: Evidence) -> None:
@@ -248,6 +277,8 @@ INVARIANTS: tuple[Invariant, ...] = (
     no_finished_step_runs_again,
     one_key_per_step,
     needs_come_first,
+    ready_steps_start_at_once,
+    nothing_hangs_until_the_deadline,
     caps_hold,
     a_cancelled_run_calls_nothing_more,
     every_call_is_announced_and_answered_for,
@@ -272,6 +303,11 @@ def _broken(evidence: Evidence) -> Iterator[str]:
             invariant(evidence)
         except AssertionError as err:
             yield f"{invariant.__name__}: {err}"
+
+
+def _is_delivered_after(evidence: Evidence, step_id: str, serial: int) -> bool:
+    deliveries = [call.delivery for call in evidence.observer.calls if call.key[0] == step_id]
+    return any(delivery.regular and delivery.serial > serial for delivery in deliveries)
 
 
 def _has_accepted_plan(evidence: Evidence) -> bool:

@@ -10,10 +10,12 @@ import logging
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from engine.adapters.otel.logs import JsonFormatter
 from engine.domain.status import StepStatus
+from local_host.durable.clock import VirtualClock
 
 Key = tuple[str, int | None]
 """A step, or one item of a map."""
@@ -54,13 +56,16 @@ DELIVERY: ContextVar[Delivery] = ContextVar("chaos_delivery")
 
 @dataclass(slots=True)
 class Observer:
-    """The facts, in order of ``serial``."""
+    """The facts, in order of ``serial``, and a few times."""
 
+    clock: VirtualClock
     serial: int = 0
     calls: list[CallFact] = field(default_factory=list)
     effects: Counter[Key] = field(default_factory=Counter)
     finals: dict[Key, tuple[int, StepStatus]] = field(default_factory=dict)
     entries: dict[str, int] = field(default_factory=dict)
+    first_ats: dict[Key, datetime] = field(default_factory=dict)
+    final_ats: dict[Key, datetime] = field(default_factory=dict)
     in_flight: Counter[tuple[str, Key]] = field(default_factory=Counter)
     most_in_flight: int = 0
     cancelled_at: int | None = None
@@ -75,7 +80,9 @@ class Observer:
     def wrote(self, store: str, method: str, args: tuple[Any, ...], result: Any) -> None:
         """A store did what it was asked."""
         if (store, method) == ("runs", "put_step") and result and args[0].status.is_final:
-            self.finals.setdefault((args[0].step_id, args[0].item), (self.next(), args[0].status))
+            key = (args[0].step_id, args[0].item)
+            self.finals.setdefault(key, (self.next(), args[0].status))
+            self.final_ats.setdefault(key, self.clock.now())
         elif (store, method) == ("audit", "append"):
             self.entries.setdefault(args[0].entry_id, self.next())
 
@@ -83,6 +90,7 @@ class Observer:
         """An activity starts."""
         delivery = Delivery(self.next(), name, payload, regular)
         if regular and "step_id" in payload:
+            self.first_ats.setdefault(delivery.key, self.clock.now())
             self.in_flight[name, delivery.key] += 1
             self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
         return delivery

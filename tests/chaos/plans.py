@@ -17,6 +17,7 @@ from engine.plan import CheckedPlan, check_plan
 
 CANARY = "canary-Kx7Qz"
 TENANT = "contoso"
+DAY_S = 86_400
 
 _NOTE = {"type": "string", "maxLength": 100_000}
 _ROW = {
@@ -68,13 +69,17 @@ def tenant_config(chance: random.Random) -> TenantConfig:
         tenant_id=TENANT,
         display_name="Contoso",
         enabled_capabilities=tuple(capability.name for capability in CAPABILITIES),
-        bounds=Bounds(max_parallel_steps=chance.choice((1, 2, 4, 8, 32)), max_wall_time_s=7_200),
+        bounds=Bounds(max_parallel_steps=chance.choice((1, 2, 4, 8, 32)), max_wall_time_s=20 * DAY_S),
     )
 
 
-def random_request(chance: random.Random, tenant: TenantConfig) -> tuple[RunRequest, CheckedPlan]:
-    """A request that brings its own plan, and the plan as its check sees it."""
+def random_request(
+    chance: random.Random, tenant: TenantConfig, *, is_long: bool = False
+) -> tuple[RunRequest, CheckedPlan]:
+    """A request that brings its own plan, and the plan as its check sees it. A long one waits for days somewhere."""
     document = _plan(chance)
+    if is_long:
+        document["steps"].append({"id": "days", "wait": {"for_s": 6 * DAY_S}})
     checked = check_plan(document, tenant=tenant, catalog=CATALOG)
     assert checked.plan is not None, f"the generator made a plan that is refused: {checked.violations}"
     context = RunContext(
@@ -113,7 +118,7 @@ def _step(chance: random.Random, step_id: str, earlier: list[dict[str, Any]]) ->
 
 def _call(chance: random.Random, producers: list[str]) -> dict[str, Any]:
     names = [capability.name for capability in CAPABILITIES]
-    call: dict[str, Any] = {"capability": chance.choices(names, (6, 2, 2, 1))[0]}
+    call: dict[str, Any] = {"capability": chance.choices(names, (6, 2, 2, 2))[0]}
     if chance.random() < 0.6:
         call["retry"] = {
             "max_attempts": chance.randint(1, 5),

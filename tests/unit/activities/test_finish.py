@@ -1,6 +1,7 @@
 """The end of a run: one answer, one final status, steps that never ran are written down; all of it repeatable."""
 
 import asyncio
+import dataclasses
 import json
 
 import pytest
@@ -71,6 +72,21 @@ async def test_an_answer_that_comes_too_late_adds_nothing_to_a_finished_run():
     before = await world.events()
     assert await compose_answer(REF | REPORT, world.deps) == {"status": "composed"}
     assert await world.events() == before
+
+
+async def test_a_run_that_ends_while_its_answer_is_composed_keeps_its_last_event():
+    world = await _run()
+    compose = world.deps.composer.compose
+
+    class Slow:
+        async def compose(self, request, on_delta):
+            await world.finish(RunStatus.CANCELLED, code="run.cancelled", **REPORT)
+            return await compose(request, on_delta)
+
+    deps = dataclasses.replace(world.deps, composer=Slow())
+    assert await compose_answer(REF | REPORT, deps) == {"status": "composed"}
+    assert (await world.events())[-1] == "run.cancelled"
+    assert (await world.runs.get("contoso", "run-1")).answer_ref is None
 
 
 async def _cut_map():
