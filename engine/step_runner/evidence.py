@@ -40,12 +40,15 @@ def _decision_body(decision: PolicyDecision) -> JsonObject:
 def denied_entry(
     task: StepTask, principal: Principal, at: datetime, *, capability: str, inputs_sha256: str, decision: PolicyDecision
 ) -> AuditEntry:
-    """A decision that kept the step from running."""
+    """A decision that kept the step from running.
+
+    Its words stay out: they point into inputs, whose member names may be anybody's data, and a chain cannot forget. The step's
+    record has them.
+    """
     body = {
         "capability": capability,
         "inputs_sha256": inputs_sha256,
         "code": decision.code,
-        "reasons": list(decision.reasons),
     }
     return _entry(task, principal, AuditType.POLICY_DECISION, at, body | _decision_body(decision))
 
