@@ -111,7 +111,14 @@ class Stack:
             "LIVOA_AGENT_ENDPOINTS": json.dumps({"bench": f"http://127.0.0.1:{port}"}),
             "LIVOA_LOG_LEVEL": "ERROR",
         }
-        self._host = subprocess.Popen(
+        self._host = self._start_host(environment)
+        assert self._host.stdout is not None
+        self.url = json.loads(await asyncio.to_thread(self._host.stdout.readline))["url"]
+        self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._token()}"})
+        return self
+
+    def _start_host(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [
                 sys.executable,
                 "-m",
@@ -129,10 +136,6 @@ class Stack:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        assert self._host.stdout is not None
-        self.url = json.loads(await asyncio.to_thread(self._host.stdout.readline))["url"]
-        self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._token()}"})
-        return self
 
     def _token(self) -> str:
         from engine.adapters.memory import SystemClock
