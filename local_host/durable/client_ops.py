@@ -71,9 +71,7 @@ def check_instance_id(instance_id: str) -> None:
     if instance_id.startswith("@"):
         raise ClientError("Orchestration instance IDs must not start with '@'.")
     if _FORBIDDEN.search(instance_id):
-        raise ClientError(
-            "Orchestration instance IDs must not contain /, \\, #, ?, or control characters."
-        )
+        raise ClientError("Orchestration instance IDs must not contain /, \\, #, ?, or control characters.")
     if not 1 <= len(instance_id) <= MAX_ID_CHARS:
         raise ClientError(f"Instance ID lengths must not exceed {MAX_ID_CHARS} characters.")
 
@@ -267,9 +265,7 @@ def _append(connection: sqlite3.Connection, instance_id: str, events: list[Event
     append_chunk(connection, instance_id, chunk, events)
 
 
-def _terminate(
-    connection: sqlite3.Connection, instance_id: str, reason: str, at: str
-) -> tuple[str, InboxItem] | None:
+def _terminate(connection: sqlite3.Connection, instance_id: str, reason: str, at: str) -> tuple[str, InboxItem] | None:
     item = _alive(connection, instance_id)
     ended = replace(item, status="Terminated", suspended=False, output=reason, output_is_json=False, updated_at=at)
     put_instance(connection, ended)

@@ -265,9 +265,7 @@ class Episode:
         request_id = str(uuid5(NAMESPACE_OID, f"{mine.instance_id}\n{mine.execution_id}\n{task_id}"))
         caller = (None, None, None) if action.signal else (request_id, mine.instance_id, mine.execution_id)
         writes.entity_items.append(EntityItem(0, action.entity_id, action.operation, action.input_json, *caller))
-        return EventSent(
-            self.at, task_id, action.entity_id, action.operation, request_id, action.signal, digest
-        )
+        return EventSent(self.at, task_id, action.entity_id, action.operation, request_id, action.signal, digest)
 
     def _continue(self, writes: EpisodeWrites, new_events: list[Event]) -> EpisodeWrites:
         execution = self.execution

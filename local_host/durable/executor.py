@@ -77,10 +77,14 @@ def request_json(
     limits: TimerLimits | None = None,
 ) -> str:
     """One orchestrator request. Without `limits` the durations are left out and the SDK never splits long timers."""
-    durations = {
-        "maximumShortTimerDuration": limits.max_short_timer,
-        "longRunningTimerIntervalDuration": limits.long_timer_interval,
-    } if limits else {}
+    durations = (
+        {
+            "maximumShortTimerDuration": limits.max_short_timer,
+            "longRunningTimerIntervalDuration": limits.long_timer_interval,
+        }
+        if limits
+        else {}
+    )
     return json.dumps(
         {
             **durations,
@@ -198,9 +202,7 @@ class WarmInstance:
             end = reply_of_state(json.loads(self._executor.get_orchestrator_state_str()))
         except Exception as err:  # the SDK's failure channel is an exception
             end = reply_of_failure(err)
-        return Reply(
-            actions, True, cancelled, end.done, end.output_json, end.custom_status_json, end.error, end.broken
-        )
+        return Reply(actions, True, cancelled, end.done, end.output_json, end.custom_status_json, end.error, end.broken)
 
     def _wire(self, action: Any) -> dict[str, Any]:
         self._register(action)

@@ -244,9 +244,7 @@ def load_inbox(connection: sqlite3.Connection, instance_id: str) -> list[InboxIt
     return [InboxItem(row[0], row[1], from_row(json.loads(row[2])), row[3], row[3] is not None) for row in rows]
 
 
-def add_inbox(
-    connection: sqlite3.Connection, instance_id: str, execution_id: str | None, event: Event
-) -> InboxItem:
+def add_inbox(connection: sqlite3.Connection, instance_id: str, execution_id: str | None, event: Event) -> InboxItem:
     """Store one message."""
     cursor = connection.execute(
         "INSERT INTO inbox (instance_id, execution_id, event) VALUES (?,?,?)",

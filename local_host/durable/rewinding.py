@@ -129,4 +129,3 @@ def unfinished(events: list[Event]) -> set[int]:
             case _:
                 pass
     return waiting
-

@@ -238,7 +238,10 @@ class Management:
         body = []
         for state, at in await self._engine.list_entities(name):
             entity_name, _, key = state.entity_id[1:].partition("@")
-            entry: dict[str, Any] = {"entityId": {"name": entity_name, "key": key}, "lastOperationTime": short_stamp(at)}
+            entry: dict[str, Any] = {
+                "entityId": {"name": entity_name, "key": key},
+                "lastOperationTime": short_stamp(at),
+            }
             if with_state:
                 entry["state"] = json_or_text(state.state_json)
             body.append(entry)
@@ -360,9 +363,7 @@ def webhook_handler(engine: DurableEngine, links: Links) -> Handler:
     return handle
 
 
-def build_rpc_app(
-    engine: DurableEngine, *, base_url: str, task_hub: str, key: str
-) -> web.Application:
+def build_rpc_app(engine: DurableEngine, *, base_url: str, task_hub: str, key: str) -> web.Application:
     """The private application with all RPC endpoints; bind it to a loopback address only."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     add_rpc_routes(app, engine, Links(base_url, task_hub, key))

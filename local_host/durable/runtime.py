@@ -337,4 +337,3 @@ class Runtime:
                 waiting.remove(future)
             if not waiting:
                 self._watchers.pop(instance_id, None)
-

@@ -103,9 +103,7 @@ def history_json(events: list[Event], *, show_input: bool, show_output: bool) ->
     return shown
 
 
-def _details(
-    event: Event, scheduled: Mapping[int, tuple[str, str]], show_input: bool, show_output: bool
-) -> Json:
+def _details(event: Event, scheduled: Mapping[int, tuple[str, str]], show_input: bool, show_output: bool) -> Json:
     match event:
         case ExecutionStarted(name=name, input_json=payload):
             return {"FunctionName": name} | ({"Input": json_or_text(payload)} if show_input else {})

@@ -153,7 +153,10 @@ class _Job:
     __slots__ = ("error", "function", "future", "loop", "value")
 
     def __init__(
-        self, function: Callable[[sqlite3.Connection], Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
+        self,
+        function: Callable[[sqlite3.Connection], Any],
+        loop: asyncio.AbstractEventLoop,
+        future: asyncio.Future[Any],
     ) -> None:
         self.function, self.loop, self.future = function, loop, future
         self.value: Any = None

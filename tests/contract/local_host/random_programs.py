@@ -158,9 +158,7 @@ class Loop:
     @classmethod
     def start(cls, app: PlainApp, given: Any, *, warm: bool, strict: bool = True, execution_id: str = "e" * 32) -> Loop:
         item = new_instance("run", "random_program", None, json.dumps(json.dumps(given)), to_stamp(START_AT))
-        item = type(item)(
-            **{name: getattr(item, name) for name in item.__slots__} | {"execution_id": execution_id}
-        )
+        item = type(item)(**{name: getattr(item, name) for name in item.__slots__} | {"execution_id": execution_id})
         return cls(app, Execution(item, app.orchestrator("random_program"), warm), strict)
 
     def episode(self, mail: Mail, at: str) -> EpisodeWrites:

@@ -270,7 +270,9 @@ async def test_the_links_of_a_check_status_response_work_with_the_system_key(sit
             assert got.status == 202
         # A plain webhook body reaches user code as the document itself.
         assert (await site.end_of("one")).output == {"ok": 1}
-        url = f"{site.origin}/runtime/webhooks/durabletask/orchestrators/greet/w?timeout=10&pollingInterval=1&code={KEY}"
+        url = (
+            f"{site.origin}/runtime/webhooks/durabletask/orchestrators/greet/w?timeout=10&pollingInterval=1&code={KEY}"
+        )
         async with session.post(url, json=[1, 2]) as got:
             assert (got.status, await got.json()) == (200, "Hello [1, 2]!")
         async with session.put(links["statusQueryGetUri"]) as got:
