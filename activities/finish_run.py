@@ -136,7 +136,10 @@ async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, 
 
 _STEP_MESSAGES = {
     "step.needs_failed": "a step it needs did not succeed",
+    "step.needs_denied": "policy denied a step it needs",
     "step.needs_skipped": "a step it needs was skipped",
+    "step.needs_cancelled": "a step it needs was cancelled",
+    "activity.crashed": "the engine failed while the step ran; nothing is known of its result",
     "run.cancelled": "the run was cancelled first",
     "run.deadline": "the run's deadline passed first",
 }
