@@ -189,7 +189,7 @@ async def test_without_a_free_slot_the_caller_is_asked_to_come_back(issuer: Deve
         None,
         [1],
         {"count": float("nan")},
-        {"count": object()},
+        pytest.param({"count": object()}, id="no-json"),
         {1: 2},
     ],
     ids=str,
