@@ -27,16 +27,19 @@ EXAMPLE = """
   ./livoa demo --crash       kills the host in the middle of the run (kill -9) and shows the run finish all the same
 """
 
-INTENT = "Why did paid-search ROI fall in Q3 2026 and how should the Q4 budget move?"
+INTENTS = {
+    "contoso": "Why did paid-search ROI fall in Q3 2026 and how should the Q4 budget move?",
+    "fabrikam": "What changed in our marketing performance in Q3 2026?",  # this tenant has no mix model enabled
+}
 NEXT_INTENT = "Which channels brought the most sales in Q3 2026?"
 KEPT_DEMOS = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `demo`."""
-    parser.add_argument("intent", nargs="?", default=INTENT, help=f"what to ask ({INTENT})")
+    parser.add_argument("intent", nargs="?", help=f"what to ask ({INTENTS['contoso']})")
     parser.add_argument("--data", type=Path, help="data folder (default: a fresh one below LIVOA_HOME/demos)")
-    parser.add_argument("--tenant", default="contoso", choices=["contoso", "fabrikam"], help="sample tenant (contoso)")
+    parser.add_argument("--tenant", default="contoso", choices=sorted(INTENTS), help="sample tenant (contoso)")
     parser.add_argument("--crash", action="store_true", help="kill -9 the host once the first step is done")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS", help="give up after this (180)")
 
@@ -66,8 +69,9 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
 
     api = Api(url, renewing(lambda: bearer_for(url, data, options.tenant, None)))
     submitted = time.monotonic()
-    progress(f"asking: {options.intent}")
-    run_id = api.submit({"intent": options.intent})["run_id"]
+    intent = options.intent or INTENTS[options.tenant]
+    progress(f"asking: {intent}")
+    run_id = api.submit({"intent": intent})["run_id"]
     crash = Crash(data) if options.crash else None
     watch_run(api, run_id, deadline=started + options.timeout, on_event=crash.see if crash else lambda event: None)
     view, steps = api.run(run_id), api.steps(run_id)

@@ -66,16 +66,6 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout after its first start; tests that use it must leave it as it is."""
-    ready = Checkout(tmp_path_factory.mktemp("installed"))
-    first = ready.run("demo", "--flag")
-    assert first.returncode == 0, first.stderr
-    assert json.loads(first.stdout)["arguments"] == ["demo", "--flag"]
-    return ready
-
-
 def load_launcher(root: Path):
     from importlib.machinery import SourceFileLoader
     from importlib.util import module_from_spec, spec_from_loader
@@ -85,24 +75,6 @@ def load_launcher(root: Path):
     module = module_from_spec(spec)
     loader.exec_module(module)
     return module
-
-
-def test_the_first_start_makes_a_venv_and_runs_the_command_in_it_from_any_folder(installed: Checkout):
-    result = installed.run("demo")
-    assert Path(json.loads(result.stdout)["prefix"]) == installed.root / ".venv"
-
-
-def test_the_second_start_calls_no_pip_and_is_quick(installed: Checkout):
-    log = (installed.root / ".livoa" / "install.log").read_bytes()
-    started = time.monotonic()
-    result = installed.run("demo")
-    assert time.monotonic() - started < 3
-    assert result.stderr == ""
-    assert (installed.root / ".livoa" / "install.log").read_bytes() == log
-
-
-def test_the_exit_code_of_the_command_is_the_launchers(installed: Checkout):
-    assert installed.run("fail").returncode == 7
 
 
 def test_help_needs_no_installation(checkout: Checkout):
@@ -122,6 +94,19 @@ def test_the_life_of_a_venv(checkout: Checkout):
     answers = [process.communicate(timeout=110) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("making .venv" in err for _, err in answers) == 1, "two first starts at once install once"
+
+    log = (checkout.root / ".livoa" / "install.log").read_bytes()
+    started = time.monotonic()
+    second = checkout.run("demo", "--flag")
+    assert time.monotonic() - started < 3, "the second start is quick"
+    assert (checkout.root / ".livoa" / "install.log").read_bytes() == log, "and calls no pip"
+    said = json.loads(second.stdout)
+    assert (said["arguments"], second.stderr) == (["demo", "--flag"], "")
+    assert Path(said["prefix"]) == checkout.root / ".venv", "the command runs in .venv, from whatever folder"
+    assert checkout.run("fail").returncode == 7, "the command's exit code is the launcher's"
+    for older in sorted(Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python"))[:1]:
+        handed_over = checkout.run("demo", python=str(older))
+        assert json.loads(handed_over.stdout)["prefix"] == said["prefix"], "an older Python gets as far as .venv"
 
     with (checkout.root / "requirements.txt").open("a") as file:
         file.write("# one line more\n")
@@ -199,16 +184,6 @@ def test_why_an_interpreter_is_refused(checkout: Checkout, answer: str, why: str
     facts, refusal = launcher.probe(str(checkout.fake("candidate", f"echo '{answer}'")))
     assert facts == {}
     assert why in refusal
-
-
-def test_an_older_python_starts_it_and_hands_over(installed: Checkout):
-    older = sorted(Path.home().glob(".pyenv/versions/3.[6789].*/bin/python")) + sorted(
-        Path.home().glob(".pyenv/versions/3.10.*/bin/python")
-    )
-    if not older:
-        pytest.skip("no Python older than 3.11 here")
-    result = installed.run("demo", python=str(older[0]))
-    assert Path(json.loads(result.stdout)["prefix"]) == installed.root / ".venv"
 
 
 def test_the_launcher_parses_as_python_3_6():
