@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def _port(text: str) -> int:
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Run until SIGTERM, SIGINT or a process that cannot be kept alive."""
+    os.umask(0o077)  # content, keys and logs of every process of the stack are for this user only
     return asyncio.run(_serve(home(options.data), options.port, as_json=options.json))
 
 

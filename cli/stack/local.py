@@ -88,7 +88,7 @@ class LocalStack:
         common = {
             "LIVOA_ENV": "local",
             "LIVOA_DATA": str(self._data),
-            "LIVOA_HTTP_STREAMING": "on",
+            "LIVOA_HTTP_STREAMING": os.environ.get("LIVOA_HTTP_STREAMING") or "on",
             "PYTHONUNBUFFERED": "1",
         }
         log = self._data / "logs" / f"{name}.log"
