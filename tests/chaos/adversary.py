@@ -28,6 +28,9 @@ FAMILIES = (
     "long",
 )
 
+SHARES = {"agent": 0.75, "cancel": 0.2, "deadline": 0.15, "long": 0.15}
+"""How many seeds a family takes part in; 0.35 where nothing is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outage:
@@ -52,7 +55,7 @@ class Adversary:
     def __post_init__(self) -> None:
         self.chance = random.Random(f"adversary/{self.seed}")
         chance = self.chance
-        self.families = frozenset(name for name in FAMILIES if chance.random() < (0.75 if name == "agent" else 0.35))
+        self.families = frozenset(name for name in FAMILIES if chance.random() < SHARES.get(name, 0.35))
         if "crash" in self.families:
             self.crashes_left = chance.randint(1, 6)
         if "outage" in self.families:
@@ -116,4 +119,4 @@ class Adversary:
         if "agent" not in self.families:
             return "ok", details
         fates: tuple[Fate, ...] = ("ok", "slow", "unreachable", "busy", "refused", "lost", "malformed")
-        return details.choices(fates, (150, 4, 10, 5, 4, 8, 3))[0], details
+        return details.choices(fates, (240, 4, 12, 6, 4, 8, 3))[0], details

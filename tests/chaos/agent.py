@@ -21,7 +21,7 @@ from engine.domain.execute import (
 from engine.plan import CheckedPlan
 from tests.chaos.adversary import Fate
 from tests.chaos.observer import DELIVERY, CallFact, Key
-from tests.chaos.plans import CANARY
+from tests.chaos.plans import CANARY, REVOCABLE
 from tests.chaos.stores import Mortal
 
 
@@ -61,6 +61,11 @@ class Agent:
                 final_before=seen.final_before(key, delivery.serial),
                 needs={need: seen.final_before((need, None), serial) for need in self._needs[request.step_id]},
                 cancelled_before=seen.cancelled_at is not None and seen.cancelled_at < delivery.serial,
+                failed_before=seen.retried.get((key, request.attempt), serial) < delivery.serial,
+                refused=delivery.serial in seen.refused,
+                revoked=request.capability == REVOCABLE
+                and seen.revoked_at is not None
+                and seen.revoked_at < delivery.serial,
             )
         )
 
@@ -109,6 +114,7 @@ class Agent:
         output: dict[str, Any] = {"n": n, "note": f"{request.inputs['note'][:200]} {CANARY}", "rows": rows}
         if fate == "malformed":
             output["n"] = f"many {CANARY}"
+            host.observer.malformed.add((request.step_id, request.item))
         cost = details.choice((None, 0, 7))
         answer = ExecuteSucceeded(output=output, usage=Usage(cost_micro_usd=cost))
         self._stored[request.idempotency_key] = answer

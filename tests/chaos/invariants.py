@@ -1,4 +1,7 @@
-"""What holds for every run, whatever was done to it. One function, one sentence; an ``AssertionError`` says what was found."""
+"""What holds for every run as a whole, whatever was done to it; ``step_invariants`` has the rest.
+
+One function, one sentence; an ``AssertionError`` says what was found.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from local_host.durable.executor import request_json, run_cold
 from local_host.durable.history import Event, OrchestratorStarted, sdk_events
 from tests.chaos.harness import Evidence
 from tests.chaos.plans import CANARY, TENANT
+from tests.chaos.step_invariants import STEP_INVARIANTS, code_of, name_of
 
 Invariant = Callable[[Evidence], None]
 
@@ -59,7 +63,7 @@ def every_record_is_final(evidence: Evidence) -> None:
         missing = {step.id for step in evidence.plan.steps} - evidence.steps.keys()
         assert not missing, f"steps without a record: {sorted(missing)}"
     records = [*evidence.steps.values(), *evidence.items.values()]
-    left = [f"{_name(record)} {record.status}" for record in records if not record.status.is_final]
+    left = [f"{name_of(record)} {record.status}" for record in records if not record.status.is_final]
     assert not left, f"records that are not final: {left}"
 
 
@@ -76,7 +80,7 @@ def the_status_is_truthful(evidence: Evidence) -> None:
     if not _has_accepted_plan(evidence):
         assert run.status in (RunStatus.FAILED, RunStatus.DENIED), f"a run without a plan is {run.status}"
         return
-    cut = [step_id for step_id, record in evidence.steps.items() if _code(record) == "run.cancelled"]
+    cut = [step_id for step_id, record in evidence.steps.items() if code_of(record) == "run.cancelled"]
     assert not cut, f"steps {cut} were cut off by a cancel, and the run is {run.status}"
     losses = [evidence.steps[step.id] for step in evidence.plan.steps if _is_loss(step, evidence.steps[step.id])]
     any_success = any(record.status is StepStatus.SUCCEEDED for record in evidence.steps.values())
@@ -92,94 +96,8 @@ def the_status_is_truthful(evidence: Evidence) -> None:
         # The steps may be as they may: an answer that could not be composed, for the stores or for time, fails the run.
         assert evidence.is_store_trouble or "deadline" in evidence.families, f"no answer was composed ({code})"
         return
-    found = {_name(record): (record.status.value, _code(record)) for record in losses}
+    found = {name_of(record): (record.status.value, code_of(record)) for record in losses}
     assert run.status in expected, f"the run is {run.status} ({code}); steps that were lost: {found}"
-
-
-def no_finished_step_runs_again(evidence: Evidence) -> None:
-    """A delivery that began after the record was final makes no call, and no step has two effects."""
-    for call in evidence.observer.calls:
-        assert call.final_before is None, f"{call.key} was called at {call.serial} after it was {call.final_before}"
-    twice = {key: count for key, count in evidence.observer.effects.items() if count > 1}
-    assert not twice, f"effects that happened more than once: {twice}"
-
-
-def one_key_per_step(evidence: Evidence) -> None:
-    """All attempts of a step or item carry one idempotency key, and no two steps share one."""
-    pairs = {(call.key, call.idempotency_key) for call in evidence.observer.calls}
-    assert len(pairs) == len({key for key, _ in pairs}) == len({text for _, text in pairs}), f"keys: {sorted(pairs)}"
-
-
-def needs_come_first(evidence: Evidence) -> None:
-    """When a step is called, what it needs is final, and it succeeded unless the step can do without it."""
-    ids = [step.id for step in evidence.plan.steps]
-    tolerated = {ids[index]: {ids[need] for need in needs} for index, needs in enumerate(evidence.plan.tolerates)}
-    for call in evidence.observer.calls:
-        for need, status in call.needs.items():
-            if status is None:
-                # What the scheduler settled without an answer (skipped, crashed) is written down when the run ends. A second
-                # delivery that comes long after may still make something of it.
-                status = evidence.steps[need].status
-                late = status is StepStatus.SUCCEEDED and "duplicates" not in evidence.families
-                goes_on = _is_delivered_after(evidence, need, call.serial)
-                early = late or goes_on or need not in tolerated[call.key[0]]
-                assert not early, f"{call.key} was called before {need} was final"
-                continue
-            usable = status is StepStatus.SUCCEEDED or need in tolerated[call.key[0]]
-            assert usable, f"{call.key} was called although {need} was {status}"
-
-
-def ready_steps_start_at_once(evidence: Evidence) -> None:
-    """With room to spare and nothing in the way, a step starts when the last of its needs is final."""
-    seen = evidence.observer
-    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "cancel"}
-    if disturbed or seen.most_in_flight >= evidence.max_parallel:
-        return
-    ids = [step.id for step in evidence.plan.steps]
-    for index, needs in enumerate(evidence.plan.needs):
-        ends = [seen.final_ats.get((ids[need], None)) for need in needs]
-        started_at = seen.first_ats.get((ids[index], None))
-        known = [at for at in ends if at is not None]
-        if started_at is not None and known and len(known) == len(ends):
-            waited_s = (started_at - max(known)).total_seconds()
-            assert waited_s < 0.5, f"{ids[index]} was ready and waited {waited_s} s"
-
-
-def nothing_hangs_until_the_deadline(evidence: Evidence) -> None:
-    """With an hour to spare no step is cut off by the deadline: whatever was lost on the way is found again."""
-    if "deadline" not in evidence.families:
-        cut = [_name(record) for record in evidence.steps.values() if _code(record) == "run.deadline"]
-        assert not cut, f"steps that never ended: {cut}"
-
-
-def caps_hold(evidence: Evidence) -> None:
-    """At no time are more activities of steps under way than the tenant's cap."""
-    most = evidence.observer.most_in_flight
-    assert most <= evidence.max_parallel, f"{most} activities at once; the cap is {evidence.max_parallel}"
-
-
-def a_cancelled_run_calls_nothing_more(evidence: Evidence) -> None:
-    """An activity that starts after the cancel was durable calls no agent."""
-    late = [(call.key, call.serial) for call in evidence.observer.calls if call.cancelled_before]
-    assert not late, f"calls after the run was cancelled: {late}"
-
-
-def every_call_is_announced_and_answered_for(evidence: Evidence) -> None:
-    """The intent stands in the audit log before the call, the result of every recorded success after it."""
-    for call in evidence.observer.calls:
-        assert call.had_intent, f"{call.key} was called without an intent on record"
-    order = {record.entry_id: record for record in evidence.audit}
-    for record in [*evidence.steps.values(), *evidence.items.values()]:
-        is_call = record.kind == "call" or (record.kind == "map" and record.item is not None)
-        if record.status is not StepStatus.SUCCEEDED or not is_call:
-            continue
-        key = f"{record.run_id}/{record.step_id}" + (f"/{record.item}" if record.item is not None else "")
-        result = order.get(f"{key}#{record.attempt}/dispatch.result")
-        assert result is not None, f"{_name(record)} succeeded without a result on record"
-        intent = order[f"{key}#{record.attempt}/dispatch.intended"]
-        assert intent.seq < result.seq, f"the intent of {_name(record)} stands after its result"
-        assert record.output_ref is not None, f"{_name(record)} succeeded without an output"
-        assert result.body["output_sha256"] == record.output_ref.sha256, f"{_name(record)}: another output on record"
 
 
 def the_audit_chain_is_sound(evidence: Evidence) -> None:
@@ -200,6 +118,12 @@ def the_event_log_is_whole(evidence: Evidence) -> None:
     assert not after, f"events after the final one: {after}"
 
 
+def the_answer_is_written_once(evidence: Evidence) -> None:
+    """Its pieces stand in the log in order, each once."""
+    indexes = [event.data["index"] for event in evidence.events if event.type is EventType.ANSWER_DELTA]
+    assert indexes == list(range(len(indexes))), f"pieces of the answer: {indexes}"
+
+
 def events_and_records_tell_one_story(evidence: Evidence) -> None:
     """The last event of a step is the one of its status, and a step has one such event."""
     endings: dict[tuple[str, int | None], list[EventType]] = {}
@@ -209,7 +133,9 @@ def events_and_records_tell_one_story(evidence: Evidence) -> None:
     for record in [*evidence.steps.values(), *evidence.items.values()]:
         if record.status.is_final:
             told = endings.get((record.step_id, record.item), [])
-            assert told == [_STEP_EVENTS[record.status]], f"{_name(record)} is {record.status}; its events tell {told}"
+            assert told == [_STEP_EVENTS[record.status]], (
+                f"{name_of(record)} is {record.status}; its events tell {told}"
+            )
 
 
 def money_adds_up(evidence: Evidence) -> None:
@@ -274,21 +200,15 @@ INVARIANTS: tuple[Invariant, ...] = (
     the_run_ends_recorded,
     every_record_is_final,
     the_status_is_truthful,
-    no_finished_step_runs_again,
-    one_key_per_step,
-    needs_come_first,
-    ready_steps_start_at_once,
-    nothing_hangs_until_the_deadline,
-    caps_hold,
-    a_cancelled_run_calls_nothing_more,
-    every_call_is_announced_and_answered_for,
     the_audit_chain_is_sound,
     the_event_log_is_whole,
+    the_answer_is_written_once,
     events_and_records_tell_one_story,
     money_adds_up,
     content_stays_in_the_payload_store,
     a_cold_replay_does_the_same,
     the_log_tells_of_no_surprise,
+    *STEP_INVARIANTS,
 )
 
 
@@ -305,11 +225,6 @@ def _broken(evidence: Evidence) -> Iterator[str]:
             yield f"{invariant.__name__}: {err}"
 
 
-def _is_delivered_after(evidence: Evidence, step_id: str, serial: int) -> bool:
-    deliveries = [call.delivery for call in evidence.observer.calls if call.key[0] == step_id]
-    return any(delivery.regular and delivery.serial > serial for delivery in deliveries)
-
-
 def _has_accepted_plan(evidence: Evidence) -> bool:
     """True when the plan was vetted, so that its steps are the run's."""
     counts = Counter(event.type for event in evidence.events)
@@ -323,14 +238,6 @@ def _is_loss(step: Step, record: StepRecord) -> bool:
         return False
     # A step that may fail keeps the record of its failure; the run goes on as if it had been skipped.
     return record.status is StepStatus.DENIED or (record.status is StepStatus.FAILED and step.on_failure != "skip")
-
-
-def _code(record: StepRecord) -> str | None:
-    return record.error.code if record.error is not None else None
-
-
-def _name(record: StepRecord) -> str:
-    return record.step_id if record.item is None else f"{record.step_id}[{record.item}]"
 
 
 def _prefixes(events: list[Event]) -> Iterator[list[Event]]:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.adapters.otel.logs import JsonFormatter
+from engine.domain.run import StepRecord
 from engine.domain.status import StepStatus
 from local_host.durable.clock import VirtualClock
 
@@ -49,6 +50,9 @@ class CallFact:
     final_before: StepStatus | None
     needs: dict[str, StepStatus | None]
     cancelled_before: bool
+    failed_before: bool
+    refused: bool
+    revoked: bool
 
 
 DELIVERY: ContextVar[Delivery] = ContextVar("chaos_delivery")
@@ -69,6 +73,11 @@ class Observer:
     in_flight: Counter[tuple[str, Key]] = field(default_factory=Counter)
     most_in_flight: int = 0
     cancelled_at: int | None = None
+    quiet_cancel_at: datetime | None = None
+    revoked_at: int | None = None
+    retried: dict[tuple[Key, int], int] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
+    malformed: set[Key] = field(default_factory=set)
     crashes: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
 
@@ -79,12 +88,20 @@ class Observer:
 
     def wrote(self, store: str, method: str, args: tuple[Any, ...], result: Any) -> None:
         """A store did what it was asked."""
-        if (store, method) == ("runs", "put_step") and result and args[0].status.is_final:
-            key = (args[0].step_id, args[0].item)
-            self.finals.setdefault(key, (self.next(), args[0].status))
-            self.final_ats.setdefault(key, self.clock.now())
+        if (store, method) == ("runs", "put_step"):
+            self._wrote_step(args[0], written=result)
         elif (store, method) == ("audit", "append"):
             self.entries.setdefault(args[0].entry_id, self.next())
+
+    def _wrote_step(self, record: StepRecord, *, written: bool) -> None:
+        key = (record.step_id, record.item)
+        if not written:
+            self.refused.add(DELIVERY.get().serial)
+        elif record.status.is_final:
+            self.finals.setdefault(key, (self.next(), record.status))
+            self.final_ats.setdefault(key, self.clock.now())
+        elif record.status is StepStatus.WAITING:
+            self.retried.setdefault((key, record.attempt), self.next())
 
     def begin(self, name: str, payload: dict[str, Any], *, regular: bool) -> Delivery:
         """An activity starts."""

@@ -125,7 +125,7 @@ def _call(chance: random.Random, producers: list[str]) -> dict[str, Any]:
             "backoff_s": chance.choice((0, 0.5, 2, 20)),
             "factor": chance.choice((1, 2, 3)),
         }
-    if chance.random() < 0.2:
+    if chance.random() < 0.35:
         call["on_failure"] = "skip"
     if chance.random() < 0.3:
         call["timeout_s"] = chance.choice((2, 10, 60))

@@ -1,0 +1,175 @@
+"""What holds for every step and every call of a run. One function, one sentence; an ``AssertionError`` says what was found."""
+
+from __future__ import annotations
+
+from engine.domain.events import EventType
+from engine.domain.run import StepRecord
+from engine.domain.status import RunStatus, StepStatus
+from tests.chaos.harness import Evidence
+
+
+def code_of(record: StepRecord) -> str | None:
+    return record.error.code if record.error is not None else None
+
+
+def name_of(record: StepRecord) -> str:
+    return record.step_id if record.item is None else f"{record.step_id}[{record.item}]"
+
+
+def no_finished_step_runs_again(evidence: Evidence) -> None:
+    """A delivery that began after the record was final makes no call, and no step has two effects."""
+    for call in evidence.observer.calls:
+        assert call.final_before is None, f"{call.key} was called at {call.serial} after it was {call.final_before}"
+        assert not call.failed_before, f"attempt {call.attempt} of {call.key} was made again after it had failed"
+        assert not call.refused, f"{call.key} was called although its start was refused"
+    twice = {key: count for key, count in evidence.observer.effects.items() if count > 1}
+    assert not twice, f"effects that happened more than once: {twice}"
+
+
+def one_key_per_step(evidence: Evidence) -> None:
+    """All attempts of a step or item carry one idempotency key, and no two steps share one."""
+    pairs = {(call.key, call.idempotency_key) for call in evidence.observer.calls}
+    assert len(pairs) == len({key for key, _ in pairs}) == len({text for _, text in pairs}), f"keys: {sorted(pairs)}"
+
+
+def needs_come_first(evidence: Evidence) -> None:
+    """When a step is called, what it needs is final, and it succeeded unless the step can do without it."""
+    ids = [step.id for step in evidence.plan.steps]
+    tolerated = {ids[index]: {ids[need] for need in needs} for index, needs in enumerate(evidence.plan.tolerates)}
+    for call in evidence.observer.calls:
+        for need, status in call.needs.items():
+            if status is None:
+                # What the scheduler settled without an answer (skipped, crashed) is written down when the run ends. A second
+                # delivery that comes long after may still make something of it.
+                status = evidence.steps[need].status
+                late = status is StepStatus.SUCCEEDED and "duplicates" not in evidence.families
+                goes_on = _is_delivered_after(evidence, need, call.serial)
+                early = late or goes_on or need not in tolerated[call.key[0]]
+                assert not early, f"{call.key} was called before {need} was final"
+                continue
+            usable = status is StepStatus.SUCCEEDED or need in tolerated[call.key[0]]
+            assert usable, f"{call.key} was called although {need} was {status}"
+
+
+def ready_steps_start_at_once(evidence: Evidence) -> None:
+    """With room to spare and nothing in the way, a step starts when the last of its needs is final."""
+    seen = evidence.observer
+    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "cancel"}
+    if disturbed or seen.most_in_flight >= evidence.max_parallel:
+        return
+    ids = [step.id for step in evidence.plan.steps]
+    for index, needs in enumerate(evidence.plan.needs):
+        ends = [seen.final_ats.get((ids[need], None)) for need in needs]
+        started_at = seen.first_ats.get((ids[index], None))
+        known = [at for at in ends if at is not None]
+        if started_at is not None and known and len(known) == len(ends):
+            waited_s = (started_at - max(known)).total_seconds()
+            assert waited_s < 0.5, f"{ids[index]} was ready and waited {waited_s} s"
+
+
+def nothing_hangs_until_the_deadline(evidence: Evidence) -> None:
+    """With an hour to spare no step is cut off by the deadline: whatever was lost on the way is found again."""
+    if "deadline" not in evidence.families:
+        cut = [name_of(record) for record in evidence.steps.values() if code_of(record) == "run.deadline"]
+        assert not cut, f"steps that never ended: {cut}"
+
+
+def caps_hold(evidence: Evidence) -> None:
+    """At no time are more activities of steps under way than the tenant's cap."""
+    most = evidence.observer.most_in_flight
+    assert most <= evidence.max_parallel, f"{most} activities at once; the cap is {evidence.max_parallel}"
+
+
+def a_cancelled_run_calls_nothing_more(evidence: Evidence) -> None:
+    """An activity that starts after the cancel was durable calls no agent."""
+    late = [(call.key, call.serial) for call in evidence.observer.calls if call.cancelled_before]
+    assert not late, f"calls after the run was cancelled: {late}"
+
+
+def every_call_is_announced_and_answered_for(evidence: Evidence) -> None:
+    """The intent stands in the audit log before the call, the result of every recorded success after it."""
+    for call in evidence.observer.calls:
+        assert call.had_intent, f"{call.key} was called without an intent on record"
+    order = {record.entry_id: record for record in evidence.audit}
+    for record in [*evidence.steps.values(), *evidence.items.values()]:
+        is_call = record.kind == "call" or (record.kind == "map" and record.item is not None)
+        if record.status is not StepStatus.SUCCEEDED or not is_call:
+            continue
+        key = f"{record.run_id}/{record.step_id}" + (f"/{record.item}" if record.item is not None else "")
+        result = order.get(f"{key}#{record.attempt}/dispatch.result")
+        assert result is not None, f"{name_of(record)} succeeded without a result on record"
+        intent = order[f"{key}#{record.attempt}/dispatch.intended"]
+        assert intent.seq < result.seq, f"the intent of {name_of(record)} stands after its result"
+        assert record.output_ref is not None, f"{name_of(record)} succeeded without an output"
+        assert result.body["output_sha256"] == record.output_ref.sha256, f"{name_of(record)}: another output on record"
+
+
+def a_denied_step_never_runs(evidence: Evidence) -> None:
+    """A right that was revoked before the activity began is not used."""
+    used = [(call.key, call.serial) for call in evidence.observer.calls if call.revoked]
+    assert not used, f"calls of a capability that was revoked: {used}"
+
+
+def malformed_output_is_no_success(evidence: Evidence) -> None:
+    """An output that does not fit its schema never becomes the output of a step."""
+    records = [*evidence.steps.values(), *evidence.items.values()]
+    good = {(record.step_id, record.item) for record in records if record.status is StepStatus.SUCCEEDED}
+    assert not good & evidence.observer.malformed, f"taken as good: {good & evidence.observer.malformed}"
+
+
+def maps_are_the_sum_of_their_items(evidence: Evidence) -> None:
+    """A map succeeds with all its items, or skips the bad ones; a denied item denies it."""
+    for step in evidence.plan.steps:
+        record = evidence.steps.get(step.id)
+        if not step.is_map or record is None:
+            continue
+        items = [item for (step_id, _), item in evidence.items.items() if step_id == step.id]
+        if record.status is StepStatus.SUCCEEDED and step.on_failure != "skip":
+            good = [item for item in items if item.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)]
+            assert len(good) == record.item_count, f"{step.id} succeeded with {len(good)} of {record.item_count} items"
+        if any(item.status is StepStatus.DENIED for item in items):
+            told = (StepStatus.DENIED, StepStatus.CANCELLED)
+            assert record.status in told, f"an item of {step.id} was denied, and the map is {record.status}"
+
+
+def retries_are_used(evidence: Evidence) -> None:
+    """A step fails for something that may pass only when its attempts are used up."""
+    if evidence.run.status is RunStatus.CANCELLED or "deadline" in evidence.families:
+        return
+    for step, timing in zip(evidence.plan.steps, evidence.plan.timings, strict=True):
+        record = evidence.steps.get(step.id)
+        passing = record is not None and code_of(record) in ("agent.unreachable", "agent.busy", "agent.timeout")
+        if record is not None and passing and record.status is StepStatus.FAILED:
+            assert record.attempt == timing.max_attempts, f"{step.id} gave up after {record.attempt} attempts"
+
+
+def a_cancel_ends_a_quiet_run_at_once(evidence: Evidence) -> None:
+    """With nothing under way, a cancel that was heard leaves nothing to wait for."""
+    at = evidence.observer.quiet_cancel_at
+    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "deadline"}
+    composing = any(event.type is EventType.ANSWER_STARTED for event in evidence.events)
+    if at is not None and not disturbed and not composing and evidence.run.finished_at is not None:
+        waited_s = (evidence.run.finished_at - at).total_seconds()
+        assert waited_s < 5, f"the cancel took {waited_s} s with nothing under way"
+
+
+def _is_delivered_after(evidence: Evidence, step_id: str, serial: int) -> bool:
+    deliveries = [call.delivery for call in evidence.observer.calls if call.key[0] == step_id]
+    return any(delivery.regular and delivery.serial > serial for delivery in deliveries)
+
+
+STEP_INVARIANTS = (
+    no_finished_step_runs_again,
+    one_key_per_step,
+    needs_come_first,
+    ready_steps_start_at_once,
+    nothing_hangs_until_the_deadline,
+    caps_hold,
+    a_cancelled_run_calls_nothing_more,
+    every_call_is_announced_and_answered_for,
+    a_denied_step_never_runs,
+    malformed_output_is_no_success,
+    maps_are_the_sum_of_their_items,
+    retries_are_used,
+    a_cancel_ends_a_quiet_run_at_once,
+)
