@@ -97,9 +97,6 @@ class _DeltaWriter:
             EventType.ANSWER_DELTA, AnswerEventData(text=text, index=self._index), f"answer.delta/{self._index}"
         )
         self._index += 1
-        current = await self._deps.runs.get(self._run.tenant_id, self._run.run_id)
-        if current is None or current.status.is_final:
-            return  # cancelled, or out of time: the log has its last entry
         await self._deps.events.append(self._run.tenant_id, self._run.run_id, [event])
 
 

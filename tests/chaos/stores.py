@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from engine.adapters.memory import (
     MemoryAuditLog,
@@ -57,8 +57,13 @@ class Mortal(Protocol):
 class InlineDatabase(Database):
     """The database with its transactions on the calling thread. Without syncing: it is the process that dies here."""
 
-    async def _run(self, executor: Any, work: Callable[..., T], *, immediate: bool) -> T:
-        return self._transact(work, immediate)
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """See ``Database.read``."""
+        return self._transact(work, False)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """See ``Database.write``."""
+        return self._transact(work, True)
 
     def _open(self) -> Engine:
         engine = super()._open()
