@@ -44,7 +44,9 @@ class StackProcess:
         self._stop()
 
     def _start(self) -> None:
-        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)  # it holds keys and content; its folders inherit nothing
+        self._data.mkdir(
+            parents=True, exist_ok=True, mode=0o700
+        )  # it holds keys and content; its folders inherit nothing
         self._log.parent.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "cli", "up", "--port", "0", "--data", str(self._data), "--json"]
         with self._log.open("ab") as log:
