@@ -76,9 +76,10 @@ async def main(url, name):
     await audit.append(entry(f"ready-{name}"))
     print("ready", flush=True)
     sys.stdin.readline()
-    own = [audit.append(entry(f"{name}-{n}")) for n in range(40)]
-    shared = [audit.append(entry(f"both-{n}")) for n in range(20)]
-    await asyncio.gather(*own, *shared)
+    shared = [asyncio.create_task(audit.append(entry(f"both-{n}"))) for n in range(20)]
+    for n in range(40):  # one after another: writes that wait together are one commit, and the processes would take turns
+        await audit.append(entry(f"{name}-{n}"))
+    await asyncio.gather(*shared)
     await database.dispose()
 
 asyncio.run(main(*sys.argv[1:]))

@@ -34,8 +34,10 @@ async def planned(world: World) -> str:
     return run_id
 
 
-async def finished(world: World, status: RunStatus = RunStatus.SUCCEEDED) -> str:
+async def finished(world: World, status: RunStatus = RunStatus.SUCCEEDED, *, step_id: str | None = None) -> str:
     run_id = await planned(world)
+    if step_id is not None:
+        await put_step(world, run_id, step_id, b"{}")
     ref = await world.payloads.put("contoso", run_id, ANSWER.model_dump_json().encode())
     done = RunChange(status=status, answer_ref=ref, finished_at=NOW)
     await world.runs.change("contoso", run_id, done, [new_event(EventType.RUN_SUCCEEDED, RunEventData())])
@@ -73,8 +75,7 @@ async def test_another_tenants_run_cannot_be_cancelled_or_listed(world: World) -
 
 @pytest.mark.parametrize("part", PARTS)
 async def test_who_may_only_submit_sees_only_their_own(world: World, part: str) -> None:
-    run_id = await finished(world)
-    await put_step(world, run_id, "first", b"{}")
+    run_id = await finished(world, step_id="first")
 
     assert (await world.get(f"/api/runs/{run_id}{part}", token=world.token(roles=SUBMIT_ONLY))).status == 200
     bo = world.token(user="bo", roles=SUBMIT_ONLY)
