@@ -129,7 +129,7 @@ def _step(entry: dict[str, Any], record: StepRecord | None) -> StepView:
 async def get_step_output(call: Call) -> HttpResponse:
     """``GET /api/runs/{run_id}/steps/{step_id}/output?item=``: the stored bytes.
 
-    422 ``step.unknown`` for a step that the plan does not have, 409 ``step.no_output`` while (or because) there is none.
+    422 ``step.unknown`` for a step that the plan does not have and ``step.item_unknown`` for an item that never was, 409 ``step.no_output`` while (or because) there is none.
     """
     run = await run_of(call)
     step_id = call.request.route.get("step_id", "")
@@ -137,6 +137,8 @@ async def get_step_output(call: Call) -> HttpResponse:
     record = await call.deps.runs.get_step(run.tenant_id, run.run_id, step_id, item) if is_wire_id(step_id) else None
     if record is None:
         await _require_step(run, step_id, call.deps)
+        if item is not None and run.status.is_final:
+            raise LivoaError("step.item_unknown", "This step has no such item.", status=422, pointer="/item")
     if record is None or record.output_ref is None:
         status = record.status.value if record is not None else StepStatus.PENDING.value
         raise ConflictError("step.no_output", f"This step has no output; it is {status}.")

@@ -226,6 +226,12 @@ async def test_an_output_is_given_as_it_was_stored(world: World) -> None:
     assert (await world.get(f"/api/runs/{run_id}/steps/second/output?item=1")).body == b"[1]"
 
 
+async def test_an_item_that_never_was_is_unknown_once_the_run_is_over(world: World) -> None:
+    run_id = await finished(world, step_id="first")
+    answer = await world.get(f"/api/runs/{run_id}/steps/first/output?item=99")
+    assert (answer.status, answer.code) == (422, "step.item_unknown")
+
+
 async def test_an_output_that_a_browser_would_render_is_not_named_as_such(world: World) -> None:
     run_id = await planned(world)
     await put_step(world, run_id, "first", b"<script>", media_type="text/html")
