@@ -113,6 +113,10 @@ class Adversary:
             return "once"
         return self.chance.choices(("once", "twice", "late"), (6, 2, 2))[0]  # type: ignore[return-value]  # the literals above
 
+    def stall_s(self) -> float:
+        """How long a delivery that nobody waits for any more stands still at this place, as a paused process does."""
+        return self.chance.uniform(0.1, 10) if self.chance.random() < 0.06 else 0.0
+
     def fate(self, key: str, nth: int) -> tuple[Fate, random.Random]:
         """What becomes of the ``nth`` call under one key, and a source of details for it."""
         details = random.Random(f"agent/{self.seed}/{key}/{nth}")

@@ -119,6 +119,9 @@ class Host:
         """See ``Mortal``."""
         for _ in range(self.adversary.yields()):
             await asyncio.sleep(0)
+        delivery = DELIVERY.get(None)
+        if delivery is not None and not delivery.regular and (stall_s := self.adversary.stall_s()):
+            await self.clock.sleep_s(stall_s)
         if not self.is_dead and self.adversary.crashes_here():
             self.die(place)
         if self.is_dead:
