@@ -129,7 +129,8 @@ def _step(entry: dict[str, Any], record: StepRecord | None) -> StepView:
 async def get_step_output(call: Call) -> HttpResponse:
     """``GET /api/runs/{run_id}/steps/{step_id}/output?item=``: the stored bytes.
 
-    422 ``step.unknown`` for a step that the plan does not have and ``step.item_unknown`` for an item that never was, 409 ``step.no_output`` while (or because) there is none.
+    422 ``step.unknown`` for a step that the plan does not have and ``step.item_unknown`` for an item that
+    never was, 409 ``step.no_output`` while (or because) there is none.
     """
     run = await run_of(call)
     step_id = call.request.route.get("step_id", "")
