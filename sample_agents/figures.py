@@ -65,3 +65,19 @@ def rose_or_fell(fraction: float) -> str:
     if abs(fraction) < 0.015:
         return "stayed about the same"
     return f"{'rose' if fraction > 0 else 'fell'} {percent(fraction)}"
+
+
+def between(start: str, end: str, previous: tuple[str, str] | None = None) -> str:
+    """The period a sentence speaks of, and the one it is compared with: ``Between 2026-07-06 and 2026-10-04``."""
+    return f"Between {start} and {end}" + (f", against {previous[0]} to {previous[1]}" if previous else "")
+
+
+def sales_told(sold: float, before: float, scale: float, currency: str) -> str:
+    """What total sales did between two periods. ``scale`` is the length of the later one over that of the earlier one."""
+    moved = change(sold, before * scale)
+    if moved is None:
+        return f"total sales were {money(sold, currency).strip()}, after none"
+    words = "stayed about the same" if abs(moved) < 0.005 else f"{'rose' if moved > 0 else 'fell'} {abs(moved):.1%}"
+    text = f"total sales {words}, to {money(sold, currency).strip()} from {money(before, currency).strip()}"
+    # The two sums alone would tell another change.
+    return text if abs(scale - 1.0) < 1e-9 else text + " (change per week, as the periods differ in length)"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -12,7 +10,19 @@ from pydantic import Field
 from agent_kit import Agent, CapabilityError, StepContext
 from engine.domain.base import Frozen
 from sample_agents.dataset import Dataset, Datasets, Grain, MediaWeek, Span, period_start, span
-from sample_agents.figures import change, headline, insight, kpi, money, rose_or_fell, table, without_none
+from sample_agents.figures import (
+    between,
+    change,
+    headline,
+    insight,
+    kpi,
+    money,
+    rose_or_fell,
+    sales_told,
+    table,
+    without_none,
+)
+from sample_agents.performance_words import Sums, Told, channel_sums, query_insights, query_kpis
 
 _MAX_ROWS = 2_000
 _MAX_PERIODS = 600
@@ -35,43 +45,6 @@ class CompareInputs(Frozen):
     previous_from: date | None = None
     previous_to: date | None = None
     channels: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Media figures added up."""
-
-    spend: float
-    impressions: int
-    clicks: int
-    attributed_sales: float
-
-    @classmethod
-    def of(cls, rows: Iterable[MediaWeek]) -> Sums:
-        """The sums of some rows."""
-        held = list(rows)
-        return cls(
-            round(sum(row.spend for row in held), 2),
-            sum(row.impressions for row in held),
-            sum(row.clicks for row in held),
-            round(sum(row.attributed_sales for row in held), 2),
-        )
-
-    @property
-    def cost_per_click(self) -> float | None:
-        """None without clicks."""
-        return round(self.spend / self.clicks, 4) if self.clicks else None
-
-    @property
-    def attributed_roi(self) -> float | None:
-        """Tracked sales for each unit spent; None where nothing was spent or nothing is tracked."""
-        return round(self.attributed_sales / self.spend, 4) if self.spend and self.attributed_sales else None
-
-
-def channel_sums(part: Span) -> dict[str, Sums]:
-    """Sums per channel, in the order of the data."""
-    names = dict.fromkeys(row.channel for row in part.media)
-    return {name: Sums.of(row for row in part.media if row.channel == name) for name in names}
 
 
 def register(agent: Agent, datasets: Datasets) -> None:
@@ -97,10 +70,14 @@ def query(data: Dataset, inputs: QueryInputs) -> dict[str, Any]:
     sums = channel_sums(part)
     total = Sums.of(part.media)
     sold = sum(row.sales for row in part.sales)
+    start, end = _days(part)
+    # Sales of the whole company say nothing about the spend of a part of its channels.
+    whole = inputs.channels is None or set(inputs.channels) == set(data.channels)
+    told = Told(data.currency, start, end, sums, sold, whole)
     return {
         "currency": data.currency,
-        "from": part.sales[0].week.isoformat(),
-        "to": (part.sales[-1].week + timedelta(days=6)).isoformat(),
+        "from": start,
+        "to": end,
         "grain": inputs.grain,
         "weeks": part.weeks,
         "rows": rows,
@@ -112,22 +89,20 @@ def query(data: Dataset, inputs: QueryInputs) -> dict[str, Any]:
                 "impressions": total.impressions,
                 "clicks": total.clicks,
                 "attributed_sales": total.attributed_sales,
-                "sales_per_spend": round(sold / total.spend, 4) if total.spend else None,
+                "attributed_roi": told.tracked_total.attributed_roi,
+                "sales_per_spend": round(sold / total.spend, 4) if whole and total.spend else None,
             }
         ),
         "channels": [_channel(name, one, total) for name, one in sums.items()],
-        "kpis": _query_kpis(data.currency, total, sold),
+        "kpis": query_kpis(told),
         "tables": [_channel_table(data.currency, sums, total)],
+        "insights": query_insights(told),
     }
 
 
-def _query_kpis(currency: str, total: Sums, sold: float) -> list[dict[str, Any]]:
-    found = [kpi("Marketing spend", total.spend, currency), kpi("Sales", sold, currency)]
-    if total.spend:
-        found.append(kpi("Sales per unit of spend", round(sold / total.spend, 2), "x"))
-    if total.cost_per_click is not None:
-        found.append(kpi("Clicks", total.clicks, "clicks"))
-    return found
+def _days(part: Span) -> tuple[str, str]:
+    """First and last day of its weeks."""
+    return part.sales[0].week.isoformat(), (part.sales[-1].week + timedelta(days=6)).isoformat()
 
 
 def _figures(one: Sums) -> dict[str, Any]:
@@ -146,7 +121,15 @@ def _channel(name: str, one: Sums, total: Sums) -> dict[str, Any]:
 
 
 def _channel_table(currency: str, sums: dict[str, Sums], total: Sums) -> dict[str, Any]:
-    columns = ("Channel", f"Spend ({currency})", "Share", "Clicks", "Cost per click", "Tracked sales per unit")
+    columns = (
+        "Channel",
+        f"Spend ({currency})",
+        "Share",
+        "Clicks",
+        "Cost per click",
+        f"Tracked sales ({currency})",
+        "Tracked sales per unit",
+    )
     return table(
         "Spend by channel",
         columns,
@@ -157,6 +140,7 @@ def _channel_table(currency: str, sums: dict[str, Sums], total: Sums) -> dict[st
                 round(one.spend / total.spend, 3) if total.spend else None,
                 one.clicks,
                 one.cost_per_click,
+                one.attributed_sales or None,
                 one.attributed_roi,
             )
             for name, one in sums.items()
@@ -200,6 +184,7 @@ def compare(data: Dataset, inputs: CompareInputs) -> dict[str, Any]:
     changes = [_change(name, now[name], before[name], scale) for name in now if name in before]
     sold, sold_before = (sum(row.sales for row in part.sales) for part in (current, previous))
     spent, spent_before = (Sums.of(part.media).spend for part in (current, previous))
+    told = sales_told(sold, sold_before, scale, data.currency)
     facts = [_period(current, sold, spent), _period(previous, sold_before, spent_before)]
     return {
         "currency": data.currency,
@@ -207,19 +192,26 @@ def compare(data: Dataset, inputs: CompareInputs) -> dict[str, Any]:
         "previous": facts[1],
         "changes": changes,
         "kpis": [
-            kpi("Marketing spend", spent, data.currency, change=change(spent, spent_before * scale)),
-            kpi("Sales", sold, data.currency, change=change(sold, sold_before * scale)),
+            kpi(_spend_of(inputs.channels), spent, data.currency, change=change(spent, spent_before * scale)),
+            kpi("Total sales of the company", sold, data.currency, change=change(sold, sold_before * scale)),
         ],
         "tables": [_change_table(data.currency, changes)],
-        "insights": _change_insights(data.currency, changes, change(sold, sold_before * scale)),
+        "insights": [
+            insight("finding", f"{between(*_days(current), _days(previous))}: {told}."),
+            *_change_insights(data.currency, changes),
+        ],
     }
 
 
+def _spend_of(channels: tuple[str, ...] | None) -> str:
+    return f"Marketing spend ({', '.join(headline(name) for name in channels)})" if channels else "Marketing spend"
+
+
 def _period(part: Span, sold: float, spent: float) -> dict[str, Any]:
-    end = part.sales[-1].week + timedelta(days=6)
+    start, end = _days(part)
     return {
-        "from": part.sales[0].week.isoformat(),
-        "to": end.isoformat(),
+        "from": start,
+        "to": end,
         "weeks": part.weeks,
         "spend": spent,
         "sales": sold,
@@ -270,10 +262,8 @@ def _change_table(currency: str, changes: list[dict[str, Any]]) -> dict[str, Any
     return table("Change by channel", columns, rows)
 
 
-def _change_insights(currency: str, changes: list[dict[str, Any]], sales_change: float | None) -> list[dict[str, Any]]:
+def _change_insights(currency: str, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
-    if sales_change is not None:
-        found.append(insight("finding", f"Sales {rose_or_fell(sales_change)} against the earlier period."))
     moved = [one for one in changes if abs(one.get("spend_change", 0.0)) >= 0.1]
     for one in sorted(moved, key=lambda one: abs(one["spend"] - one["previous_spend"]), reverse=True)[:3]:
         name = one["channel"]

@@ -56,6 +56,42 @@ def test_a_channel_without_clicks_has_no_price_per_click(contoso: Dataset) -> No
     assert found["channels"][0]["spend_share"] == 1
 
 
+def test_sales_of_the_company_are_never_divided_by_the_spend_of_some_channels(contoso: Dataset) -> None:
+    found = query(contoso, asked("2026-07-01", "2026-09-30", channels=["email", "tv"]))
+    email = next(one for one in found["channels"] if one["channel"] == "email")
+    assert "sales_per_spend" not in found["totals"]
+    ratios = {one["name"]: one["value"] for one in found["kpis"] if one["unit"] == "x"}
+    assert ratios == {"Tracked sales per unit of spend (Email)": round(email["attributed_roi"], 2)}
+    assert found["totals"]["attributed_roi"] == email["attributed_roi"]
+    everything = query(contoso, asked("2026-07-01", "2026-09-30", channels=list(contoso.channels)))
+    assert everything["totals"]["sales_per_spend"] > 0
+
+
+def test_channels_are_ranked_by_tracked_sales_with_the_period_and_what_cannot_be_ranked(contoso: Dataset) -> None:
+    found = query(contoso, asked("2026-07-01", "2026-09-30"))
+    tracked = [one for one in found["channels"] if one["attributed_sales"]]
+    best = max(tracked, key=lambda one: one["attributed_sales"])["channel"]
+    first, *others = found["insights"]
+    assert first["channel"] == best
+    assert first["text"].startswith("Between 2026-07-06 and 2026-10-04: by tracked sales, most came from ")
+    assert first["text"].count("for each unit spent") == len(tracked) == 4
+    assert any(one["kind"] == "caveat" and one["text"].startswith("TV: no sales are tracked") for one in others)
+
+
+def test_a_channel_without_tracking_still_gets_its_period_and_its_spend(contoso: Dataset) -> None:
+    found = query(contoso, asked("2026-07-01", "2026-09-30", channels=["tv"]))
+    assert found["insights"][0]["text"].startswith("Between 2026-07-06 and 2026-10-04: GBP ")
+    assert not any("Tracked" in one["name"] for one in found["kpis"])
+
+
+def test_a_comparison_begins_with_both_periods_and_what_total_sales_did(contoso: Dataset) -> None:
+    found = compare(contoso, CompareInputs.model_validate({"from": "2026-07-01", "to": "2026-09-30"}))
+    moved = next(one for one in found["kpis"] if one["name"] == "Total sales of the company")["change"]
+    text = found["insights"][0]["text"]
+    assert text.startswith("Between 2026-07-06 and 2026-10-04, against 2026-04-06 to 2026-07-05: total sales ")
+    assert f"{'rose' if moved > 0 else 'fell'} {abs(moved):.1%}" in text
+
+
 def test_weeks_belong_to_the_period_of_their_monday() -> None:
     assert period_start(date(2026, 9, 28), "quarter") == date(2026, 7, 1)
     assert period_start(date(2026, 12, 31), "quarter") == date(2026, 10, 1)
@@ -100,7 +136,7 @@ def test_periods_of_unequal_length_are_compared_by_the_week(contoso: Dataset) ->
     found = compare(contoso, CompareInputs.model_validate(inputs))
     now, before = found["current"], found["previous"]
     assert before["weeks"] == 39
-    sales = next(one for one in found["kpis"] if one["name"] == "Sales")
+    sales = next(one for one in found["kpis"] if one["name"] == "Total sales of the company")
     assert sales["change"] == pytest.approx(now["sales"] / 13 / (before["sales"] / 39) - 1, abs=1e-4)
     assert abs(sales["change"]) < 0.2
 
