@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 120
 """Columns where there is no terminal to ask: rich would take 80, in which tables of figures break."""
 
+WHOLE_LINES = 4096
+"""Columns for a list in a pipe, where each row stays one line for grep and awk."""
+
 
 def print_json(value: Any) -> None:
     """Write one JSON line to stdout and flush it, so that a reader of a stream gets it now."""
@@ -30,10 +33,15 @@ def progress(text: str) -> None:
     sys.stderr.flush()
 
 
-def human_console(*, stderr: bool = False) -> Console:
-    """A rich console. Text of runs is never markup: pass it as `Text` or with `markup=False`."""
+def human_console(*, stderr: bool = False, piped_width: int | None = None) -> Console:
+    """A rich console, ``piped_width`` columns wide where there is no terminal (default: COLUMNS, else PIPED_WIDTH).
+
+    Text of runs is never markup: pass it as `Text` or with `markup=False`.
+    """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    width = None
+    if not stream.isatty():
+        width = piped_width or (None if "COLUMNS" in os.environ else PIPED_WIDTH)
     return Console(stderr=stderr, highlight=False, soft_wrap=False, width=width)

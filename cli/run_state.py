@@ -110,12 +110,13 @@ def kind_of(entry: Mapping[str, Any]) -> str:
 
 def result_of(run: Mapping[str, Any], steps: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """The one JSON object that `demo` and `run` print."""
-    shown = [{name: step.get(name) for name in ("id", "status", "attempt", "duration_ms")} for step in steps]
+    shown = [{name: step.get(name) for name in ("id", "status", "attempt", "duration_ms", "error")} for step in steps]
     return {
         "run_id": run["run_id"],
         "status": run["status"],
         "degraded": run["degraded"],
         "plan_hash": run["plan_hash"],
+        "error": run.get("error"),
         "steps": shown,
         "answer": run.get("answer"),
         "seconds": round(seconds, 2),

@@ -82,14 +82,16 @@ def line_of(event: Mapping[str, Any]) -> str:
         took = duration(data["duration_ms"]) if data.get("duration_ms") is not None else ""
         attempt = f"attempt {data['attempt']}" if data.get("attempt", 1) > 1 else ""
         extra = "  ".join(
-            part for part in (took, attempt, one_line(data.get("message") or data.get("code") or "", 80)) if part
+            part for part in (took, attempt, one_line(data.get("message") or data.get("code") or "")) if part
         )
         mark = STATUS_MARK.get(word, "▶" if word == "started" else "↻")
         return f"  {mark} {clean(data.get('step_id', '?')):<18} {word:<10} {extra}".rstrip()
     if kind.startswith(("run.", "plan.", "approval.", "degraded.", "budget.exhausted", "breaker.")):
         said = data.get("reason") or data.get("message") or data.get("code") or ""
+        if kind.startswith("degraded."):  # the answer says why, once
+            said = data.get("part") or ""
         source = f"by playbook {data['playbook']}" if data.get("playbook") else ""
-        return f"{clean(kind)}  {source}{one_line(said, 110)}".rstrip()
+        return f"{clean(kind)}  {source}{one_line(said)}".rstrip()
     return ""
 
 

@@ -81,7 +81,7 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
     if options.json:
         print_json(result)
     else:
-        show_answer(view, result["seconds"])
+        show_answer(view, steps, result["seconds"])
         _say_next(f"{url}/api/runs/{run_id}", run_id, data, crash)
     good = view["status"] == "succeeded" and (crash is None or crash.held())
     return ExitCode.OK if good else ExitCode.FAILED

@@ -65,24 +65,26 @@ def finish(
     from cli.watch import watch_run
 
     watch_run(api, run_id, deadline=deadline, on_event=on_event)
-    view = api.run(run_id)
-    result = result_of(view, api.steps(run_id), time.monotonic() - started)
+    view, steps = api.run(run_id), api.steps(run_id)
+    result = result_of(view, steps, time.monotonic() - started)
     if as_json:
         print_json(result)
     else:
-        show_answer(view, result["seconds"])
+        show_answer(view, steps, result["seconds"])
     return result, ExitCode.OK if view["status"] == SUCCESS else ExitCode.FAILED
 
 
-def show_answer(view: dict[str, Any], seconds: float | None = None) -> None:
-    """The answer on stdout, or why there is none on stderr."""
-    from cli.render.text import clean
+def show_answer(view: dict[str, Any], steps: list[dict[str, Any]], seconds: float | None = None) -> None:
+    """The answer, and what went wrong in full, on stdout; how the run ended on stderr."""
+    from cli.render.text import failure_lines
     from cli.render.views import answer_panel
 
+    console = human_console()
     if view.get("answer"):
-        human_console().print(answer_panel(view["answer"]))
-    if view.get("error"):
-        progress(f"{clean(view['error']['message'])} ({clean(view['error']['code'])})")
+        console.print(answer_panel(view["answer"]))
+    for line in failure_lines(view, steps):
+        # a pipe gets each reason on one line, whatever its length; a terminal wraps
+        console.print(line, markup=False, style="red", soft_wrap=not console.is_terminal)
     took = f" in {seconds:.1f} s" if seconds is not None else ""
     progress(f"{view['status']}{took}    {view['run_id']}")
 

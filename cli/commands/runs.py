@@ -6,7 +6,7 @@ import argparse
 
 from cli.connection import add_options, connect
 from cli.exit_codes import ExitCode
-from cli.output import human_console, print_json, progress
+from cli.output import WHOLE_LINES, human_console, print_json, progress
 
 EXAMPLE = """
   ./livoa runs --status running
@@ -31,7 +31,9 @@ def run(options: argparse.Namespace) -> ExitCode:
     from cli.render.views import runs_table
 
     if page["runs"]:
-        human_console().print(runs_table(page["runs"]))
+        console = human_console(piped_width=WHOLE_LINES)
+        width = console.width if console.is_terminal else None
+        console.print(runs_table(page["runs"], width))
     else:
         progress('no runs here. Next: ./livoa run "…" submits one')
     if page["next_cursor"]:

@@ -48,12 +48,12 @@ def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[st
             step["status"],
             step["attempt"],
             step["duration_ms"],
-            note=(step.get("error") or {}).get("message", ""),
+            note=(step.get("error") or {}).get("code", ""),  # the message stands below the table, in full
         )
         for step in steps
     ]
     if states:
         console.print(steps_table(states))
-    show_answer(view)
+    show_answer(view, steps)
     if not view.get("finished_at"):
         progress(f"Next: ./livoa events {view['run_id']} --follow")

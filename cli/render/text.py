@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -40,7 +41,17 @@ def number(value: Any) -> str:
     return f"{value:,.2f}" if abs(value) >= 10 else f"{value:,.4g}"
 
 
-def one_line(value: Any, width: int) -> str:
-    """Cleaned text on one line of at most ``width`` characters."""
+def one_line(value: Any, width: int | None = None) -> str:
+    """Cleaned text on one line, of at most ``width`` characters when given."""
     text = " ".join(clean(value).split())
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return text if width is None or len(text) <= width else text[: width - 1] + "…"
+
+
+def failure_lines(run: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why a run and its steps failed: one line for the run, one per step with an error, nothing shortened."""
+    told = [("run", run.get("error")), *((f"step {step['id']}", step.get("error")) for step in steps)]
+    return [
+        f"{STATUS_MARK['failed']} {clean(what)}: {one_line(error.get('code', ''))}: {one_line(error.get('message', ''))}"
+        for what, error in told
+        if error
+    ]

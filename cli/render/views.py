@@ -66,7 +66,7 @@ def steps_table(steps: Iterable[StepState]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column, justify in (("", "left"), ("step", "left"), ("capability", "left"), ("status", "left"), ("attempt", "right"),
                             ("time", "right"), ("", "left")):  # fmt: skip
-        table.add_column(column, justify="right" if justify == "right" else "left", no_wrap=True, overflow="ellipsis")
+        table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
     for step in steps:
         style = STATUS_STYLE.get(step.status, "")
         items = f"{step.items_done}/{step.items} items " if step.items is not None else ""
@@ -86,8 +86,8 @@ def run_header(state: RunState) -> Text:
     """One line about the whole run."""
     style = STATUS_STYLE.get(state.status, "bold")
     line = Text(f"{STATUS_MARK.get(state.status, '•')} {clean(state.status)}", style=style)
-    if state.degraded:
-        line += Text(f"   degraded: {one_line(state.degraded, 80)}", style="yellow")
+    if state.degraded:  # the answer says why, once
+        line += Text("   degraded", style="yellow")
     if state.note:
         line += Text(f"   {one_line(state.note, 100)}", style="dim")
     return line
@@ -95,17 +95,21 @@ def run_header(state: RunState) -> Text:
 
 def answer_panel(answer: Mapping[str, Any]) -> RenderableType:
     """The answer: summary, KPIs as a table, further tables, insights, what is missing."""
-    parts: list[RenderableType] = [Text(clean(answer.get("summary", "")))]
+    summary = clean(answer.get("summary", ""))
+    said = {" ".join(line.split()) for line in summary.splitlines()}
+    parts: list[RenderableType] = [Text(summary)]
     if answer.get("kpis"):
         parts.append(_kpi_table(answer["kpis"]))
     for shown in answer.get("tables", ()):
         parts.append(_answer_table(shown))
     for insight in answer.get("insights", ()):
-        parts.append(Text("• " + clean(insight.get("text", ""))))
+        if one_line(insight.get("text", "")) not in said:  # a composer without a model opens with its first findings
+            parts.append(Text("• " + clean(insight.get("text", ""))))
     for missing in answer.get("missing", ()):
-        parts.append(Text("missing: " + clean(missing), style="yellow"))
+        if one_line(missing) not in one_line(summary):
+            parts.append(Text("missing: " + clean(missing), style="yellow"))
     if answer.get("degraded_reason"):
-        parts.append(Text("degraded: " + clean(answer["degraded_reason"]), style="yellow"))
+        parts.append(Text("written without a model: " + clean(answer["degraded_reason"]), style="yellow"))
     return Panel(
         Group(*parts), title=Text(one_line(answer.get("goal", "answer"), 100)), box=box.ROUNDED, padding=(1, 2)
     )
@@ -114,7 +118,8 @@ def answer_panel(answer: Mapping[str, Any]) -> RenderableType:
 def _kpi_table(kpis: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="KPIs", title_justify="left", title_style="bold")
     for column in ("KPI", "value", "unit", "change", "interval", "from step"):
-        table.add_column(column, justify="right" if column in {"value", "change", "interval"} else "left")
+        numeric = column in {"value", "change", "interval"}
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for kpi in kpis:
         low, high = kpi.get("low"), kpi.get("high")
         change = kpi.get("change")
@@ -136,26 +141,31 @@ def _answer_table(shown: Mapping[str, Any]) -> Table:
     rows = [list(row) for row in shown.get("rows", ())]
     for index, column in enumerate(shown.get("columns", ())):
         numeric = any(isinstance(row[index], int | float) for row in rows if index < len(row))
-        table.add_column(Text(clean(column)), justify="right" if numeric else "left")
+        table.add_column(Text(clean(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if value is None else number(value)) for value in row))
     return table
 
 
-def runs_table(runs: Iterable[Mapping[str, Any]]) -> Table:
-    """A list of runs."""
+def runs_table(runs: Sequence[Mapping[str, Any]], width: int | None) -> Table:
+    """A list of runs. Only the title gives way to ``width`` columns: an id that is cut is of no use. None: nothing gives way."""
+    wide = width is None or width >= 100
+    shown = [
+        (
+            clean(run["run_id"]),
+            clean(run["status"]) + (" (degraded)" if wide and run.get("degraded") else ""),
+            str(run.get("created_at", ""))[: 19 if wide else 16].replace("T", " "),
+        )
+        for run in runs
+    ]
+    taken = 1 + 2 * 4 + sum(max((len(row[at]) for row in shown), default=0) for at in range(3))
+    rest = None if width is None else max(8, width - taken - 2)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("", "run", "status", "created", "title"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis" if column == "title" else "ignore")
-    for run in runs:
+        table.add_column(column, overflow="fold")
+    for run, (run_id, status, created) in zip(runs, shown, strict=True):
         style = STATUS_STYLE.get(run["status"], "")
-        created = str(run.get("created_at", ""))[:19].replace("T", " ")
-        degraded = " (degraded)" if run.get("degraded") else ""
-        table.add_row(
-            Text(STATUS_MARK.get(run["status"], "•"), style=style),
-            Text(clean(run["run_id"])),
-            Text(clean(run["status"]) + degraded, style=style),
-            created,
-            Text(one_line(run.get("title", ""), 100)),
-        )
+        mark = Text(STATUS_MARK.get(run["status"], "•"), style=style)
+        title = Text(one_line(run.get("title") or "", rest))
+        table.add_row(mark, Text(run_id), Text(status, style=style), created, title)
     return table

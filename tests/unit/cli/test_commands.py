@@ -26,14 +26,56 @@ def test_run_submits_follows_and_prints_one_object(connected, double):
         "constraints": {"max_steps": 5},
     }
     assert double.heard[0]["headers"]["authorization"] == "Bearer a-token"
-    assert set(result.json) == {"run_id", "status", "degraded", "plan_hash", "steps", "answer", "seconds"}
-    assert result.json["steps"][1] == {"id": "fit", "status": "succeeded", "attempt": 2, "duration_ms": 2100}
+    assert set(result.json) == {"run_id", "status", "degraded", "plan_hash", "error", "steps", "answer", "seconds"}
+    fit = {"id": "fit", "status": "succeeded", "attempt": 2, "duration_ms": 2100, "error": None}
+    assert result.json["steps"][1] == fit
 
 
 def test_run_shows_plan_steps_and_answer_to_people(connected):
     result = connected("run", "why?")
     assert all(text in result.err for text in ("spend", "mmm.fit", "2.1 s", "attempt 2"))
     assert all(text in result.out for text in ("Because of", "-37.0%", "385,600", "Spend less there."))
+
+
+RUN_ERROR = {
+    "code": "run.required_step_failed",
+    "message": "A step that the answer needs has failed: " + "word " * 60 + "end.",
+}
+STEP_ERROR = {"code": "agent.refused", "message": "The agent said: " + "detail " * 60 + "done."}
+
+
+@pytest.fixture
+def failed(double):
+    double.status = "failed"
+    steps = [
+        {**step, "status": "failed", "error": STEP_ERROR} if step["id"] == "fit" else step for step in double.steps()
+    ]
+    view = {**double.run(), "error": RUN_ERROR, "answer": None}
+    double.scripts[f"GET /api/runs/{RUN_ID}"] = lambda asked: (200, view)
+    double.scripts[f"GET /api/runs/{RUN_ID}/steps"] = lambda asked: (200, {"run_id": RUN_ID, "steps": steps})
+
+
+@pytest.mark.parametrize("command", [("run", "why?"), ("show", RUN_ID)])
+def test_a_failed_run_gives_the_whole_reason_of_the_run_and_its_steps(connected, failed, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = connected(*command).out
+    for error in (RUN_ERROR, STEP_ERROR):
+        assert f"{error['code']}: {error['message']}" in out
+
+
+def test_a_failed_run_gives_its_reason_to_machines(connected, failed):
+    result = connected("run", "why?", "--json").json
+    assert result["error"] == RUN_ERROR
+    assert [step["error"] for step in result["steps"]] == [None, STEP_ERROR, None]
+
+
+def test_a_list_of_runs_in_a_pipe_is_whole(connected, double, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    run = {**double.run(), "run_id": "run-" + "7" * 60, "title": "long " * 18 + "title"}
+    double.scripts["GET /api/runs"] = lambda asked: (200, {"runs": [run], "next_cursor": None})
+    row = next(line for line in connected("runs").out.splitlines() if run["run_id"] in line)
+    assert run["title"] in row
+    assert "(degraded)" in row
 
 
 def test_text_of_a_run_cannot_drive_the_terminal(connected):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from cli.commands.demo import Crash
 from cli.output import human_console
 from cli.render.text import clean, duration, number
-from cli.render.views import MAX_SHOWN_STEPS, plan_tree
+from cli.render.views import MAX_SHOWN_STEPS, answer_panel, plan_tree, runs_table
 from cli.run_state import RunState
 from cli.stages import Stage, run_stage
 from cli.watch import line_of
@@ -93,6 +95,44 @@ def test_the_tree_puts_a_step_below_its_last_need_and_names_the_others():
     text = printed(PLAN)
     assert [line.count("    ") + line.count("│   ") for line in text.splitlines()[1:]] == [0, 1, 2]
     assert "also needs spend" in text
+
+
+def shown(renderable, width: int) -> str:
+    console = Console(width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    return captured.get()
+
+
+@given(st.integers(76, 140), st.text(alphabet="abc ", max_size=150))
+def test_a_run_id_is_whole_and_on_one_line_at_any_usual_width(width, title):
+    run = {"run_id": "run-01karx5w4q8m2n9t7v3b6c1d0e", "status": "succeeded", "created_at": "2026-11-22T12:00:00Z"}
+    text = shown(runs_table([{**run, "title": title, "degraded": True}], width), width)
+    assert run["run_id"] in text
+    assert "2026-11-22 12:00" in text
+    assert len(text.strip().splitlines()) == 3
+
+
+def test_no_figure_of_an_answer_is_cut_in_a_narrow_terminal():
+    figures = [111_111 * index for index in range(1, 7)]
+    answer = {"summary": "s", "tables": [{"title": "t", "columns": ["A long heading"] * 6, "rows": [figures]}]}
+    text = shown(answer_panel(answer), 50)
+    assert "…" not in text
+    assert [len(re.findall(str(index), text)) for index in range(1, 7)] == [6] * 6
+
+
+def test_a_finding_and_the_reason_to_have_no_model_are_told_once():
+    first, second = "Search fell.", "Email grew."
+    answer = {
+        "summary": f"{first}\nMissing from this answer: notes failed.",
+        "insights": [{"text": first}, {"text": second}],
+        "missing": ["notes failed"],
+        "degraded_reason": "no model is configured",
+    }
+    text = shown(answer_panel(answer), 100)
+    told = (first, second, "notes failed", "no model is configured")
+    assert [text.count(words) for words in told] == [1, 1, 1, 1]
+    assert "configured" not in line_of(event(1, "degraded.entered", part="planner", reason="no model is configured"))
 
 
 def test_a_huge_or_broken_plan_does_not_hang_or_flood_the_terminal():
