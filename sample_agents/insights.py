@@ -7,11 +7,14 @@ missing says nothing. What briefs say is cited by title, never repeated: a passa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any
+
+from pydantic import Field
 
 from agent_kit import Agent, StepContext
 from engine.domain.base import Frozen
-from sample_agents.figures import headline, insight, kpi, money, percent, rose_or_fell
+from sample_agents.figures import between, headline, insight, kpi, money, percent, rose_or_fell, sales_told
 
 _NOTABLE = 0.1
 _MAX_INSIGHTS = 12
@@ -81,6 +84,12 @@ class SummariseInputs(Frozen):
     """See the manifest."""
 
     currency: str = ""
+    start: date | None = Field(default=None, alias="from")
+    end: date | None = Field(default=None, alias="to")
+    previous_from: date | None = None
+    previous_to: date | None = None
+    sales: float | None = None
+    previous_sales: float | None = None
     focus_channel: str | None = None
     changes: tuple[ChannelChange, ...] = ()
     channels: tuple[ChannelReturn, ...] = ()
@@ -106,7 +115,30 @@ def summary(inputs: SummariseInputs) -> dict[str, Any]:
     found = [*_causes(inputs), *_returns(inputs), *_moves(inputs), *_sources(inputs), *_cautions(inputs)]
     if not found:
         found = [insight("caveat", "The figures at hand show no change or imbalance worth a finding.")]
-    return {"insights": found[:_MAX_INSIGHTS], "kpis": _kpis(inputs)}
+    return {"insights": _in_period(inputs, found)[:_MAX_INSIGHTS], "kpis": _kpis(inputs)}
+
+
+def _in_period(inputs: SummariseInputs, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The findings, the first of which names the period. What total sales did comes first: the question may assume otherwise."""
+    start, end, earlier = inputs.start, inputs.end, None
+    if inputs.previous_from is not None and inputs.previous_to is not None:
+        earlier = (inputs.previous_from, inputs.previous_to)
+    told = None
+    if inputs.sales is not None and inputs.previous_sales is not None:
+        scale = _days(start, end) / _days(*earlier) if start and end and earlier else 1.0
+        told = sales_told(inputs.sales, inputs.previous_sales, scale, inputs.currency) + "."
+    if start is None or end is None:
+        return [insight("finding", told[0].upper() + told[1:]), *found] if told else found
+    period = between(start.isoformat(), end.isoformat(), (str(earlier[0]), str(earlier[1])) if earlier else None)
+    if told:
+        return [insight("finding", f"{period}: {told}"), *found]
+    first, *others = found
+    return [{**first, "text": f"{period}: {first['text']}"}, *others]
+
+
+def _days(start: date, end: date) -> int:
+    """Length of a period in days, at least one."""
+    return max((end - start + timedelta(days=1)).days, 1)
 
 
 def focus_of(inputs: SummariseInputs) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_kit import CapabilityError
 from sample_agents.dataset import Dataset, Span, span
-from sample_agents.figures import change, headline, insight, kpi, table, without_none
+from sample_agents.figures import between, change, headline, insight, kpi, money, table, without_none
 from sample_agents.mix_model.curves import Curve, Shape, saturated
 from sample_agents.mix_model.fit import MIN_WEEKS, MixFit, WeeklyData, fit_mix
 
@@ -88,7 +88,10 @@ def report(data: Dataset, window: FitWindow) -> dict[str, Any]:
         "model": _model(fitted, data.currency),
         "kpis": _kpis(fitted, channels, caused, sold, data.currency),
         "tables": [_table(channels, data.currency)],
-        "insights": _insights(channels),
+        "insights": [
+            _opening(fitted, part, caused, sold, data.currency),
+            *_insights(channels),
+        ],
         "warnings": warnings,
     }
 
@@ -214,6 +217,20 @@ def _table(channels: list[dict[str, Any]], currency: str) -> dict[str, Any]:
         columns,
         ([headline(one["channel"]), *(round(one[n], 2) for n in names)] for one in channels),
     )
+
+
+def _opening(fitted: _Fitted, part: Span, caused: float, sold: float, currency: str) -> dict[str, Any]:
+    """What marketing caused in all, and in which period; the period that returns are compared with, if any."""
+    earlier = None
+    if fitted.before is not None and fitted.before.any():
+        weeks = [week for week, inside in zip(fitted.weekly.weeks, fitted.before, strict=True) if inside]
+        earlier = weeks[0].isoformat(), (weeks[-1] + timedelta(days=6)).isoformat()
+    start, end = part.sales[0].week, part.sales[-1].week + timedelta(days=6)
+    share = f" ({caused / sold:.0%} of all sales)" if sold else ""
+    text = f"by the model, marketing caused {money(caused, currency)} of sales{share} in the later period"
+    if earlier is None:
+        text = text.removesuffix(" in the later period")
+    return insight("finding", f"{between(start.isoformat(), end.isoformat(), earlier)}: {text}.")
 
 
 def _insights(channels: list[dict[str, Any]]) -> list[dict[str, Any]]:

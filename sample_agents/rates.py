@@ -11,7 +11,7 @@ from pydantic import Field
 from agent_kit import Agent, CapabilityError, StepContext
 from agent_kit.egress import get_json
 from engine.domain.base import Frozen
-from sample_agents.figures import kpi
+from sample_agents.figures import insight, kpi
 
 _TIMEOUT_S = 5.0
 _SOURCE = re.compile(r"[ -~]{1,200}")
@@ -74,6 +74,10 @@ def answer(inputs: LookupInputs, fixing: Fixing) -> dict[str, Any]:
         "source": fixing.source,
         "kpis": [kpi(f"{inputs.quote} for one {inputs.base}", fixing.rate, inputs.quote)],
     }
+    text = f"One {inputs.base} is {fixing.rate:g} {inputs.quote} by the fixing of {fixing.fixing_date}"
+    if fixing.fixing_date != inputs.day:
+        text += f", the last on or before {inputs.day}"
+    found["insights"] = [insight("finding", text + ".")]
     if inputs.amount is not None:
         found["converted"] = round(inputs.amount * fixing.rate, 2)
         found["kpis"].append(kpi(f"{inputs.amount:,.2f} {inputs.base}", found["converted"], inputs.quote))

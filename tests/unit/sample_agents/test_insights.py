@@ -106,6 +106,30 @@ def test_without_figures_nothing_is_claimed() -> None:
     assert texts(currency="GBP") == ["The figures at hand show no change or imbalance worth a finding."]
 
 
+PERIODS = {"from": "2026-07-06", "to": "2026-10-04", "previous_from": "2026-04-06", "previous_to": "2026-07-05"}
+
+
+def test_what_total_sales_did_is_said_first_with_both_periods() -> None:
+    for sold, words in ((1073.0, "rose 7.3%"), (900.0, "fell 10.0%"), (1001.0, "stayed about the same")):
+        found = texts(**PERIODS, sales=sold, previous_sales=1000.0, currency="GBP", changes=[MOVED])
+        expected = f"Between 2026-07-06 and 2026-10-04, against 2026-04-06 to 2026-07-05: total sales {words}, to GBP "
+        assert found[0].startswith(expected)
+        assert found[1].startswith("Spend on Paid search")
+
+
+def test_total_sales_of_unequal_periods_are_compared_by_length() -> None:
+    halved = {**PERIODS, "previous_from": "2026-01-05"}
+    found = texts(**halved, sales=1000.0, previous_sales=2000.0, currency="GBP")
+    assert "total sales stayed about the same" in found[0]
+    assert "change per week" in found[0]
+
+
+def test_without_total_sales_the_first_finding_names_the_period() -> None:
+    found = texts(**{name: PERIODS[name] for name in ("from", "to")}, channels=[SEARCH, EMAIL])
+    assert found[0].startswith("Between 2026-07-06 and 2026-10-04: The return of Paid search fell 35%")
+    assert not any("Between" in text for text in found[1:])
+
+
 def test_every_number_said_is_a_number_given() -> None:
     said = set(re.findall(r"\d+\.\d+", " ".join(texts(channels=[SEARCH, EMAIL], changes=[MOVED]))))
     given = {f"{value:.2f}" for one in (SEARCH, EMAIL, MOVED) for value in one.values() if isinstance(value, float)}

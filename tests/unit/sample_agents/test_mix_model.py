@@ -75,6 +75,11 @@ def test_the_fall_of_paid_search_is_found_with_its_cause(fitted: dict[str, Any])
     assert any("Paid search fell" in one["text"] for one in fitted["insights"])
 
 
+def test_the_first_finding_names_both_periods(fitted: dict[str, Any]) -> None:
+    text = fitted["insights"][0]["text"]
+    assert text.startswith("Between 2026-07-06 and 2026-10-04, against 2026-04-06 to 2026-07-05: by the model, ")
+
+
 def test_the_model_predicts_weeks_it_has_not_seen(fitted: dict[str, Any]) -> None:
     assert fitted["quality"]["r2"] > 0.95
     assert fitted["quality"]["validation_mape"] < 0.02

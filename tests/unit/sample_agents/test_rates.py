@@ -42,6 +42,8 @@ def test_an_amount_is_converted_at_the_fixing() -> None:
     found = answer(inputs, read_fixing(200, GOOD))
     assert found["converted"] == 250.0
     assert found["fixing_date"] == "2026-09-28"
+    said = "One GBP is 1.25 EUR by the fixing of 2026-09-28, the last on or before 2026-09-30."
+    assert [one["text"] for one in found["insights"]] == [said]
 
 
 @pytest.mark.parametrize(
