@@ -78,6 +78,9 @@ def sales_told(sold: float, before: float, scale: float, currency: str) -> str:
     if moved is None:
         return f"total sales were {money(sold, currency).strip()}, after none"
     words = "stayed about the same" if abs(moved) < 0.005 else f"{'rose' if moved > 0 else 'fell'} {abs(moved):.1%}"
-    text = f"total sales {words}, to {money(sold, currency).strip()} from {money(before, currency).strip()}"
+    now, then = money(sold, currency).strip(), money(before, currency).strip()
+    if abs(scale - 1.0) < 1e-9:
+        return f"total sales {words}, to {now} from {then}"
     # The two sums alone would tell another change.
-    return text if abs(scale - 1.0) < 1e-9 else text + " (change per week, as the periods differ in length)"
+    longer = "shorter" if scale > 1 else "longer"
+    return f"total sales per week {words}; in all they were {now}, and {then} in the {longer} earlier period"

@@ -113,6 +113,17 @@ async def test_periods_amounts_and_channels_come_from_the_words():
     assert steps["findings"]["inputs"]["focus_channel"] == "tv"
 
 
+@pytest.mark.parametrize("intent", ["What changed last quarter in sales?", "Why did sales fall in Q3?"])
+async def test_findings_on_a_change_are_given_both_periods_and_their_total_sales(intent):
+    proposal = await propose(intent)
+    inputs = {step["id"]: step for step in proposal.document["steps"]}["findings"]["inputs"]
+    told = ("from", "to", "previous_from", "previous_to", "sales", "previous_sales")
+    parts = ("current/from", "current/to", "previous/from", "previous/to", "current/sales", "previous/sales")
+    assert [inputs[name] for name in told] == [{"$ref": f"steps.change#/{part}"} for part in parts]
+    result = check_plan(proposal.document, tenant=TENANTS["contoso"], catalog=_Catalog())
+    assert result.ok, result.violations
+
+
 async def test_what_was_not_said_is_left_out_not_guessed():
     proposal = await propose("Explain the drop in return last quarter and propose a better budget split")
     steps = {step["id"]: step for step in proposal.document["steps"]}
