@@ -114,3 +114,15 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader (head, jq -e) has had enough; the interpreter must not complain on exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except OSError as err:  # what no command foresaw: a full disk, a file that is not ours
+        return report(_of_the_system(err), as_json=options.json)
+
+
+def _of_the_system(err: OSError) -> CliError:
+    where = f"{err.filename}: " if err.filename is not None else ""
+    return CliError(
+        f"{where}{err.strerror or err or type(err).__name__}",
+        hint="see that the disk has room and that the files in the data folder (--data, LIVOA_HOME) are yours",
+        exit_code=ExitCode.FAILED,
+        code="cli.system",
+    )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.client import Api
+from cli.data_folder import usable
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress
 from cli.paths import home, running_stack
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
-    data = _data_folder(options.data)
+    data = usable(_data_folder(options.data))
     progress(f"starting the host and the sample agents (logs: {data / 'logs'})")
     with StackProcess(data) as stack:
         progress(f"{stack.url} is up after {time.monotonic() - started:.1f} s")
@@ -128,8 +129,7 @@ class Crash:
 def _data_folder(given: Path | None) -> Path:
     if given is not None:
         return home(given)
-    demos = home() / "demos"
-    demos.mkdir(parents=True, exist_ok=True)
+    demos = usable(home() / "demos")
     older = sorted(path for path in demos.iterdir() if path.is_dir() and running_stack(path) is None)
     for path in older[: max(0, len(older) - KEPT_DEMOS + 1)]:
         shutil.rmtree(path, ignore_errors=True)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from cli.data_folder import usable
 from cli.exit_codes import ExitCode
 from cli.output import progress
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         return ExitCode.USAGE
     from local_host.__main__ import main as host_main
 
-    data = options.data or options.app / ".local_host"
+    data = usable(options.data or options.app / ".local_host")
     arguments = ["--app", str(options.app), "--data", str(data), "--port", str(options.port)]
     code = host_main([*arguments, "--json"] if options.json else arguments)
     sys.stdout.flush()

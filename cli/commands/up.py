@@ -8,6 +8,7 @@ import os
 import signal
 from pathlib import Path
 
+from cli.data_folder import usable
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress
 from cli.paths import home
@@ -39,7 +40,7 @@ def _port(text: str) -> int:
 def run(options: argparse.Namespace) -> ExitCode:
     """Run until SIGTERM, SIGINT or a process that cannot be kept alive."""
     os.umask(0o077)  # content, keys and logs of every process of the stack are for this user only
-    return asyncio.run(_serve(home(options.data), options.port, as_json=options.json))
+    return asyncio.run(_serve(usable(home(options.data)), options.port, as_json=options.json))
 
 
 async def _serve(data: Path, port: int, *, as_json: bool) -> ExitCode:

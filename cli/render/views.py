@@ -159,8 +159,10 @@ def runs_table(runs: Sequence[Mapping[str, Any]], width: int | None) -> Table:
         for run in runs
     ]
     taken = 1 + 2 * 4 + sum(max((len(row[at]) for row in shown), default=0) for at in range(3))
-    rest = None if width is None else max(8, width - taken - 2)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    rest = None if width is None else max(8, width - taken)
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )  # two columns between cells
     for column in ("", "run", "status", "created", "title"):
         table.add_column(column, overflow="fold")
     for run, (run_id, status, created) in zip(runs, shown, strict=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -229,6 +231,33 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert all(f"  {name}" in result.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [["up"], ["demo"], ["host", "--app", "."]])
+@pytest.mark.parametrize("name", ["file", "file/below", "/proc/livoa"])
+def test_a_data_folder_that_cannot_be_one_is_said_in_words(livoa, tmp_path, command, name):
+    (tmp_path / "file").write_text("x")
+    result = livoa(*command, "--data", str(tmp_path / name), "--json")
+    assert result.code == ExitCode.USAGE
+    assert result.json["error"]["code"] == "cli.data_folder"
+    assert f"cannot use {tmp_path / name} as data folder: " in result.err
+    assert "Next: " in result.err
+
+
+def test_a_home_that_is_a_file_is_said_in_words_too(livoa, monkeypatch, tmp_path):
+    (tmp_path / "home").write_text("x")
+    assert livoa("demo").code == ExitCode.USAGE
+
+
+def test_an_error_of_the_system_is_words_and_not_a_traceback(livoa, monkeypatch):
+    def full(options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x")
+
+    monkeypatch.setattr("cli.commands.runs.run", full)
+    result = livoa("runs", "--json")
+    assert result.code == ExitCode.FAILED
+    assert result.json["error"]["message"] == "/data/x: No space left on device"
+    assert "Next: " in result.err
 
 
 def test_a_token_is_minted_with_a_private_key_nobody_else_can_read(livoa, tmp_path):
