@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
+from cli.paths import ROOT
 
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 LONG_POLL_S = 20
@@ -38,9 +39,12 @@ def opener_for(url: str) -> urllib.request.OpenerDirector:
 
 
 class Api:
-    """The API at one address. ``token`` is asked before each call, so that a long watch outlives one token."""
+    """The API at one address. ``token`` is asked before each call, so that a long watch outlives one token.
 
-    def __init__(self, url: str, token: Callable[[], str], *, timeout_s: float = 30.0) -> None:
+    ``again`` are the options that lead a further command to the same host, with a space before each.
+    """
+
+    def __init__(self, url: str, token: Callable[[], str], *, timeout_s: float = 30.0, again: str = "") -> None:
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
             raise CliError(
                 f"{url!r} is not an address",
@@ -49,6 +53,7 @@ class Api:
                 code="cli.url",
             )
         self.url = url.rstrip("/")
+        self.again = again
         self._token = token
         self._timeout_s = timeout_s
         self._opener = opener_for(self.url)
@@ -123,7 +128,7 @@ class Api:
                 if page["ended"]:
                     return
             if deadline is not None and time.monotonic() >= deadline:
-                raise _too_late(run_id)
+                raise _too_late(run_id, self.again)
 
     def _json(
         self,
@@ -190,10 +195,10 @@ def _no_api(url: str) -> CliError:
     )
 
 
-def _too_late(run_id: str) -> CliError:
+def _too_late(run_id: str, again: str) -> CliError:
     return CliError(
         f"the run is not over yet; it goes on without us ({run_id})",
-        hint=f"./livoa events {run_id} --follow, or ./livoa cancel {run_id}",
+        hint=f"./livoa events {run_id} --follow{again}, or ./livoa cancel {run_id}{again}",
         exit_code=ExitCode.TIMEOUT,
         code="cli.timeout",
     )
@@ -206,6 +211,11 @@ _HINTS = {
     413: "put less into the request; a request holds at most 4 MiB",
     503: "try again in a few seconds; logs/host.log in the data folder tells more",
 }
+
+
+def _known_tenants() -> str:
+    names = ", ".join(sorted(path.stem for path in (ROOT / "catalog" / "tenants").glob("*.yaml")))
+    return f"choose a tenant with --tenant; the catalog here has {names}" if names else _HINTS[401]
 
 
 def problem_of(status: int, data: bytes, url: str) -> CliError:
@@ -227,7 +237,7 @@ def problem_of(status: int, data: bytes, url: str) -> CliError:
         details.append(f"incident {body['incident']}")
     return CliError(
         f"{body.get('detail') or body.get('title')} ({body['code']}, HTTP {status})",
-        hint=_HINTS.get(status, ""),
+        hint=_known_tenants() if body["code"] == "auth.tenant_unknown" else _HINTS.get(status, ""),
         exit_code=ExitCode.FORBIDDEN if status in {401, 403} else ExitCode.FAILED,
         code=str(body["code"]),
         details=tuple(details),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,20 @@ def connect(options: argparse.Namespace) -> Api:
     data = home(options.data)
     stack = running_stack(data) or {}
     url = options.url or os.environ.get("LIVOA_URL") or stack.get("url") or DEFAULT_URL
-    return Api(str(url), renewing(lambda: bearer_for(str(url), data, options.tenant, options.user)))
+    token = renewing(lambda: bearer_for(str(url), data, options.tenant, options.user))
+    return Api(str(url), token, again=same_options(options))
+
+
+def same_options(options: argparse.Namespace) -> str:
+    """The connection options that were given, quoted for a shell, so that a suggested command reaches the same host."""
+    given = [(f"--{name}", getattr(options, name)) for name in ("url", "tenant", "user", "data")]
+    shown = [(name, home(value) if name == "--data" else value) for name, value in given if value is not None]
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in shown)
+
+
+def data_option(data: Path) -> str:
+    """` --data FOLDER`, quoted for a shell; nothing for the folder that commands use anyway."""
+    return "" if data == home() else f" --data {shlex.quote(str(data))}"
 
 
 def renewing(mint: Callable[[], str]) -> Callable[[], str]:

@@ -33,6 +33,12 @@ def progress(text: str) -> None:
     sys.stderr.flush()
 
 
+def say(text: str) -> None:
+    """Write one line of a result for people to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def human_console(*, stderr: bool = False, piped_width: int | None = None) -> Console:
     """A rich console, ``piped_width`` columns wide where there is no terminal (default: COLUMNS, else PIPED_WIDTH).
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from cli.client import Api
 from cli.data_folder import usable
+from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress
 from cli.paths import home, running_stack
@@ -74,7 +75,10 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
     progress(f"asking: {intent}")
     run_id = api.submit({"intent": intent})["run_id"]
     crash = Crash(data) if options.crash else None
-    watch_run(api, run_id, deadline=started + options.timeout, on_event=crash.see if crash else lambda event: None)
+    try:
+        watch_run(api, run_id, deadline=started + options.timeout, on_event=crash.see if crash else lambda event: None)
+    except CliError as err:
+        raise _out_of_time(err, options, data) from err
     view, steps = api.run(run_id), api.steps(run_id)
     result = result_of(view, steps, time.monotonic() - submitted)
     if crash is not None:
@@ -83,7 +87,7 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
         print_json(result)
     else:
         show_answer(view, steps, result["seconds"])
-        _say_next(f"{url}/api/runs/{run_id}", run_id, data, crash)
+        _say_next(f"{url}/api/runs/{run_id}", run_id, same_options(data, options.tenant), crash)
     good = view["status"] == "succeeded" and (crash is None or crash.held())
     return ExitCode.OK if good else ExitCode.FAILED
 
@@ -136,13 +140,36 @@ def _data_folder(given: Path | None) -> Path:
     return demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
-def _say_next(address: str, run_id: str, data: Path, crash: Crash | None) -> None:
+def _say_next(address: str, run_id: str, leading: tuple[str, str], crash: Crash | None) -> None:
     if crash is not None and crash.after_step is not None:
         again = f"ran again: {', '.join(crash.repeated)}" if crash.repeated else "no finished step ran again"
         progress(f"the host was killed after {crash.after_step} and came back; {again}")
-    shown = os.path.relpath(data) if data.is_relative_to(Path.cwd()) else str(data)
+    data_only, both = leading
     progress(f"run: {address} (until the demo ends; 1. brings it back)")
-    progress(f"try next (first: export LIVOA_HOME={shown}):")
-    progress(f"  1. ./livoa up                  then in another terminal: ./livoa show {run_id}")
-    progress(f'  2. ./livoa run "{NEXT_INTENT}"')
-    progress("  3. ./livoa demo --crash        kill -9 in the middle, and the run still finishes")
+    progress("try next (2. and 3. in another terminal):")
+    progress(f"  1. ./livoa up{data_only}")
+    progress(f"  2. ./livoa show {run_id}{both}")
+    progress(f'  3. ./livoa run "{NEXT_INTENT}"{both}')
+    if crash is None:
+        progress("  4. ./livoa demo --crash        kill -9 in the middle, and the run still finishes")
+
+
+def same_options(data: Path, tenant: str) -> tuple[str, str]:
+    """What leads further commands to the demo's folder: the option for `up`, and those for commands that speak as a tenant."""
+    from cli.connection import data_option
+    from cli.tokens import DEFAULT_TENANT
+
+    where = data_option(data)
+    return where, where + ("" if tenant == DEFAULT_TENANT else f" --tenant {tenant}")
+
+
+def _out_of_time(err: CliError, options: argparse.Namespace, data: Path) -> CliError:
+    """The demo stops the stack, so a run that is not over stands still until somebody starts it again."""
+    if err.exit_code is not ExitCode.TIMEOUT:
+        return err
+    return CliError(
+        f"the run was not over after {options.timeout:g} s; the demo has stopped it together with the host",
+        hint=f"allow more with --timeout, or let it go on: ./livoa up{same_options(data, options.tenant)[0]}",
+        exit_code=ExitCode.TIMEOUT,
+        code=err.code,
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
-from cli.output import print_json, progress
+from cli.output import print_json, progress, say
 from cli.paths import ROOT
 from cli.tokens import DEFAULT_TENANT
 
@@ -82,12 +82,17 @@ async def _check(document: bytes, tenant_id: str, catalog_dir: Path) -> CheckRes
 def _show(result: CheckResult) -> None:
     for mark, findings in (("error", result.violations), ("note", result.warnings)):
         for found in findings:
-            progress(f"{mark}  {found.pointer or '/'}  {found.code}\n       {found.message}")
+            say(f"{mark}  {found.pointer or '/'}  {found.code}\n       {found.message}")
     facts: dict[str, Any] = {"steps": result.steps, "edges": result.edges}
     if result.critical_path:
         facts["critical path"] = " → ".join(result.critical_path) + f" ({result.critical_path_s:.0f} s expected)"
     if result.plan_hash:
         facts["plan hash"] = result.plan_hash
     for name, value in facts.items():
-        progress(f"{name}: {value}")
-    progress("ok" if result.ok else f"{len(result.violations)} errors. Next: mend them and check again")
+        say(f"{name}: {value}")
+    if result.ok:
+        say("ok")
+        return
+    count = len(result.violations)
+    say(f"{count} error{'' if count == 1 else 's'}")
+    progress(f"Next: mend {'it' if count == 1 else 'them'} and check again")

@@ -51,11 +51,19 @@ def run(options: argparse.Namespace) -> ExitCode:
             print_json(accepted)
         else:
             sys.stdout.write(f"{run_id}\n")
-            progress(f"Next: ./livoa events {run_id} --follow    ./livoa show {run_id}")
+            progress(f"Next: ./livoa events {run_id} --follow{api.again}    ./livoa show {run_id}{api.again}")
         return ExitCode.OK
     progress(f"run {run_id}")
     deadline = None if options.timeout is None else started + options.timeout
-    return finish(api, run_id, started, deadline=deadline, as_json=options.json)[1]
+    try:
+        return finish(api, run_id, started, deadline=deadline, as_json=options.json)[1]
+    except KeyboardInterrupt as err:
+        raise CliError(
+            f"interrupted; the run goes on without us ({run_id})",
+            hint=f"./livoa events {run_id} --follow{api.again}, or ./livoa cancel {run_id}{api.again}",
+            exit_code=ExitCode.INTERRUPTED,
+            code="cli.interrupted",
+        ) from err
 
 
 def finish(

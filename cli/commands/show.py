@@ -30,6 +30,8 @@ def run(options: argparse.Namespace) -> ExitCode:
         print_json({"run": view, "plan": plan, "steps": steps})
     else:
         _show(view, plan, steps)
+        if not view.get("finished_at"):
+            progress(f"Next: ./livoa events {run_id} --follow{api.again}")
     return ExitCode.OK
 
 
@@ -55,5 +57,3 @@ def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[st
     if states:
         console.print(steps_table(states))
     show_answer(view, steps)
-    if not view.get("finished_at"):
-        progress(f"Next: ./livoa events {view['run_id']} --follow")

@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 async def _serve(data: Path, port: int, *, as_json: bool) -> ExitCode:
+    from cli.connection import data_option
     from cli.stack.local import LocalStack
 
     stopped = asyncio.Event()
@@ -63,7 +64,8 @@ async def _serve(data: Path, port: int, *, as_json: bool) -> ExitCode:
             print_json(facts.as_json())
         else:
             progress(f"Livoa is up at {facts.url} (process {facts.pid}, data {facts.data}). Ctrl-C stops it.")
-            progress('Next, in another terminal: ./livoa run "Why did paid-search ROI fall in Q3 2026?"')
+            intent = '"Why did paid-search ROI fall in Q3 2026?"'
+            progress(f"Next, in another terminal: ./livoa run {intent}{data_option(facts.data)}")
         failing = asyncio.create_task(stack.failed())
         await asyncio.wait({failing, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if failing.done():

@@ -25,6 +25,7 @@ from cli.stack.supervisor import Child, ChildSpec, Supervisor
 from cli.tokens import open_issuer
 
 HEALTH_TIMEOUT_S = 60.0
+PORT_TAKEN = 5  # exit code of local_host
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,12 @@ class LocalStack:
         }
         log = self._data / "logs" / f"{name}.log"
         hint = f"read {log}; ./livoa host --help tells the host's exit codes"
-        return ChildSpec(name, command, {**common, **environment}, log, ROOT, hint)
+        taken = (
+            {PORT_TAKEN: f"port {self._port} is taken: choose another with --port (0 for a free one)"}
+            if name == "host"
+            else {}
+        )
+        return ChildSpec(name, command, {**common, **environment}, log, ROOT, hint, taken)
 
     def _agents_command(self, last: Mapping[str, Any]) -> list[str]:
         from engine.identity.development import ENGINE_APP, JWKS_FILE

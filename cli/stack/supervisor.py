@@ -23,6 +23,7 @@ from cli.stack.lifeline import die_with_parent, guarded_command
 
 READY_TIMEOUT_S = 60.0
 STOP_GRACE_S = 12.0
+EXIT_GRACE_S = 2.0
 MAX_LOG_BYTES = 10_000_000
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 _CRASH_WINDOW_S = 60.0
@@ -30,7 +31,10 @@ _CRASH_WINDOW_S = 60.0
 
 @dataclass(slots=True)
 class ChildSpec:
-    """What to run. ``command`` gets the facts of the child's last ready line, so that a restart keeps its port."""
+    """What to run. ``command`` gets the facts of the child's last ready line, so that a restart keeps its port.
+
+    ``hints`` are the next steps for exit codes that tell more than ``hint`` does.
+    """
 
     name: str
     command: Callable[[Mapping[str, Any]], list[str]]
@@ -38,6 +42,7 @@ class ChildSpec:
     log: Path
     cwd: Path
     hint: str = ""
+    hints: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -105,6 +110,8 @@ class Supervisor:
         try:
             child.facts = await asyncio.wait_for(_ready_line(child.process), READY_TIMEOUT_S)
         except (TimeoutError, ValueError) as err:
+            with contextlib.suppress(TimeoutError):  # one that has closed its output is about to leave with a code
+                await asyncio.wait_for(child.process.wait(), 0 if isinstance(err, TimeoutError) else EXIT_GRACE_S)
             await self._stop_child(child)
             said = "said nothing" if isinstance(err, TimeoutError) else "ended"
             raise self._gave_up(child, f"the {spec.name} process {said} before it was ready") from err
@@ -145,9 +152,10 @@ class Supervisor:
             await process.wait()
 
     def _gave_up(self, child: Child, what: str) -> CliError:
+        code = child.process.returncode if child.process is not None else None
         return CliError(
             what,
-            hint=child.spec.hint or f"read {child.spec.log}",
+            hint=child.spec.hints.get(code if code is not None else -1) or child.spec.hint or f"read {child.spec.log}",
             exit_code=ExitCode.UNREACHABLE,
             code=f"stack.{child.spec.name}_failed",
             details=tail(child.spec.log),

@@ -249,6 +249,24 @@ def test_a_home_that_is_a_file_is_said_in_words_too(livoa, monkeypatch, tmp_path
     assert livoa("demo").code == ExitCode.USAGE
 
 
+def test_ctrl_c_says_that_the_run_goes_on_and_how_to_follow_it(connected, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.watch.watch_run", interrupt)
+    result = connected("run", "why?", "--data", str(tmp_path / "a b"), "--json")
+    assert result.code == ExitCode.INTERRUPTED
+    assert f"goes on without us ({RUN_ID})" in result.json["error"]["message"]
+    assert f"./livoa events {RUN_ID} --follow --data '{tmp_path}/a b'" in result.json["error"]["hint"]
+
+
+def test_an_unknown_tenant_is_answered_with_the_known_ones(connected, double):
+    double.scripts["POST /api/runs"] = lambda asked: (401, problem("auth.tenant_unknown", 401, "Not onboarded."))
+    hint = connected("run", "x", "--tenant", "nobody", "--json").json["error"]["hint"]
+    assert "contoso" in hint
+    assert "fabrikam" in hint
+
+
 def test_an_error_of_the_system_is_words_and_not_a_traceback(livoa, monkeypatch):
     def full(options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x")
@@ -289,7 +307,7 @@ def test_plan_check_lists_every_fault_at_once_offline(livoa, tmp_path):
     assert {"plan.unknown_capability", "plan.unknown_reference"} <= {error["code"] for error in result.json["errors"]}
     assert all(error["pointer"].startswith("/steps/") for error in result.json["errors"])
     assert {"errors", "steps", "edges", "critical_path", "plan_hash"} <= set(result.json)
-    assert "plan.unknown_capability" in livoa("plan", "check", f"{tmp_path}/plan.json").err
+    assert "plan.unknown_capability" in livoa("plan", "check", f"{tmp_path}/plan.json").out
 
 
 def test_a_good_plan_passes_with_its_hash_and_critical_path(livoa, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -14,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli.commands.demo import Crash
+from cli.commands.demo import Crash, _out_of_time, _say_next, same_options
+from cli.errors import CliError
+from cli.exit_codes import ExitCode
 from cli.output import human_console
 from cli.render.text import clean, duration, number
 from cli.render.views import MAX_SHOWN_STEPS, answer_panel, plan_tree, runs_table
@@ -175,6 +178,23 @@ def test_the_demo_kills_the_host_once_and_counts_what_ran_again(tmp_path):
     assert crash.report() == {"after_step": "a", "finished_before": ["a"], "repeated": []}
     crash.see(event(next(seq), "step.started", step_id="a"))
     assert not crash.held()
+
+
+def test_what_the_demo_suggests_works_as_pasted(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LIVOA_HOME", str(tmp_path))
+    data = tmp_path / "a b"
+    assert same_options(tmp_path, "contoso") == ("", "")
+    crash = Crash(data)
+    crash.after_step = "a"
+    _say_next("http://x", "run-1", same_options(data, "fabrikam"), crash)
+    said = capsys.readouterr().err
+    assert f"./livoa up --data '{data}'\n" in said
+    assert f"./livoa show run-1 --data '{data}' --tenant fabrikam\n" in said
+    assert "--crash" not in said
+    late = CliError("it goes on", exit_code=ExitCode.TIMEOUT, code="cli.timeout")
+    told = _out_of_time(late, argparse.Namespace(timeout=5, tenant="contoso"), data)
+    assert "goes on" not in str(told)
+    assert f"./livoa up --data '{data}'" in told.hint
 
 
 def test_a_stage_reports_its_closing_line_its_failure_and_its_timeout(tmp_path, capsys):

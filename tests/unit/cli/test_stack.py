@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ async def test_a_child_that_dies_before_it_is_ready_is_an_error_with_its_log(tmp
         await supervisor.start(spec(tmp_path, "import sys; sys.exit('port taken')"))
     assert "before it was ready" in str(caught.value)
     assert "port taken" in caught.value.details
+    await supervisor.stop()
+
+
+async def test_an_exit_code_that_tells_more_has_a_hint_of_its_own(tmp_path):
+    supervisor = Supervisor(lambda line: None)
+    taken = replace(
+        spec(tmp_path, "import os; os.close(1); import time; time.sleep(0.1); os._exit(5)"), hints={5: "--port"}
+    )
+    with pytest.raises(CliError) as caught:
+        await supervisor.start(taken)
+    assert caught.value.hint == "--port"
     await supervisor.stop()
 
 
