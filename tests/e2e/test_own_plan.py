@@ -95,7 +95,7 @@ def test_a_map_has_one_output_per_item_and_their_array(every_kind: tuple[Client,
     assert len(outputs) == 3
     assert [client.output(run_id, "each", item) for item in range(3)] == outputs
     beyond = client.get(f"/api/runs/{run_id}/steps/each/output?item=3")
-    assert (beyond.status, beyond.code) == (409, "step.no_output")
+    assert (beyond.status, beyond.code) == (422, "step.item_unknown")
     keys = {key.removeprefix(run_id + "/") for key in stack.executions() if key.startswith(run_id)}
     assert keys == {"found", "with_default", "each/0", "each/1", "each/2", "report"}
 

@@ -83,6 +83,7 @@ def test_help_needs_no_installation(checkout: Checkout):
     assert not (checkout.root / ".venv").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(300)  # five installations
 def test_the_life_of_a_venv(checkout: Checkout):
     """One story, because every chapter needs an installed checkout and installing is what takes the time."""
@@ -132,6 +133,7 @@ def test_the_life_of_a_venv(checkout: Checkout):
     assert "making .venv" in again.stderr, "a venv whose interpreter is gone is built anew"
 
 
+@pytest.mark.thorough
 def test_a_killed_installation_is_noticed_and_repaired(checkout: Checkout):
     command = [sys.executable, str(checkout.root / "livoa"), "demo"]
     process = subprocess.Popen(command, env=checkout.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
