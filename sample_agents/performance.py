@@ -185,6 +185,9 @@ def compare(data: Dataset, inputs: CompareInputs) -> dict[str, Any]:
     sold, sold_before = (sum(row.sales for row in part.sales) for part in (current, previous))
     spent, spent_before = (Sums.of(part.media).spend for part in (current, previous))
     told = sales_told(sold, sold_before, scale, data.currency)
+    spend_change = change(spent, spent_before * scale)
+    what = _spend_of(inputs.channels)
+    moved = "" if spend_change is None else f"; {what[0].lower()}{what[1:]} {rose_or_fell(spend_change)}"
     facts = [_period(current, sold, spent), _period(previous, sold_before, spent_before)]
     return {
         "currency": data.currency,
@@ -192,12 +195,12 @@ def compare(data: Dataset, inputs: CompareInputs) -> dict[str, Any]:
         "previous": facts[1],
         "changes": changes,
         "kpis": [
-            kpi(_spend_of(inputs.channels), spent, data.currency, change=change(spent, spent_before * scale)),
+            kpi(what, spent, data.currency, change=spend_change),
             kpi("Total sales of the company", sold, data.currency, change=change(sold, sold_before * scale)),
         ],
         "tables": [_change_table(data.currency, changes)],
         "insights": [
-            insight("finding", f"{between(*_days(current), _days(previous))}: {told}."),
+            insight("finding", f"{between(*_days(current), _days(previous))}: {told}{moved}."),
             *_change_insights(data.currency, changes),
         ],
     }

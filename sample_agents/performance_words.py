@@ -6,7 +6,7 @@ spend of all channels together may stand beside total sales.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -116,27 +116,49 @@ def query_kpis(told: Told) -> list[dict[str, Any]]:
 
 def query_insights(told: Told) -> list[dict[str, Any]]:
     """Which channel brought most tracked sales, what was spent and sold, and what tracking cannot tell."""
-    period, currency = between(told.start, told.end), told.currency
-    spent = money(Sums.of(told.sums.values()).spend, currency)
+    period, tracked = between(told.start, told.end), told.tracked
+    total = Sums.of(told.sums.values())
     on = "marketing" if told.whole else _names(told.sums)
-    sums = f"{spent} was spent on {on}; total sales of the company were {money(told.sold, currency)}."
-    ranked = [_brought(name, one, currency) for name, one in told.tracked.items()]
-    found = []
-    if len(ranked) > 1:
-        text = f"{period}: by tracked sales, most came from {ranked[0]}, then {', '.join(ranked[1:])}."
-        found.append(insight("finding", text, next(iter(told.tracked))))
-    elif ranked:
-        found.append(insight("finding", f"{period}: tracked sales came from {ranked[0]}.", next(iter(told.tracked))))
-    found.append(insight("finding", f"In the same weeks {sums}" if ranked else f"{period}: {sums}"))
+    sums = f"{money(total.spend, told.currency)} was spent on {on}"
+    sums += f"; total sales of the company were {money(told.sold, told.currency)}."
+    if not tracked:
+        return [insight("finding", f"{period}: {sums}"), *_untracked(told), *_volume(told, total)]
+    first, *others = [_brought(name, one, told.currency) for name, one in tracked.items()]
+    ranking = f"by tracked sales, most came from {first}, then {', '.join(others)}."
+    alone = f"tracked sales came from {first}."
+    return [
+        insight("finding", f"{period}: {ranking if others else alone}", next(iter(tracked))),
+        *_untracked(told),
+        insight("finding", f"In the same weeks {sums}"),
+        *_volume(told, total),
+        insight("caveat", "Tracked sales are what a channel's own tracking claims, not what it caused."),
+    ]
+
+
+def _untracked(told: Told) -> Iterator[dict[str, Any]]:
     if told.untracked:
         text = (
             f"{_names(told.untracked)}: no sales are tracked, so this cannot be ranked by tracked sales; "
             "a marketing mix model can estimate what it brings."
         )
-        found.append(insight("caveat", text))
-    if ranked:
-        found.append(insight("caveat", "Tracked sales are what a channel's own tracking claims, not what it caused."))
-    return found
+        yield insight("caveat", text)
+
+
+def _volume(told: Told, total: Sums) -> Iterator[dict[str, Any]]:
+    """What went to which channel, and the clicks it bought."""
+    if len(told.sums) > 1 and total.spend:
+        yield insight("finding", f"Spend by channel: {_shares(told, total)}.")
+    bought = Sums.of(one for one in told.sums.values() if one.clicks)
+    if bought.cost_per_click is not None:
+        price = money(bought.cost_per_click, told.currency)
+        yield insight("finding", f"There were {bought.clicks:,} clicks, at {price} each.")
+
+
+def _shares(told: Told, total: Sums) -> str:
+    by_size = sorted(told.sums.items(), key=lambda item: item[1].spend, reverse=True)
+    return ", ".join(
+        f"{headline(name)} {money(one.spend, told.currency)} ({one.spend / total.spend:.0%})" for name, one in by_size
+    )
 
 
 def _names(channels: Iterable[str]) -> str:

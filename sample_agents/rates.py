@@ -80,5 +80,7 @@ def answer(inputs: LookupInputs, fixing: Fixing) -> dict[str, Any]:
     found["insights"] = [insight("finding", text + ".")]
     if inputs.amount is not None:
         found["converted"] = round(inputs.amount * fixing.rate, 2)
+        text = f"{inputs.amount:,.2f} {inputs.base} come to {found['converted']:,.2f} {inputs.quote}."
+        found["insights"].append(insight("finding", text))
         found["kpis"].append(kpi(f"{inputs.amount:,.2f} {inputs.base}", found["converted"], inputs.quote))
     return found

@@ -78,6 +78,14 @@ def test_channels_are_ranked_by_tracked_sales_with_the_period_and_what_cannot_be
     assert any(one["kind"] == "caveat" and one["text"].startswith("TV: no sales are tracked") for one in others)
 
 
+def test_clicks_and_shares_of_the_spend_are_said_in_words(contoso: Dataset) -> None:
+    found = query(contoso, asked("2026-07-01", "2026-09-30"))
+    said = " ".join(one["text"] for one in found["insights"])
+    assert f"{found['totals']['clicks']:,} clicks" in said
+    for one in found["channels"]:
+        assert f"({one['spend_share']:.0%})" in said
+
+
 def test_a_channel_without_tracking_still_gets_its_period_and_its_spend(contoso: Dataset) -> None:
     found = query(contoso, asked("2026-07-01", "2026-09-30", channels=["tv"]))
     assert found["insights"][0]["text"].startswith("Between 2026-07-06 and 2026-10-04: GBP ")
@@ -90,6 +98,7 @@ def test_a_comparison_begins_with_both_periods_and_what_total_sales_did(contoso:
     text = found["insights"][0]["text"]
     assert text.startswith("Between 2026-07-06 and 2026-10-04, against 2026-04-06 to 2026-07-05: total sales ")
     assert f"{'rose' if moved > 0 else 'fell'} {abs(moved):.1%}" in text
+    assert text.endswith("; marketing spend rose 30%.")
 
 
 def test_weeks_belong_to_the_period_of_their_monday() -> None:

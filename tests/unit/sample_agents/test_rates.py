@@ -43,7 +43,7 @@ def test_an_amount_is_converted_at_the_fixing() -> None:
     assert found["converted"] == 250.0
     assert found["fixing_date"] == "2026-09-28"
     said = "One GBP is 1.25 EUR by the fixing of 2026-09-28, the last on or before 2026-09-30."
-    assert [one["text"] for one in found["insights"]] == [said]
+    assert [one["text"] for one in found["insights"]] == [said, "200.00 GBP come to 250.00 EUR."]
 
 
 @pytest.mark.parametrize(
