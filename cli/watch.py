@@ -90,6 +90,8 @@ def line_of(event: Mapping[str, Any]) -> str:
         said = data.get("reason") or data.get("message") or data.get("code") or ""
         if kind.startswith("degraded."):  # the answer says why, once
             said = data.get("part") or ""
+        if kind.startswith("run.") and data.get("code"):  # the message follows in full with the result
+            said = data["code"]
         source = f"by playbook {data['playbook']}" if data.get("playbook") else ""
         return f"{clean(kind)}  {source}{one_line(said)}".rstrip()
     return ""

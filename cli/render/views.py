@@ -109,7 +109,7 @@ def answer_panel(answer: Mapping[str, Any]) -> RenderableType:
         if one_line(missing) not in one_line(summary):
             parts.append(Text("missing: " + clean(missing), style="yellow"))
     if answer.get("degraded_reason"):
-        parts.append(Text("written without a model: " + clean(answer["degraded_reason"]), style="yellow"))
+        parts.append(Text("degraded: " + clean(answer["degraded_reason"]), style="yellow"))
     return Panel(
         Group(*parts), title=Text(one_line(answer.get("goal", "answer"), 100)), box=box.ROUNDED, padding=(1, 2)
     )
