@@ -121,11 +121,17 @@ def _cut(text: str, chars: int) -> str:
 
 
 def _first_by_name(kpis: list[Kpi]) -> list[Kpi]:
-    return list({kpi.name: kpi for kpi in reversed(kpis)}.values())[::-1]
+    first: dict[str, Kpi] = {}
+    for kpi in kpis:
+        first.setdefault(kpi.name, kpi)
+    return list(first.values())
 
 
 def _distinct(insights: list[Insight]) -> list[Insight]:
-    return list({insight.text: insight for insight in reversed(insights)}.values())[::-1]
+    first: dict[str, Insight] = {}
+    for insight in insights:
+        first.setdefault(insight.text, insight)
+    return list(first.values())
 
 
 def _missing(step: StepResult) -> str:

@@ -65,6 +65,16 @@ async def test_passages_stand_back_when_a_step_made_findings_of_them():
     assert [insight.text for insight in answer.insights] == ["Finding."]
 
 
+async def test_what_two_steps_say_stands_where_the_first_said_it():
+    first = {"insights": [{"text": "A."}, {"text": "B."}], "kpis": [{"name": "K", "value": 1}]}
+    second = {"insights": [{"text": "C."}, {"text": "A."}], "kpis": [{"name": "K", "value": 2}]}
+    answer, _ = await compose(
+        StepResult("x", "x", "succeeded", output=first), StepResult("y", "y", "succeeded", output=second)
+    )
+    assert [insight.text for insight in answer.insights] == ["A.", "B.", "C."]
+    assert [(kpi.value, kpi.step_id) for kpi in answer.kpis] == [(1, "x")]
+
+
 async def test_nothing_is_made_up_when_nothing_succeeded():
     answer, _ = await compose(StepResult("mix", "mix", "skipped"))
     assert answer.kpis == answer.tables == answer.insights == ()
