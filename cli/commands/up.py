@@ -39,8 +39,11 @@ def _port(text: str) -> int:
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Run until SIGTERM, SIGINT or a process that cannot be kept alive."""
-    os.umask(0o077)  # content, keys and logs of every process of the stack are for this user only
-    return asyncio.run(_serve(usable(home(options.data)), options.port, as_json=options.json))
+    before = os.umask(0o077)  # content, keys and logs of every process of the stack are for this user only
+    try:
+        return asyncio.run(_serve(usable(home(options.data)), options.port, as_json=options.json))
+    finally:
+        os.umask(before)
 
 
 async def _serve(data: Path, port: int, *, as_json: bool) -> ExitCode:
