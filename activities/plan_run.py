@@ -8,27 +8,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
 from activities.payloads import load_json, load_request
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
-from engine.domain.errors import ConflictError, LivoaError
+from engine.domain.errors import ConflictError, LivoaError, Violation
 from engine.domain.events import DegradedEventData, EventType, NewEvent, PlanEventData, new_event
-from engine.domain.policy import PlanPolicyRequest, PolicyDecision
-from engine.domain.run import ErrorInfo, PayloadRef, Run, RunRequest
+from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest, Verdict
+from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, Run, RunRequest
 from engine.domain.skeleton import to_wire
 from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import DEGRADED, OPERATION, PLAN_HASH, RUN_ID, SPAN_PLAN
 from engine.domain.tenant import TenantConfig
+from engine.evidence.canonical import canonical_sha256
 from engine.plan import CheckedPlan, check_plan, skeleton_of
 from engine.ports.deps import Deps
-from engine.ports.planner import NoPlan, PlanProposal
+from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Route
 from engine.ports.run_store import RunChange
 from engine.ports.telemetry import Span
 
 _LOG = logging.getLogger("livoa.plans")
 _MAX_MESSAGES = 5
+_PLANNING_TIME = timedelta(seconds=240)
+"""What one planning activity may take: less than the shortest function timeout, so that it ends by its own decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +91,14 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
         )
     plan = result.plan
     span.set(PLAN_HASH, plan.plan_hash)
-    decision = await _vet(run, tenant, plan, deps)
+    decision = await _vet(run, request, tenant, proposal, plan, deps)
     await _audit_plan(run, proposal, plan, decision, deps)
     ref = await deps.payloads.put(run.tenant_id, run.run_id, plan.canonical_bytes())
     if not decision.allows:
         return await _refuse(run, _denied(plan, decision), deps, plan_ref=ref, plan_hash=plan.plan_hash)
     limit = _cost_limit(tenant, request)
     await deps.budgets.open(run.tenant_id, run.run_id, limit_micro_usd=limit)
-    await _accept(run, proposal, plan, ref, deps)
+    await _accept(run, proposal, plan, ref, decision, deps)
     return _planned(plan, tenant)
 
 
@@ -116,7 +120,28 @@ async def _begin(run: Run, deps: Deps) -> Run:
 async def _propose(run: Run, request: RunRequest, tenant: TenantConfig, deps: Deps) -> PlanProposal | NoPlan | _Own:
     if request.plan is not None:
         return _Own(request.plan)
-    return await deps.planner.propose(request, tenant, run_id=run.run_id)
+    task = PlanningTask(
+        run_id=run.run_id,
+        request=request,
+        tenant=tenant,
+        deadline_at=min(run.deadline_at, deps.clock.now() + _PLANNING_TIME),
+        actor=run.principal.subject,
+        traceparent=run.traceparent,
+    )
+
+    async def review(proposal: PlanProposal) -> tuple[Violation, ...]:
+        """What the checks and policy have against a proposal, before it is accepted."""
+        checked = await asyncio.to_thread(
+            check_plan, proposal.document, tenant=tenant, catalog=deps.catalog, constraints=request.constraints
+        )
+        if checked.plan is None:
+            return checked.violations
+        decision = await _vet(run, request, tenant, proposal, checked.plan, deps)
+        if decision.verdict is not Verdict.DENY:
+            return ()
+        return tuple(Violation(code=decision.code, pointer="", message=reason) for reason in decision.reasons)
+
+    return await deps.planner.propose(task, review)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +149,12 @@ class _Own:
     """A plan the caller brought: no planner took part, so nothing is degraded."""
 
     document: JsonObject
-    source: str = "caller"
+    source: Literal["caller"] = "caller"
     playbook: str | None = None
     degraded_reason: str | None = None
+    route: Route | None = None
+    model: str | None = None
+    seen_integrity: int = 3
 
 
 def _checked(document: Any, tenant: TenantConfig, deps: Deps) -> CheckedPlan:
@@ -140,7 +168,14 @@ def _planned(plan: CheckedPlan, tenant: TenantConfig) -> dict[str, Any]:
     return {"status": "planned", "skeleton": to_wire(skeleton_of(plan, max_parallel=tenant.bounds.max_parallel_steps))}
 
 
-async def _vet(run: Run, tenant: TenantConfig, plan: CheckedPlan, deps: Deps) -> PolicyDecision:
+async def _vet(
+    run: Run,
+    request: RunRequest,
+    tenant: TenantConfig,
+    proposal: PlanProposal | _Own,
+    plan: CheckedPlan,
+    deps: Deps,
+) -> PlanPolicyDecision:
     return await deps.policy.decide_plan(
         PlanPolicyRequest(
             principal=run.principal,
@@ -149,7 +184,21 @@ async def _vet(run: Run, tenant: TenantConfig, plan: CheckedPlan, deps: Deps) ->
             plan_hash=plan.plan_hash,
             capability_names=plan.capability_names,
             estimated_cost_micro_usd=plan.estimated_cost_micro_usd,
+            plan=plan.plan,
+            request=request,
+            provenance=provenance_of(proposal),
         )
+    )
+
+
+def provenance_of(proposal: PlanProposal | _Own) -> PlanProvenance:
+    """Who wrote the plan, before it is vetted."""
+    return PlanProvenance(
+        source=proposal.source,
+        playbook=proposal.playbook,
+        seen_integrity=proposal.seen_integrity,
+        model=proposal.model,
+        router=proposal.route.router if proposal.route is not None else None,
     )
 
 
@@ -160,7 +209,7 @@ def _cost_limit(tenant: TenantConfig, request: RunRequest) -> int:
 
 
 async def _audit_plan(
-    run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, decision: PolicyDecision, deps: Deps
+    run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, decision: PlanPolicyDecision, deps: Deps
 ) -> None:
     body: JsonObject = {
         "plan_hash": plan.plan_hash,
@@ -187,7 +236,14 @@ async def _audit_plan(
     )
 
 
-async def _accept(run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, ref: PayloadRef, deps: Deps) -> None:
+async def _accept(
+    run: Run,
+    proposal: PlanProposal | _Own,
+    plan: CheckedPlan,
+    ref: PayloadRef,
+    decision: PlanPolicyDecision,
+    deps: Deps,
+) -> None:
     facts = PlanEventData.model_validate(
         {
             "plan_hash": plan.plan_hash,
@@ -206,6 +262,7 @@ async def _accept(run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, re
         plan_ref=ref,
         plan_hash=plan.plan_hash,
         plan_version=1,
+        provenance=_vetted(provenance_of(proposal), plan, decision, deps),
         degraded_reason=proposal.degraded_reason,
     )
     only_from = frozenset({RunStatus.PLANNING, RunStatus.RUNNING})
@@ -214,6 +271,21 @@ async def _accept(run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, re
     except ConflictError as err:
         raise LivoaError("run.cancelled", "the run was cancelled while it was planned", status=503) from err
     _LOG.info("plan accepted", extra={"run_id": run.run_id, "status": RunStatus.RUNNING.value})
+
+
+def _vetted(provenance: PlanProvenance, plan: CheckedPlan, decision: PlanPolicyDecision, deps: Deps) -> PlanProvenance:
+    facts = {
+        "plan_hash": plan.plan_hash,
+        "policy_set": decision.policy_set_hash,
+        "catalog": deps.catalog.version,
+    }
+    return provenance.model_copy(
+        update={
+            "policy_set_hash": decision.policy_set_hash,
+            "catalog_version": deps.catalog.version,
+            "vetting_id": canonical_sha256(facts),
+        }
+    )
 
 
 def _no_plan(outcome: NoPlan) -> _Refusal:
@@ -236,7 +308,7 @@ def _rejected(proposal: PlanProposal | _Own, findings: list[tuple[str, str, str]
     return _Refusal("rejected", ErrorInfo(code="plan.rejected", message=words), events, proposal.degraded_reason)
 
 
-def _denied(plan: CheckedPlan, decision: PolicyDecision) -> _Refusal:
+def _denied(plan: CheckedPlan, decision: PlanPolicyDecision) -> _Refusal:
     words = "; ".join(decision.reasons) or "policy denies this plan"
     data = PlanEventData(plan_hash=plan.plan_hash, steps=len(plan.steps), codes=(decision.code,), message=words)
     return _Refusal(

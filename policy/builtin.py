@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from engine.domain.policy import PlanPolicyRequest, PolicyDecision, StepPolicyRequest, Verdict
+from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest, PolicyDecision, StepPolicyRequest, Verdict
 from engine.plan import validate_inputs
 
 RULE_TENANT = "builtin.tenant_active"
@@ -41,8 +41,11 @@ def _deny(rule: str, code: str, *reasons: str) -> PolicyDecision:
 class BuiltinPolicyEngine:
     """Implements the ``PolicyEngine`` port with the built-in rules."""
 
-    async def decide_plan(self, request: PlanPolicyRequest) -> PolicyDecision:
+    async def decide_plan(self, request: PlanPolicyRequest) -> PlanPolicyDecision:
         """Deny a plan of a suspended or foreign tenant, with a capability that is not enabled, or over the tenant's cost."""
+        return PlanPolicyDecision(**dict(self._decide_plan(request)))
+
+    def _decide_plan(self, request: PlanPolicyRequest) -> PolicyDecision:
         refusal = _refuse_tenant(request)
         if refusal is not None:
             return refusal

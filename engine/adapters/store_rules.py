@@ -56,6 +56,7 @@ def changed(
         "plan_ref": change.plan_ref,
         "plan_hash": change.plan_hash,
         "plan_version": change.plan_version,
+        "provenance": change.provenance,
         "answer_ref": change.answer_ref,
         "degraded_reason": change.degraded_reason,
         "error": change.error,

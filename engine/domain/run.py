@@ -55,6 +55,24 @@ class RunRequest(Frozen):
     plan: JsonObject | None = None
 
 
+class PlanProvenance(Frozen):
+    """Who wrote the accepted plan, and what it saw while writing.
+
+    ``source``: the caller's own plan, a playbook of the catalog, or a model. ``seen_integrity`` is the meet of the integrity
+    of everything the writer read (3: only the request itself and platform text; 0: documents or other untrusted text).
+    ``vetting_id`` is the hash of (plan hash, policy set, catalog version): what approvals and grants name.
+    """
+
+    source: Literal["caller", "playbook", "model"]
+    playbook: str | None = None
+    seen_integrity: int = Field(default=3, ge=0, le=3)
+    model: str | None = None
+    router: str | None = None
+    policy_set_hash: str = ""
+    catalog_version: str = ""
+    vetting_id: str = ""
+
+
 class ErrorInfo(Frozen):
     """Why something ended badly: stable code and words for people."""
 
@@ -78,6 +96,7 @@ class Run(Frozen):
     plan_version: int = 0
     plan_ref: PayloadRef | None = None
     plan_hash: str | None = None
+    provenance: PlanProvenance | None = None
     answer_ref: PayloadRef | None = None
     degraded_reason: str | None = None
     error: ErrorInfo | None = None

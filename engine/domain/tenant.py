@@ -26,6 +26,37 @@ class Bounds(Frozen):
     max_cost_micro_usd: int = Field(default=5_000_000, ge=0)
 
 
+class ModelChoice(Frozen):
+    """Which model deployments work for this tenant, by name and in order of preference: the first, then its fallbacks.
+
+    Addresses and keys are settings of the platform, not of a tenant. An empty list means the platform's defaults for that
+    work, which may be none: then the deterministic degraded mode does it.
+    """
+
+    router: tuple[str, ...] = Field(default=(), max_length=8)
+    planner: tuple[str, ...] = Field(default=(), max_length=8)
+    synthesiser: tuple[str, ...] = Field(default=(), max_length=8)
+
+
+class PlannerRules(Frozen):
+    """How planning works for this tenant. ``max_repairs`` bounds how often a rejected proposal goes back to the model."""
+
+    self_critique: Literal["never", "on_risk", "always"] = "on_risk"
+    max_repairs: int = Field(default=2, ge=0, le=5)
+
+
+class ApprovalRules(Frozen):
+    """How long a requested approval may be answered, in seconds."""
+
+    timeout_s: float = Field(default=86_400, gt=0, le=5 * 86_400)
+
+
+class AnswerRules(Frozen):
+    """Hosts that links and images of an answer may point to. Others are removed."""
+
+    link_hosts: tuple[str, ...] = Field(default=(), max_length=200)
+
+
 class TrustedIssuer(Frozen):
     """One (issuer, directory) pair whose tokens speak for this tenant."""
 
@@ -46,6 +77,12 @@ class TenantConfig(Frozen):
     allowed_client_apps: tuple[str, ...] = ()
     enabled_capabilities: tuple[str, ...] = ()
     bounds: Bounds = Bounds()
+    models: ModelChoice = ModelChoice()
+    planner: PlannerRules = PlannerRules()
+    approvals: ApprovalRules = ApprovalRules()
+    answer: AnswerRules = AnswerRules()
+    directories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Trusted values by directory name (``recipients``, ``accounts``, …): a literal that stands in one is grounded."""
 
     def enables(self, capability: str) -> bool:
         """True when steps of this tenant may ask for ``capability``."""

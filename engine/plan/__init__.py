@@ -4,6 +4,18 @@ Pure: no I/O, no clock, no SDK. A plan is proposed by a model, a playbook or a c
 form in which anything else sees one.
 """
 
+from engine.domain.plan import (
+    AnswerSpec,
+    Approval,
+    Call,
+    Plan,
+    Retry,
+    Step,
+    Wait,
+    When,
+    parse_checked_plan,
+    plan_schema,
+)
 from engine.plan.binding import (
     ABSENT,
     BindingEnvironment,
@@ -19,18 +31,6 @@ from engine.plan.check import check_plan
 from engine.plan.conditions import evaluate_when
 from engine.plan.contracts import validate_inputs, validate_output
 from engine.plan.estimates import max_attempts
-from engine.plan.models import (
-    AnswerSpec,
-    Approval,
-    Call,
-    Plan,
-    Retry,
-    Step,
-    Wait,
-    When,
-    parse_checked_plan,
-    plan_schema,
-)
 from engine.plan.results import CheckedPlan, CheckResult
 from engine.plan.skeletons import skeleton_of
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from engine.domain.base import JsonObject, JsonValue
 from engine.domain.execute import MAX_REQUEST_BYTES
+from engine.domain.plan import MAX_WAIT_S, Step
 from engine.domain.strict_json import Place, pointer_of
 from engine.domain.tenant import PLATFORM_MAX_ITEMS, PLATFORM_MAX_JSON_DEPTH
 from engine.plan.expressions import (
@@ -26,7 +27,6 @@ from engine.plan.expressions import (
     parse_expression,
 )
 from engine.plan.instants import parse_instant
-from engine.plan.models import MAX_WAIT_S, Step
 from engine.plan.pointers import Nowhere, resolve
 
 Reason = Literal["skipped", "missing", "invalid"]

@@ -28,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.domain.base import JsonValue
+from engine.domain.plan import Plan
 from engine.domain.run import RunConstraints
 from engine.domain.skeleton import MAX_SKELETON_BYTES, size_bytes
 from engine.domain.strict_json import Place
@@ -37,7 +38,6 @@ from engine.plan.estimates import cost_micro_usd, expected_seconds, max_attempts
 from engine.plan.findings import Findings
 from engine.plan.graph import depth_of, find_cycles, longest_path, topological_order
 from engine.plan.limits import Limits, limits_of
-from engine.plan.models import Plan
 from engine.plan.normal_form import canonical_bytes, hash_of, normal_form
 from engine.plan.results import CheckedPlan, CheckResult, StepTiming
 from engine.plan.scope import Dependency, Reader

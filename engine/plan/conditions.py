@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.domain.base import JsonValue
+from engine.domain.plan import When
 from engine.domain.strict_json import Place
 from engine.plan.binding import Absent, BindingEnvironment, Unbound, bind_value, invalid, lookup
 from engine.plan.expressions import Reference, is_expression, parse_expression
-from engine.plan.models import When
 from engine.plan.pointers import Nowhere
 from engine.plan.schema_view import NUMBERS, atom_of_value, same_json
 

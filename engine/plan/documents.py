@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from engine.domain.base import JsonObject, JsonValue
 from engine.domain.errors import LivoaError
+from engine.domain.plan import PlanHead, Step
 from engine.domain.strict_json import MAX_INTEGER, Place, parse
 from engine.domain.tenant import PLATFORM_MAX_JSON_DEPTH, PLATFORM_MAX_PLAN_BYTES, PLATFORM_MAX_STEPS
 from engine.plan.findings import Findings
-from engine.plan.models import PlanHead, Step
 from engine.plan.pointers import NOWHERE, Nowhere
 
 _CODES = {

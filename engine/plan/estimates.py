@@ -9,7 +9,7 @@ import math
 import re
 
 from engine.domain.capability import Capability
-from engine.plan.models import Step
+from engine.domain.plan import Step
 from engine.plan.step_rules import StepFacts, is_repeatable
 
 _P50 = re.compile(r"\bp50\s*[:=<≤]?\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h)\b")

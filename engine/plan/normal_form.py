@@ -14,7 +14,7 @@ import rfc8785
 
 from engine.domain.base import JsonObject
 from engine.domain.ids import PlanHash
-from engine.plan.models import Plan, Retry, Step
+from engine.domain.plan import Plan, Retry, Step
 
 
 def _defaults(model: type[Step | Retry | Plan]) -> dict[str, Any]:

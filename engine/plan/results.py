@@ -8,7 +8,7 @@ from typing import Any
 from engine.domain.base import JsonObject
 from engine.domain.errors import Violation
 from engine.domain.ids import PlanHash
-from engine.plan.models import Plan, Step
+from engine.domain.plan import Plan, Step
 from engine.plan.normal_form import canonical_bytes
 
 

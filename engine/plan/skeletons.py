@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engine.domain.plan import Retry, Step
 from engine.domain.skeleton import Skeleton, SkeletonStep
-from engine.plan.models import Retry, Step
 from engine.plan.results import CheckedPlan, StepTiming
 
 _NO_RETRY = Retry()

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
+from engine.domain.plan import MAX_WAIT_S, Step, When
 from engine.domain.strict_json import Place
 from engine.domain.tenant import TenantConfig
 from engine.plan.contracts import BrokenSchemaError, kind_of, message_of, schema_errors
@@ -16,7 +17,6 @@ from engine.plan.findings import Findings
 from engine.plan.holes import Hole
 from engine.plan.instants import parse_instant
 from engine.plan.limits import Limits
-from engine.plan.models import MAX_WAIT_S, Step, When
 from engine.plan.schema_view import ANYTHING, NUMBERS, Atom, View, describe_atoms
 from engine.plan.scope import Reader, Reading, atoms_of, default_paths, with_defaults
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.ports.audit_log import AuditLog
@@ -12,6 +12,7 @@ from engine.ports.catalog import Catalog
 from engine.ports.clock import Clock
 from engine.ports.identity import TokenValidator
 from engine.ports.invoker import CapabilityInvoker
+from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.payload_store import PayloadStore
 from engine.ports.planner import AnswerComposer, Planner
 from engine.ports.policy import PolicyEngine
@@ -51,6 +52,7 @@ class Deps:
     planner: Planner
     composer: AnswerComposer
     telemetry: Telemetry
+    models: ChatModels = field(default_factory=NoChatModels)
 
 
 DepsProvider = Callable[[], Deps]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.domain.policy import PlanPolicyRequest, PolicyDecision, StepPolicyRequest
+from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest, PolicyDecision, StepPolicyRequest
 
 
 class PolicyEngine(Protocol):
     """Decides over whole plans before anything runs, and over each step again with bound inputs (authoritative)."""
 
-    async def decide_plan(self, request: PlanPolicyRequest) -> PolicyDecision:
+    async def decide_plan(self, request: PlanPolicyRequest) -> PlanPolicyDecision:
         """The early answer over a checked plan."""
         ...
 

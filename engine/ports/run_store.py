@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from engine.domain.events import NewEvent, RunEvent
-from engine.domain.run import ErrorInfo, PayloadRef, Run, StepRecord
+from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, Run, StepRecord
 from engine.domain.status import RunStatus
 
 
@@ -45,6 +45,7 @@ class RunChange:
     plan_ref: PayloadRef | None = None
     plan_hash: str | None = None
     plan_version: int | None = None
+    provenance: PlanProvenance | None = None
     answer_ref: PayloadRef | None = None
     degraded_reason: str | None = None
     error: ErrorInfo | None = None

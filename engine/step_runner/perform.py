@@ -183,6 +183,9 @@ async def _authorise(call: _Call, name: str, capability: Capability | None) -> P
             capability_name=name,
             capability=capability,
             inputs=call.inputs,
+            plan=call.view.plan,
+            request=call.view.request,
+            provenance=call.view.run.provenance,
         )
     )
     call.deps.telemetry.count(METRIC_POLICY_DECISIONS, attributes={"verdict": decision.verdict.value})

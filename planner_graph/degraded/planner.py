@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.domain.playbook import Playbook
-from engine.domain.run import RunRequest
 from engine.domain.tenant import TenantConfig
 from engine.ports.catalog import Catalog
 from engine.ports.clock import Clock
-from engine.ports.planner import NoPlan, PlanProposal
+from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Ranked, Review, Route
 from planner_graph.degraded.fill import Filled, fill
-from planner_graph.degraded.router import MIN_COVERAGE, Candidate, LexicalRouter, Route
+from planner_graph.degraded.router import MIN_COVERAGE, Candidate, LexicalRouter
+from planner_graph.degraded.router import Route as PlaybookRoute
 
 DEFAULT_REASON = "no model is configured"
 _MAX_SUGGESTIONS = 8
@@ -28,15 +28,19 @@ class DegradedPlanner:
         self._reason = reason
         self._routers: dict[tuple[str, ...], LexicalRouter] = {}
 
-    async def propose(self, request: RunRequest, tenant: TenantConfig, *, run_id: str) -> PlanProposal | NoPlan:
-        """Fill the best-ranked playbook whose words cover the intent and whose required parameters are there."""
+    async def propose(self, task: PlanningTask, review: Review) -> PlanProposal | NoPlan:
+        """Fill the best-ranked playbook whose words cover the intent and whose required parameters are there.
+
+        It does not ask ``review``: a playbook that fails its checks has no repair here, and whoever called sees it fail.
+        """
+        request, tenant = task.request, task.tenant
         usable = self._usable(tenant)
         routes = self._router(tenant, usable).rank(" ".join((request.intent, *request.goals)))
         accepted = [route for route in routes if route.coverage >= MIN_COVERAGE][:_MAX_TRIES]
         if not accepted:
             return self._out_of_scope(usable, tenant)
         today = self._clock.now().date()
-        missing: list[tuple[Route, tuple[str, ...]]] = []
+        missing: list[tuple[PlaybookRoute, tuple[str, ...]]] = []
         for route in accepted:
             result = fill(usable[route.name], request, today)
             if isinstance(result, Filled):
@@ -47,6 +51,22 @@ class DegradedPlanner:
             code="plan.missing_values",
             message=f"'{usable[route.name].title}' fits, but needs these in context.values: {', '.join(names)}",
             degraded_reason=self._reason,
+        )
+
+    async def route(self, task: PlanningTask) -> Route:
+        """Rank the playbooks and what they use."""
+        usable = self._usable(task.tenant)
+        ranked = self._router(task.tenant, usable).rank(" ".join((task.request.intent, *task.request.goals)))
+        fits = [found for found in ranked if found.coverage >= MIN_COVERAGE]
+        confidence = fits[0].coverage if fits else 0.0
+        names = [name for found in fits for name in _capabilities_of(usable[found.name].plan)]
+        return Route(
+            domain=fits[0].name if fits else "",
+            capabilities=tuple(Ranked(name, confidence) for name in dict.fromkeys(names)),
+            in_scope=bool(fits),
+            confidence=confidence,
+            router="lexical",
+            playbooks=tuple(Ranked(found.name, found.coverage) for found in fits),
         )
 
     def _usable(self, tenant: TenantConfig) -> dict[str, Playbook]:

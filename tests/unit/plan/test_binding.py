@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.domain.plan import When
 from engine.plan import (
     ABSENT,
     BindingEnvironment,
@@ -24,7 +25,6 @@ from engine.plan import (
     evaluate_when,
     referenced_steps,
 )
-from engine.plan.models import When
 from engine.plan.pointers import NOWHERE, parse_pointer, resolve
 
 from .samples import ref, step

@@ -11,7 +11,7 @@ from engine.domain.playbook import Playbook
 from engine.domain.run import RunContext, RunRequest
 from engine.domain.tenant import TenantConfig
 from engine.plan import check_plan
-from engine.ports.planner import NoPlan, PlanProposal
+from engine.ports.planner import NoPlan, PlanningTask, PlanProposal
 from planner_graph.degraded import DegradedPlanner
 
 CATALOG = Path(__file__).resolve().parents[3] / "catalog"
@@ -40,7 +40,13 @@ TENANTS = {t.tenant_id: t for t in _load("tenants", TenantConfig)}
 async def propose(intent, tenant="contoso", **context):
     planner = DegradedPlanner(_Catalog(), _Clock())
     request = RunRequest(intent=intent, context=RunContext(**context))
-    return await planner.propose(request, TENANTS[tenant], run_id="run-1")
+    deadline_at = datetime(2026, 11, 22, 13, tzinfo=UTC)
+    task = PlanningTask(run_id="run-1", request=request, tenant=TENANTS[tenant], deadline_at=deadline_at)
+    return await planner.propose(task, accepted)
+
+
+async def accepted(proposal):
+    return ()
 
 
 @pytest.mark.parametrize(
