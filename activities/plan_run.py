@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from activities.payloads import load_json, load_request
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
-from engine.domain.errors import ConflictError, LivoaError, Violation
+from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import DegradedEventData, EventType, NewEvent, PlanEventData, new_event
-from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest, Verdict
+from engine.domain.policy import PlanPolicyDecision
 from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, Run, RunRequest
 from engine.domain.skeleton import to_wire
 from engine.domain.status import RunStatus
@@ -25,14 +24,13 @@ from engine.domain.tenant import TenantConfig
 from engine.evidence.canonical import canonical_sha256
 from engine.plan import CheckedPlan, check_plan, skeleton_of
 from engine.ports.deps import Deps
-from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Route
+from engine.ports.planner import NoPlan
 from engine.ports.run_store import RunChange
 from engine.ports.telemetry import Span
+from planner_graph.planning import PlanningCase, Proposed, prepare_plan, provenance_of
 
 _LOG = logging.getLogger("livoa.plans")
 _MAX_MESSAGES = 5
-_PLANNING_TIME = timedelta(seconds=240)
-"""What one planning activity may take: less than the shortest function timeout, so that it ends by its own decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +75,16 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
         # Retryable, because only the orchestration can end the run, and the cancel it waits for is on its way to it.
         return {"status": "failed", "code": "run.cancelled", "retryable": True}
     request = await load_request(run, deps)
-    proposal = await _propose(run, request, tenant, deps)
-    if isinstance(proposal, NoPlan):
-        return await _refuse(run, _no_plan(proposal), deps)
+    case = PlanningCase(run.run_id, run.principal, tenant, request, run.deadline_at, run.traceparent)
+    prepared = await prepare_plan(case, deps)
+    if isinstance(prepared, NoPlan):
+        return await _refuse(run, _no_plan(prepared), deps)
+    proposal, plan, decision = prepared.proposal, prepared.result.plan, prepared.decision
     span.set(DEGRADED, proposal.degraded_reason is not None)
-    # In a thread: a large plan takes seconds, and other activities share the loop.
-    result = await asyncio.to_thread(
-        check_plan, proposal.document, tenant=tenant, catalog=deps.catalog, constraints=request.constraints
-    )
-    if result.plan is None:
-        return await _refuse(
-            run, _rejected(proposal, [(v.code, v.pointer, v.message) for v in result.violations]), deps
-        )
-    plan = result.plan
+    if plan is None or decision is None:
+        findings = [(v.code, v.pointer, v.message) for v in prepared.result.violations]
+        return await _refuse(run, _rejected(proposal, findings), deps)
     span.set(PLAN_HASH, plan.plan_hash)
-    decision = await _vet(run, request, tenant, proposal, plan, deps)
     await _audit_plan(run, proposal, plan, decision, deps)
     ref = await deps.payloads.put(run.tenant_id, run.run_id, plan.canonical_bytes())
     if not decision.allows:
@@ -117,46 +110,6 @@ async def _begin(run: Run, deps: Deps) -> Run:
         return current
 
 
-async def _propose(run: Run, request: RunRequest, tenant: TenantConfig, deps: Deps) -> PlanProposal | NoPlan | _Own:
-    if request.plan is not None:
-        return _Own(request.plan)
-    task = PlanningTask(
-        run_id=run.run_id,
-        request=request,
-        tenant=tenant,
-        deadline_at=min(run.deadline_at, deps.clock.now() + _PLANNING_TIME),
-        actor=run.principal.subject,
-        traceparent=run.traceparent,
-    )
-
-    async def review(proposal: PlanProposal) -> tuple[Violation, ...]:
-        """What the checks and policy have against a proposal, before it is accepted."""
-        checked = await asyncio.to_thread(
-            check_plan, proposal.document, tenant=tenant, catalog=deps.catalog, constraints=request.constraints
-        )
-        if checked.plan is None:
-            return checked.violations
-        decision = await _vet(run, request, tenant, proposal, checked.plan, deps)
-        if decision.verdict is not Verdict.DENY:
-            return ()
-        return tuple(Violation(code=decision.code, pointer="", message=reason) for reason in decision.reasons)
-
-    return await deps.planner.propose(task, review)
-
-
-@dataclass(frozen=True, slots=True)
-class _Own:
-    """A plan the caller brought: no planner took part, so nothing is degraded."""
-
-    document: JsonObject
-    source: Literal["caller"] = "caller"
-    playbook: str | None = None
-    degraded_reason: str | None = None
-    route: Route | None = None
-    model: str | None = None
-    seen_integrity: int = 3
-
-
 def _checked(document: Any, tenant: TenantConfig, deps: Deps) -> CheckedPlan:
     result = check_plan(document, tenant=tenant, catalog=deps.catalog)
     if result.plan is None:
@@ -168,40 +121,6 @@ def _planned(plan: CheckedPlan, tenant: TenantConfig) -> dict[str, Any]:
     return {"status": "planned", "skeleton": to_wire(skeleton_of(plan, max_parallel=tenant.bounds.max_parallel_steps))}
 
 
-async def _vet(
-    run: Run,
-    request: RunRequest,
-    tenant: TenantConfig,
-    proposal: PlanProposal | _Own,
-    plan: CheckedPlan,
-    deps: Deps,
-) -> PlanPolicyDecision:
-    return await deps.policy.decide_plan(
-        PlanPolicyRequest(
-            principal=run.principal,
-            tenant=tenant,
-            run_id=run.run_id,
-            plan_hash=plan.plan_hash,
-            capability_names=plan.capability_names,
-            estimated_cost_micro_usd=plan.estimated_cost_micro_usd,
-            plan=plan.plan,
-            request=request,
-            provenance=provenance_of(proposal),
-        )
-    )
-
-
-def provenance_of(proposal: PlanProposal | _Own) -> PlanProvenance:
-    """Who wrote the plan, before it is vetted."""
-    return PlanProvenance(
-        source=proposal.source,
-        playbook=proposal.playbook,
-        seen_integrity=proposal.seen_integrity,
-        model=proposal.model,
-        router=proposal.route.router if proposal.route is not None else None,
-    )
-
-
 def _cost_limit(tenant: TenantConfig, request: RunRequest) -> int:
     asked = request.constraints.max_cost_micro_usd
     limit = tenant.bounds.max_cost_micro_usd
@@ -209,7 +128,7 @@ def _cost_limit(tenant: TenantConfig, request: RunRequest) -> int:
 
 
 async def _audit_plan(
-    run: Run, proposal: PlanProposal | _Own, plan: CheckedPlan, decision: PlanPolicyDecision, deps: Deps
+    run: Run, proposal: Proposed, plan: CheckedPlan, decision: PlanPolicyDecision, deps: Deps
 ) -> None:
     body: JsonObject = {
         "plan_hash": plan.plan_hash,
@@ -238,7 +157,7 @@ async def _audit_plan(
 
 async def _accept(
     run: Run,
-    proposal: PlanProposal | _Own,
+    proposal: Proposed,
     plan: CheckedPlan,
     ref: PayloadRef,
     decision: PlanPolicyDecision,
@@ -300,7 +219,7 @@ def _no_plan(outcome: NoPlan) -> _Refusal:
     return _Refusal("failed", ErrorInfo(code=outcome.code, message=words), tuple(events), outcome.degraded_reason)
 
 
-def _rejected(proposal: PlanProposal | _Own, findings: list[tuple[str, str, str]]) -> _Refusal:
+def _rejected(proposal: Proposed, findings: list[tuple[str, str, str]]) -> _Refusal:
     words = "; ".join(f"{pointer or '/'}: {message}" for _, pointer, message in findings[:_MAX_MESSAGES])
     codes = tuple(dict.fromkeys(code for code, _, _ in findings))
     data = PlanEventData.model_validate({"codes": codes, "message": words, "source": proposal.source})

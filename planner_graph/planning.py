@@ -1,0 +1,154 @@
+"""Preparing a plan: propose (or take the caller's), check, vet. The one path to a plan, with or without a run behind it.
+
+Running a plan and only asking what it would be go through the same code, so that what is shown is what would happen. Nothing
+is stored here and nothing runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from engine.domain.base import JsonObject
+from engine.domain.errors import Violation
+from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest, Verdict
+from engine.domain.principal import Principal
+from engine.domain.run import PlanProvenance, RunRequest
+from engine.domain.tenant import TenantConfig
+from engine.plan import CheckedPlan, CheckResult, check_plan
+from engine.ports.deps import Deps
+from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Route
+
+PLANNING_TIME = timedelta(seconds=240)
+"""What one planning activity may take: less than the shortest function timeout, so that it ends by its own decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPlan:
+    """A plan the caller brought: no planner took part, so nothing is degraded."""
+
+    document: JsonObject
+    source: Literal["caller"] = "caller"
+    playbook: str | None = None
+    degraded_reason: str | None = None
+    route: Route | None = None
+    model: str | None = None
+    seen_integrity: int = 3
+    violations_by_attempt: tuple[tuple[Violation, ...], ...] = ()
+
+
+Proposed = PlanProposal | OwnPlan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningCase:
+    """Who wants what planned, for whom, and by when."""
+
+    run_id: str
+    principal: Principal
+    tenant: TenantConfig
+    request: RunRequest
+    deadline_at: datetime
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPlan:
+    """A proposal with what the checks and policy say. ``decision`` is None exactly when the checks found errors."""
+
+    proposal: Proposed
+    result: CheckResult
+    decision: PlanPolicyDecision | None
+
+
+async def prepare_plan(case: PlanningCase, deps: Deps) -> PreparedPlan | NoPlan:
+    """Propose, check and vet. Every proposal passes the same checks here once more, whoever reviewed it before."""
+    proposal = await _propose(case, deps)
+    if isinstance(proposal, NoPlan):
+        return proposal
+    result = await _check(case, proposal.document, deps)
+    decision = await vet_plan(case, proposal, result.plan, deps) if result.plan is not None else None
+    return PreparedPlan(proposal, result, decision)
+
+
+async def _propose(case: PlanningCase, deps: Deps) -> Proposed | NoPlan:
+    if case.request.plan is not None:
+        return OwnPlan(case.request.plan)
+
+    async def review(proposal: PlanProposal) -> tuple[Violation, ...]:
+        """What the checks and policy have against a proposal, before it is accepted."""
+        result = await _check(case, proposal.document, deps)
+        if result.plan is None:
+            return result.violations
+        return objections(await vet_plan(case, proposal, result.plan, deps))
+
+    return await deps.planner.propose(planning_task(case, deps), review)
+
+
+def planning_task(case: PlanningCase, deps: Deps) -> PlanningTask:
+    """The job as planners know it."""
+    return PlanningTask(
+        run_id=case.run_id,
+        request=case.request,
+        tenant=case.tenant,
+        deadline_at=min(case.deadline_at, deps.clock.now() + PLANNING_TIME),
+        actor=case.principal.subject,
+        traceparent=case.traceparent,
+    )
+
+
+async def _check(case: PlanningCase, document: JsonObject, deps: Deps) -> CheckResult:
+    # In a thread: a large plan takes seconds, and other activities share the loop.
+    return await asyncio.to_thread(
+        check_plan, document, tenant=case.tenant, catalog=deps.catalog, constraints=case.request.constraints
+    )
+
+
+async def vet_plan(case: PlanningCase, proposal: Proposed, plan: CheckedPlan, deps: Deps) -> PlanPolicyDecision:
+    """The early policy decision over a checked plan."""
+    return await deps.policy.decide_plan(
+        PlanPolicyRequest(
+            principal=case.principal,
+            tenant=case.tenant,
+            run_id=case.run_id,
+            plan_hash=plan.plan_hash,
+            capability_names=plan.capability_names,
+            estimated_cost_micro_usd=plan.estimated_cost_micro_usd,
+            plan=plan.plan,
+            request=case.request,
+            provenance=provenance_of(proposal),
+        )
+    )
+
+
+def objections(decision: PlanPolicyDecision) -> tuple[Violation, ...]:
+    """What a planner can repair: the findings of a refusal, else its reasons. What needs a cure is not its business."""
+    if decision.verdict is not Verdict.DENY:
+        return ()
+    if not decision.findings:
+        return tuple(Violation(code=decision.code, pointer="", message=reason) for reason in decision.reasons) or (
+            Violation(code=decision.code or "policy.denied", pointer="", message="policy denies this plan"),
+        )
+    return tuple(
+        Violation(
+            code=decision.code or "policy.denied", pointer=found.pointer, message=_with_path(found.message, found.path)
+        )
+        for found in decision.findings
+    )
+
+
+def _with_path(message: str, path: tuple[str, ...]) -> str:
+    return f"{message} (by way of {' → '.join(path)})" if path else message
+
+
+def provenance_of(proposal: Proposed) -> PlanProvenance:
+    """Who wrote the plan, before it is vetted."""
+    return PlanProvenance(
+        source=proposal.source,
+        playbook=proposal.playbook,
+        seen_integrity=proposal.seen_integrity,
+        model=proposal.model,
+        router=proposal.route.router if proposal.route is not None else None,
+    )
