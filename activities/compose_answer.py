@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from activities.answer_stream import AnswerStream
 from activities.payloads import load_json, load_request, store_model
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.errors import ConflictError, LivoaError
@@ -54,9 +55,14 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
         steps=await _results(run, plan, statuses, payload.get("codes") or {}, deps),
         all_statuses=statuses,
     )
-    writer = _DeltaWriter(run, deps)
-    await deps.events.append(run.tenant_id, run.run_id, [new_event(EventType.ANSWER_STARTED, AnswerEventData())])
-    answer = await deps.composer.compose(request, writer.write)
+    stream = AnswerStream(run, deps.events)
+    await stream.open()
+    try:
+        answer = await deps.composer.compose(request, stream)
+    except BaseException:
+        await stream.close(flush=False)
+        raise
+    await stream.close()
     ref = await store_model(run, answer, deps)
     body = {"answer_sha256": ref.sha256, "kpis": len(answer.kpis), "degraded": answer.degraded_reason is not None}
     await deps.audit.append(
@@ -81,23 +87,6 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
     except ConflictError:
         _LOG.info("an answer came too late", extra={"run_id": run.run_id})
     return {"status": "composed"}
-
-
-class _DeltaWriter:
-    """Appends each piece of the answer under its index, so that a second delivery of the activity adds nothing twice."""
-
-    def __init__(self, run: Run, deps: Deps) -> None:
-        self._run = run
-        self._deps = deps
-        self._index = 0
-
-    async def write(self, text: str) -> None:
-        """Append one delta."""
-        event = new_event(
-            EventType.ANSWER_DELTA, AnswerEventData(text=text, index=self._index), f"answer.delta/{self._index}"
-        )
-        self._index += 1
-        await self._deps.events.append(self._run.tenant_id, self._run.run_id, [event])
 
 
 async def _results(

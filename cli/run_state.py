@@ -59,6 +59,7 @@ class RunState:
     degraded: str | None = None
     note: str = ""
     answer_text: str = ""
+    answer_attempt: int = 1
     steps: dict[str, StepState] = field(default_factory=dict)
 
     def learn_plan(self, plan: Mapping[str, Any]) -> None:
@@ -82,10 +83,10 @@ class RunState:
             self.playbook = data.get("playbook") or self.playbook
         elif kind == "degraded.entered":
             self.degraded = data.get("reason")
-        elif kind == "answer.delta":
+        elif kind == "answer.delta" and data.get("answer_attempt", 1) == self.answer_attempt:
             self.answer_text += data.get("text") or ""
         elif kind == "answer.restarted":
-            self.answer_text = ""
+            self.answer_text, self.answer_attempt = "", data.get("answer_attempt", self.answer_attempt + 1)
         if kind.startswith(("run.", "plan.rejected")):
             self.note = data.get("message") or data.get("code") or self.note
 

@@ -63,6 +63,8 @@ def changed(
         "finished_at": change.finished_at,
     }
     update = {name: value for name, value in fields.items() if value is not None}
+    if run.answer_ref is not None:
+        update.pop("answer_ref", None)  # of two deliveries of the same work the first one's answer stands
     if run.status.is_final:
         for name in ("error", "finished_at"):
             update.pop(name, None)

@@ -44,6 +44,8 @@ class Answer(Frozen):
     """The composed answer.
 
     ``degraded_reason`` is set when no model wrote it; ``missing`` names steps whose output the answer lacks and why.
+    ``model`` wrote the summary, if one did: then ``cited`` are the steps it names, ``unsupported_figures`` its figures that
+    no step's output bears out (each is marked in the text), and ``removed_links`` counts addresses taken out of it.
     """
 
     goal: str
@@ -53,3 +55,7 @@ class Answer(Frozen):
     insights: tuple[Insight, ...] = ()
     missing: tuple[str, ...] = Field(default=())
     degraded_reason: str | None = None
+    model: str | None = None
+    cited: tuple[str, ...] = ()
+    unsupported_figures: tuple[str, ...] = ()
+    removed_links: int = 0

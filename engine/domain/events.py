@@ -130,10 +130,16 @@ class DegradedEventData(Frozen):
 
 
 class AnswerEventData(Frozen):
-    """Data of ``answer.*``: a piece of text for deltas, size for the completed one."""
+    """Data of ``answer.*``: a piece of text for deltas, size for the completed one.
+
+    ``answer_attempt`` counts writings from 1: after ``answer.restarted`` only deltas of its attempt make up the answer.
+    ``code`` says why it began anew.
+    """
 
     text: str | None = None
     index: int | None = None
+    answer_attempt: int | None = None
+    code: str | None = None
     size_bytes: int | None = None
 
 

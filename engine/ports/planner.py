@@ -160,12 +160,21 @@ class ComposeRequest:
     traceparent: str | None = None
 
 
-OnDelta = Callable[[str], Awaitable[None]]
+class AnswerSink(Protocol):
+    """Where the text of the answer goes while it is written."""
+
+    async def write(self, text: str) -> None:
+        """The next piece."""
+        ...
+
+    async def restart(self, reason: str) -> None:
+        """What was written so far does not count: the text begins anew. ``reason`` is a stable code."""
+        ...
 
 
 class AnswerComposer(Protocol):
     """Composes the answer from step outputs."""
 
-    async def compose(self, request: ComposeRequest, on_delta: OnDelta) -> Answer:
-        """Compose; hand pieces of the text to ``on_delta`` as they come."""
+    async def compose(self, request: ComposeRequest, sink: AnswerSink) -> Answer:
+        """Compose; the pieces written since the last restart, joined, are the summary of the answer."""
         ...

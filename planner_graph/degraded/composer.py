@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.domain.answer import Answer, AnswerTable, Insight, Kpi
-from engine.ports.planner import ComposeRequest, OnDelta, StepResult
+from engine.ports.planner import AnswerSink, ComposeRequest, StepResult
 from planner_graph.degraded.quotes import quotes
 
 _MAX_KPIS = 24
@@ -33,7 +33,7 @@ class DegradedComposer:
     def __init__(self, *, reason: str = "no model is configured") -> None:
         self._reason = reason
 
-    async def compose(self, request: ComposeRequest, on_delta: OnDelta) -> Answer:
+    async def compose(self, request: ComposeRequest, sink: AnswerSink) -> Answer:
         """Compose the answer; each sentence of the summary is one delta."""
         done = [step for step in request.steps if step.status == "succeeded"]
         outputs = [(step, part) for step in done for part in _objects(step.output)]
@@ -48,7 +48,7 @@ class DegradedComposer:
         )
         sentences = list(_summary(done, kpis, insights, missing))
         for sentence in sentences:
-            await on_delta(sentence + "\n")
+            await sink.write(sentence + "\n")
         return Answer(
             goal=request.goal,
             summary="\n".join(sentences),

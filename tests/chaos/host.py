@@ -67,12 +67,12 @@ class Composer(DegradedComposer):
         super().__init__()
         self._host = host
 
-    async def compose(self, request: Any, on_delta: Any) -> Any:
+    async def compose(self, request: Any, sink: Any) -> Any:
         """See the port."""
         chance = self._host.adversary.chance
         await self._host.clock.sleep_s(chance.choice((0, 2, 50)) if self._host.adversary.has("cancel") else 0)
         await self._host.point("composer")
-        return await super().compose(request, on_delta)
+        return await super().compose(request, sink)
 
 
 class Host:

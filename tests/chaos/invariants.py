@@ -124,9 +124,17 @@ def the_event_log_is_whole(evidence: Evidence) -> None:
 
 
 def the_answer_is_written_once(evidence: Evidence) -> None:
-    """Its pieces stand in the log in order, each once."""
-    indexes = [event.data["index"] for event in evidence.events if event.type is EventType.ANSWER_DELTA]
-    assert indexes == list(range(len(indexes))), f"pieces of the answer: {indexes}"
+    """The pieces of each writing stand in the log in order, each once, and each writing is opened once."""
+    pieces: dict[int, list[int]] = {}
+    for event in evidence.events:
+        if event.type is EventType.ANSWER_DELTA:
+            pieces.setdefault(event.data["answer_attempt"], []).append(event.data["index"])
+    for writing, indexes in pieces.items():
+        assert indexes == list(range(len(indexes))), f"pieces of writing {writing}: {indexes}"
+    opening = (EventType.ANSWER_STARTED, EventType.ANSWER_RESTARTED)
+    writings = [event.data["answer_attempt"] for event in evidence.events if event.type in opening]
+    assert writings == list(range(1, len(writings) + 1)), f"writings of the answer: {writings}"
+    assert set(pieces) <= set(writings)
 
 
 def events_and_records_tell_one_story(evidence: Evidence) -> None:

@@ -79,9 +79,9 @@ async def test_a_run_that_ends_while_its_answer_is_composed_keeps_its_last_event
     compose = world.deps.composer.compose
 
     class Slow:
-        async def compose(self, request, on_delta):
+        async def compose(self, request, sink):
             await world.finish(RunStatus.CANCELLED, code="run.cancelled", **REPORT)
-            return await compose(request, on_delta)
+            return await compose(request, sink)
 
     deps = dataclasses.replace(world.deps, composer=Slow())
     assert await compose_answer(REF | REPORT, deps) == {"status": "composed"}

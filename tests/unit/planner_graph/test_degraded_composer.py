@@ -3,6 +3,7 @@
 from engine.domain.run import ErrorInfo, RunRequest
 from engine.ports.planner import ComposeRequest, StepResult
 from planner_graph.degraded import DegradedComposer
+from tests.support.sinks import RecordingSink
 
 MIX = {
     "kpis": [
@@ -15,13 +16,9 @@ MIX = {
 
 
 async def compose(*steps):
-    deltas = []
-
-    async def on_delta(text):
-        deltas.append(text)
-
+    sink = RecordingSink()
     request = ComposeRequest(RunRequest(intent="why?"), "why?", "", steps)
-    return await DegradedComposer().compose(request, on_delta), deltas
+    return await DegradedComposer().compose(request, sink), sink.pieces
 
 
 async def test_figures_are_copied_with_the_step_they_come_from():
