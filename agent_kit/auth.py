@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent_kit.problems import RefusedError
+from engine.domain.egress import EgressRules
 from engine.domain.errors import LivoaError
 from engine.domain.execute import EXECUTE_AUDIENCE
 from engine.domain.principal import Role
@@ -150,16 +151,16 @@ class JwksUrl:
 
 
 async def _fetch(url: str) -> bytes:
-    import aiohttp
+    from yarl import URL
 
-    timeout = aiohttp.ClientTimeout(total=5)
-    async with (
-        aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
-        session.get(url, allow_redirects=False) as response,
-    ):
-        if response.status != 200:
-            raise OSError(f"the key set answered {response.status}")
-        return await response.content.read(_MAX_JWKS_BYTES + 1)
+    from agent_kit.egress import get_bytes
+
+    # The address is the operator's, so it may be a private one; a metadata address it never is.
+    rules = EgressRules.of([URL(url).authority], allow_private=True, allow_loopback=True)
+    status, body = await get_bytes(url, rules=rules, timeout_s=5, max_bytes=_MAX_JWKS_BYTES)
+    if status != 200:
+        raise OSError(f"the key set answered {status}")
+    return body
 
 
 @dataclass(frozen=True, slots=True)

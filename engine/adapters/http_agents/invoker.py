@@ -1,29 +1,26 @@
 """Call agents over HTTP. Implements the ``CapabilityInvoker`` port for manifests with delivery ``http``.
 
-Endpoint addresses are fixed configuration of the platform, never data: no plan, manifest or tenant can name one. That is why
-no address is resolved and pinned here; redirects are off and the environment's proxies are ignored, so a call ends where the
-configuration says. Neither tokens nor bodies are ever logged.
+Endpoint addresses are fixed configuration of the platform, never data: no plan, manifest or tenant can name one. The egress guard
+still stands in front of them, with private addresses allowed: a name that is made to lead to a metadata address ends there.
+Redirects are off and the environment's proxies are ignored. Neither tokens nor bodies are ever logged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from engine.adapters.http_agents.answers import (
-    BodyEncodingError,
-    BodyTooLargeError,
-    Inflater,
-    RawAnswer,
-    failed,
-    interpret,
-)
+from engine.adapters.egress import guarded_connector
+from engine.adapters.egress.connector import Lookup, system_lookup
+from engine.adapters.http_agents.answers import RawAnswer, failed, interpret
 from engine.domain.capability import Capability
+from engine.domain.capped_body import BodyEncodingError, BodyTooLargeError, Inflater
+from engine.domain.egress import EgressRefusedError, EgressRules
 from engine.domain.errors import LivoaError
 from engine.domain.execute import (
     MAX_REQUEST_BYTES,
@@ -60,8 +57,11 @@ class HttpAgentInvoker:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         connections_per_agent: int = 32,
         in_flight_pause_s: float = 0.5,
+        lookup: Lookup = system_lookup,
     ) -> None:
         self._endpoints = {name: _checked(name, url) for name, url in endpoints.items()}
+        self._rules = _rules(self._endpoints.values())
+        self._lookup = lookup
         self._credential = credential
         self._now = now
         self._connections_per_agent = connections_per_agent
@@ -128,7 +128,7 @@ class HttpAgentInvoker:
 
         try:
             async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as response:
-                inflater = Inflater(response.headers.get("Content-Encoding", ""))
+                inflater = Inflater(response.headers.get("Content-Encoding", ""), MAX_RESPONSE_BYTES)
                 async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                     inflater.feed(chunk)
                 found = {name.lower(): value for name, value in response.headers.items()}
@@ -137,6 +137,8 @@ class HttpAgentInvoker:
             return failed("agent.contract_violation", f"The agent's answer is larger than {MAX_RESPONSE_BYTES} bytes.")
         except BodyEncodingError:
             return failed("agent.contract_violation", "The agent's answer has an unacceptable content encoding.")
+        except EgressRefusedError as error:
+            return failed("agent.not_allowed", f"The agent's address must not be called: {error.code}.")
         except (aiohttp.ClientError, OSError) as error:
             # The type is enough to act on; the message would name addresses and headers.
             reason = type(error).__name__
@@ -149,7 +151,9 @@ class HttpAgentInvoker:
         session = self._sessions.get(loop)
         if session is None or session.closed:
             session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections_per_agent),
+                connector=guarded_connector(
+                    self._rules, connections_per_host=self._connections_per_agent, lookup=self._lookup
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
                 trust_env=False,
                 auto_decompress=False,
@@ -183,3 +187,15 @@ def _checked(name: str, url: str) -> str:
         message = f"endpoint {name}: must be an https address, or http to this machine"
         raise LivoaError("settings.invalid", message, status=500, pointer=f"/{name}")
     return url.rstrip("/")
+
+
+def _rules(addresses: Iterable[str]) -> EgressRules:
+    parts = [urlsplit(address) for address in addresses]
+    ports = [part.port or (443 if part.scheme == "https" else 80) for part in parts]
+    hosts = [f"[{part.hostname}]" if ":" in (part.hostname or "") else part.hostname for part in parts]
+    entries = [f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)]
+    try:
+        return EgressRules.of(entries, allow_private=True, allow_loopback=True)
+    except EgressRefusedError as err:
+        message = "an endpoint's host is neither a name nor an address in its ordinary form"
+        raise LivoaError("settings.invalid", message, status=500, pointer="/LIVOA_AGENT_ENDPOINTS") from err

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ssl
 from urllib.parse import urlsplit
 
+from engine.adapters.egress import GuardedClient
+from engine.domain.egress import EgressRefusedError, EgressRules
 from engine.domain.errors import LivoaError
 from engine.identity.keys import MAX_JWKS_BYTES
 
@@ -15,46 +17,43 @@ from engine.identity.keys import MAX_JWKS_BYTES
 class HttpJwksFetcher:
     """``await fetcher()`` gives the document's bytes, or raises.
 
-    ``ssl_context`` replaces the system's trust, for directories with a private authority.
+    ``ssl_context`` replaces the system's trust, for directories with a private authority. Such a directory may also have a
+    private address; ``allow_loopback`` is for one on this machine.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 5.0,
+        ssl_context: ssl.SSLContext | None = None,
+        allow_loopback: bool = False,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname or parts.username is not None:
             raise LivoaError(
                 "settings.invalid", "The address of the key document must be a plain https:// URL.", status=500
             )
-        self._url, self._timeout_s, self._ssl = url, timeout_s, ssl_context
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        entry = f"{host}:{parts.port or 443}"
+        try:
+            rules = EgressRules.of([entry], allow_private=True, allow_loopback=allow_loopback)
+        except EgressRefusedError as err:
+            raise LivoaError(
+                "settings.invalid", "The address of the key document has no ordinary host.", status=500
+            ) from err
+        self._client = GuardedClient(rules, ssl_context=ssl_context)
+        self._url, self._timeout_s = url, timeout_s
 
     async def __call__(self) -> bytes:
         """The document. Raises ``LivoaError("auth.jwks_unavailable", status=503)`` for anything but a 200 of acceptable size."""
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         try:
-            # A session per fetch: there is one fetch a day, and a kept connection would be dead by then.
-            async with (
-                aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
-                session.get(self._url, allow_redirects=False, ssl=self._ssl or True) as response,
-            ):
-                if response.status != 200:
-                    raise _unavailable(f"The key document was answered with status {response.status}.")
-                return await _read_capped(response.content)
-        except (aiohttp.ClientError, TimeoutError) as err:
-            raise _unavailable("The key document cannot be fetched.") from err
-
-
-async def _read_capped(stream: object) -> bytes:
-    """All of a body, counted after decompression: a declared length is a claim, not a bound."""
-    from aiohttp import StreamReader
-
-    assert isinstance(stream, StreamReader)
-    data = bytearray()
-    async for chunk in stream.iter_chunked(16 * 1024):
-        data += chunk
-        if len(data) > MAX_JWKS_BYTES:
-            raise _unavailable("The key document is too large.")
-    return bytes(data)
+            fetched = await self._client.fetch("GET", self._url, deadline_s=self._timeout_s, max_bytes=MAX_JWKS_BYTES)
+        except EgressRefusedError as err:
+            raise _unavailable(f"The key document cannot be fetched: {err.code}.") from err
+        if fetched.status != 200:
+            raise _unavailable(f"The key document was answered with status {fetched.status}.")
+        return fetched.body
 
 
 def _unavailable(message: str) -> LivoaError:

@@ -342,7 +342,8 @@ async def test_tokens_and_contents_are_in_no_log_and_no_error(caplog: pytest.Log
 def test_one_invoker_serves_several_event_loops() -> None:
     async def once() -> ExecuteResponse:
         async with raw_server(json_answer(GOOD)) as url:
-            invoker._endpoints["probes"] = url
+            # Another server has another port, so the invoker's configuration is changed beneath it.
+            invoker._endpoints["probes"], invoker._rules = url, HttpAgentInvoker({"probes": url}, credential)._rules
             try:
                 return await invoker.invoke(MANIFESTS["probe.count"], request("probe.count"))
             finally:

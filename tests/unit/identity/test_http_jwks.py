@@ -80,7 +80,7 @@ async def server(trust: tuple[ssl.SSLContext, ssl.SSLContext]) -> AsyncIterator[
 
 
 async def test_the_document_comes_over_tls(server: Server, trust: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    fetch = HttpJwksFetcher(f"{server.url}/keys", ssl_context=trust[1])
+    fetch = HttpJwksFetcher(f"{server.url}/keys", ssl_context=trust[1], allow_loopback=True)
     assert await JwksCache(fetch, FixedClock()).key("directory")
 
 
@@ -88,7 +88,7 @@ async def test_the_document_comes_over_tls(server: Server, trust: tuple[ssl.SSLC
 async def test_a_bad_answer_is_unavailable(
     path: str, server: Server, trust: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
-    fetch = HttpJwksFetcher(f"{server.url}/{path}", ssl_context=trust[1], timeout_s=0.5)
+    fetch = HttpJwksFetcher(f"{server.url}/{path}", ssl_context=trust[1], timeout_s=0.5, allow_loopback=True)
     with pytest.raises(LivoaError) as caught:
         await fetch()
     assert caught.value.status == 503
@@ -97,7 +97,7 @@ async def test_a_bad_answer_is_unavailable(
 
 async def test_a_server_nobody_vouches_for_is_unavailable(server: Server) -> None:
     with pytest.raises(LivoaError):
-        await HttpJwksFetcher(f"{server.url}/keys")()
+        await HttpJwksFetcher(f"{server.url}/keys", allow_loopback=True)()
     assert server.asked == []
 
 
