@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from engine.domain.base import Frozen
+from engine.domain.egress import EgressRefusedError, parse_entry
 from engine.domain.ids import WireId
 
 PLATFORM_MAX_STEPS = 5_000
 PLATFORM_MAX_ITEMS = 10_000
 PLATFORM_MAX_JSON_DEPTH = 64
 PLATFORM_MAX_PLAN_BYTES = 4 * 1024 * 1024
+PLATFORM_MAX_DAILY_COST_MICRO_USD = 100_000_000_000
+PLATFORM_MAX_DAILY_TOKENS = 100_000_000_000
+MAX_CONFIG_VERSION = 2**31 - 1
+ANY_REGION = "any"
+
+Region = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
+"""The name of a region as the cloud has it, or ``any``."""
+
+
+def _host_entry(value: str) -> str:
+    try:
+        host, port = parse_entry(value)
+    except EgressRefusedError as err:
+        raise ValueError("must be a host or host:port, without wildcards") from err
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
+
+
+EgressHost = Annotated[str, Field(max_length=260), AfterValidator(_host_entry)]
+"""An entry of an egress allow-list in its one spelling."""
 
 
 class Bounds(Frozen):
@@ -57,6 +78,47 @@ class AnswerRules(Frozen):
     link_hosts: tuple[str, ...] = Field(default=(), max_length=200)
 
 
+class Budgets(Frozen):
+    """What all runs of a tenant may use between two midnights UTC. ``bounds`` limits the single run."""
+
+    daily_cost_micro_usd: int = Field(default=100_000_000, ge=0, le=PLATFORM_MAX_DAILY_COST_MICRO_USD)
+    daily_tokens: int = Field(default=20_000_000, ge=0, le=PLATFORM_MAX_DAILY_TOKENS)
+
+
+class Quota(Frozen):
+    """How much of the platform a tenant may take at once.
+
+    Admission takes permits in blocks of ``permits_per_block``, so that the shared count is off the path of a request; a process
+    that cannot reach it goes on with ``emergency_permits`` and then refuses. A run's lease lasts ``lease_s`` unless renewed.
+    """
+
+    max_concurrent_runs: int = Field(default=20, ge=1, le=1_000)
+    submissions_per_minute: int = Field(default=120, ge=1, le=60_000)
+    burst: int = Field(default=20, ge=1, le=1_000)
+    permits_per_block: int = Field(default=20, ge=1, le=1_000)
+    emergency_permits: int = Field(default=5, ge=0, le=100)
+    lease_s: float = Field(default=600, ge=10, le=86_400)
+
+
+class BreakerRules(Frozen):
+    """When calls of a capability stop for a while, and how they start again.
+
+    Open: at least ``min_calls`` in ``window_s`` with ``failure_ratio`` of them failed, or ``consecutive_failures`` in a row.
+    Agent traffic is sparse, so a ratio alone would hardly ever trip. The pause starts at ``break_s`` and doubles up to
+    ``max_break_s``; then ``probes`` calls at a time are tried, each for ``probe_s``, until ``successes_to_close`` have succeeded.
+    """
+
+    window_s: float = Field(default=10, ge=1, le=300)
+    min_calls: int = Field(default=10, ge=1, le=10_000)
+    failure_ratio: float = Field(default=0.5, gt=0, le=1)
+    consecutive_failures: int = Field(default=5, ge=1, le=1_000)
+    break_s: float = Field(default=5, ge=1, le=300)
+    max_break_s: float = Field(default=60, ge=1, le=3_600)
+    probes: int = Field(default=2, ge=1, le=10)
+    probe_s: float = Field(default=30, ge=1, le=600)
+    successes_to_close: int = Field(default=2, ge=1, le=10)
+
+
 class TrustedIssuer(Frozen):
     """One (issuer, directory) pair whose tokens speak for this tenant."""
 
@@ -66,17 +128,30 @@ class TrustedIssuer(Frozen):
 
 
 class TenantConfig(Frozen):
-    """One tenant's configuration (``catalog/tenants/{tenant}.yaml`` or a configuration store)."""
+    """One tenant's configuration (``catalog/tenants/{tenant}.yaml`` and its changes in the configuration store).
+
+    ``version`` counts changes; which fields the tenant's own admin may change stands in ``engine.domain.tenant_changes``.
+    ``region`` is where the tenant is at home, ``regions`` are all that may process its data (none: its home only).
+    ``egress_hosts`` are the hosts outside that steps of this tenant may cause a call to, whatever a manifest declares.
+    ``enabled_playbooks`` None means every playbook whose capabilities are enabled.
+    """
 
     tenant_id: WireId
+    version: int = Field(default=1, ge=1, le=MAX_CONFIG_VERSION)
     display_name: str = Field(min_length=1, max_length=200)
     status: Literal["active", "suspended"] = "active"
-    region: str = "any"
+    region: Region = ANY_REGION
+    regions: tuple[Region, ...] = Field(default=(), max_length=50)
     tier: Literal["shared", "dedicated"] = "shared"
     issuers: tuple[TrustedIssuer, ...] = ()
     allowed_client_apps: tuple[str, ...] = ()
     enabled_capabilities: tuple[str, ...] = ()
+    enabled_playbooks: tuple[str, ...] | None = None
+    egress_hosts: tuple[EgressHost, ...] = Field(default=(), max_length=200)
     bounds: Bounds = Bounds()
+    budgets: Budgets = Budgets()
+    quota: Quota = Quota()
+    breaker: BreakerRules = BreakerRules()
     models: ModelChoice = ModelChoice()
     planner: PlannerRules = PlannerRules()
     approvals: ApprovalRules = ApprovalRules()
@@ -87,3 +162,12 @@ class TenantConfig(Frozen):
     def enables(self, capability: str) -> bool:
         """True when steps of this tenant may ask for ``capability``."""
         return capability in self.enabled_capabilities
+
+    def enables_playbook(self, name: str) -> bool:
+        """True when ``name`` may plan for this tenant. Its capabilities must be enabled beside that."""
+        return self.enabled_playbooks is None or name in self.enabled_playbooks
+
+    def permits_region(self, region: str) -> bool:
+        """True when something that runs in ``region`` may process this tenant's data; ``any`` runs where the data is."""
+        allowed = self.regions or (self.region,)
+        return region == ANY_REGION or ANY_REGION in allowed or region in allowed

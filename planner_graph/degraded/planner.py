@@ -73,7 +73,8 @@ class DegradedPlanner:
         return {
             name: playbook
             for name, playbook in sorted(self._catalog.playbooks.items())
-            if all(tenant.enables(capability) for capability in _capabilities_of(playbook.plan))
+            if tenant.enables_playbook(name)
+            and all(tenant.enables(capability) for capability in _capabilities_of(playbook.plan))
         }
 
     def _router(self, tenant: TenantConfig, usable: dict[str, Playbook]) -> LexicalRouter:

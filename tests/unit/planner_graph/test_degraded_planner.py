@@ -106,6 +106,14 @@ async def test_a_tenant_is_offered_only_what_it_has_enabled():
     assert any("changed" in suggestion for suggestion in outcome.suggestions)
 
 
+async def test_a_playbook_that_a_tenant_has_not_enabled_plans_nothing_for_it(monkeypatch):
+    confined = TENANTS["contoso"].model_copy(update={"enabled_playbooks": ("explain_change",)})
+    monkeypatch.setitem(TENANTS, "contoso", confined)
+    outcome = await propose("100 pounds in euro")
+    assert isinstance(outcome, NoPlan)
+    assert len(outcome.suggestions) == 1
+
+
 async def test_periods_amounts_and_channels_come_from_the_words():
     proposal = await propose("Why did television ROI fall in Q2 2026 and how should we move 1.2 million of budget?")
     steps = {step["id"]: step for step in proposal.document["steps"]}
