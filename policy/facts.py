@@ -45,7 +45,9 @@ class Origin:
 class ArgumentFacts:
     """One argument of a step: its class, its label, where its worst integrity and its confidentiality come from.
 
-    ``bound`` is false when the value is not known before the steps it comes from have run.
+    ``bound`` is false when the value is not known before the steps it comes from have run. ``personal`` are JSON Pointers
+    into the inputs (``/details/name``) of the smallest parts that carry personal data; the argument itself when it cannot be
+    said more exactly. They are what a redaction replaces.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ArgumentFacts:
     integrity_from: Origin | None = None
     confidentiality_from: Origin | None = None
     bound: bool = True
+    personal: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

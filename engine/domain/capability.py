@@ -66,9 +66,18 @@ class Capability(Frozen):
     lease_s: float | None = Field(default=None, gt=0, le=3600)
     cost: CostModel = CostModel()
     egress_hosts: tuple[str, ...] = ()
+    clearance: int | None = Field(default=None, ge=0, le=3)
+    """Highest confidentiality it may be given; when absent 1 for an external side effect, else 3."""
     region: str = "any"
     sla: str = ""
 
     def parameter_class(self, name: str) -> ParameterClass:
         """The class of one input parameter; undeclared means ``selector``."""
         return self.parameters.get(name, "selector")
+
+    @property
+    def receives_up_to(self) -> int:
+        """The highest confidentiality of arguments that it is cleared for."""
+        if self.clearance is not None:
+            return self.clearance
+        return 1 if self.side_effect == "external" else 3
