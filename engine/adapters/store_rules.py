@@ -14,7 +14,7 @@ from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError, NotFoundError
 from engine.domain.events import NewEvent
 from engine.domain.run import Run, StepRecord
-from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
+from engine.domain.status import FINAL_RUN_STATUSES, RunStatus, StepStatus
 from engine.ports.run_store import RunChange
 
 MAX_LIMIT = 1_000
@@ -70,6 +70,13 @@ def changed(
             update.pop(name, None)
     cost = run.cost_micro_usd + (0 if repeated else change.add_cost_micro_usd)
     return Run(**(dict(run) | update | {"cost_micro_usd": cost, "version": run.version + 1, "updated_at": now}))
+
+
+def resumed(run: Run, record: StepRecord, now: datetime) -> Run | None:
+    """The run, no longer waiting for people alone, when ``record`` says that a step of it has started; None otherwise."""
+    if run.status is not RunStatus.AWAITING_APPROVAL or record.status is not StepStatus.RUNNING:
+        return None
+    return changed(run, RunChange(status=RunStatus.RUNNING), now, only_from=None, repeated=False)
 
 
 def replaces(stored: StepRecord | None, record: StepRecord) -> bool:

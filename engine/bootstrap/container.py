@@ -43,7 +43,7 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
-    from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+    from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
     from policy.builtin import BuiltinPolicyEngine
 
@@ -62,6 +62,7 @@ def build_deps(settings: Settings) -> Deps:
         events=SqlEventLog(database, clock),
         payloads=FilesPayloadStore(settings.data_dir),
         audit=SqlAuditLog(database),
+        approvals=SqlApprovalStore(database, clock),
         policy=BuiltinPolicyEngine(),
         budgets=SqlBudgetLedger(database),
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),

@@ -39,6 +39,7 @@ class AuditType(StrEnum):
     APPROVAL_GRANTED = "approval.granted"
     APPROVAL_REFUSED = "approval.refused"
     APPROVAL_EXPIRED = "approval.expired"
+    APPROVAL_VOIDED = "approval.voided"
     EGRESS_REFUSED = "egress.refused"
     DISPATCH_INTENDED = "dispatch.intended"
     DISPATCH_RESULT = "dispatch.result"

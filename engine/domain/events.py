@@ -26,6 +26,8 @@ class EventType(StrEnum):
     APPROVAL_REQUESTED = "approval.requested"
     APPROVAL_GRANTED = "approval.granted"
     APPROVAL_REFUSED = "approval.refused"
+    APPROVAL_EXPIRED = "approval.expired"
+    APPROVAL_VOIDED = "approval.voided"
     STEP_READY = "step.ready"
     STEP_STARTED = "step.started"
     STEP_PROGRESSED = "step.progressed"
@@ -99,9 +101,16 @@ class StepEventData(Frozen):
 
 
 class ApprovalEventData(Frozen):
-    """Data of ``approval.*``: what is to be approved (``plan`` or a step id), by when, and who answered."""
+    """Data of ``approval.*``: what is to be approved (``plan`` or a step id), by when, and who answered.
+
+    ``kind`` says who asks: policy about the plan or a step, or an ``approval`` step its question.
+    """
 
     subject: str
+    approval_id: str | None = None
+    kind: Literal["plan", "step", "question"] | None = None
+    item: int | None = None
+    capability: str | None = None
     expires_at: UtcDatetime | None = None
     approver: str | None = None
 

@@ -14,3 +14,9 @@ FINISH_RUN = "finish_run"
 
 CANCEL_EVENT = "cancel"
 """External event that asks a run to stop. Its waiter lives as long as the run."""
+
+
+def approval_event(approval_id: str) -> str:
+    """The external event that says: this approval has an answer, look into the store. One name each, because of several early
+    events of one name an instance sees only the last."""
+    return f"approval.{approval_id}"

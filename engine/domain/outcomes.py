@@ -56,6 +56,15 @@ class Waiting(Frozen):
     until_at: str
 
 
+class AwaitingApproval(Frozen):
+    """The step waits for a person's answer until ``expires_at`` (RFC 3339, UTC). The attempt is not used up: asking again after
+    the answer, or after that time, gives another outcome."""
+
+    status: Literal["awaiting_approval"] = "awaiting_approval"
+    approval_id: str
+    expires_at: str
+
+
 class Expanded(Frozen):
     """A ``for_each`` step with this many items, ready to be run item by item."""
 
@@ -64,7 +73,8 @@ class Expanded(Frozen):
 
 
 StepOutcome = Annotated[
-    Succeeded | Failed | Denied | Skipped | Cancelled | Waiting | Expanded, Field(discriminator="status")
+    Succeeded | Failed | Denied | Skipped | Cancelled | Waiting | AwaitingApproval | Expanded,
+    Field(discriminator="status"),
 ]
 OUTCOME: TypeAdapter[StepOutcome] = TypeAdapter(StepOutcome)
 """Parses an activity's JSON into the outcome it stands for."""

@@ -111,7 +111,10 @@ class Run(Frozen):
 
 
 class StepRecord(Frozen):
-    """The latest state of one step, or of one item of a ``for_each`` step (``item`` counts from 0)."""
+    """The latest state of one step, or of one item of a ``for_each`` step (``item`` counts from 0).
+
+    ``approval_id`` is set while the step waits for that approval.
+    """
 
     tenant_id: WireId
     run_id: WireId
@@ -126,6 +129,7 @@ class StepRecord(Frozen):
     item_count: int | None = None
     error: ErrorInfo | None = None
     retryable: bool = False
+    approval_id: str | None = None
     started_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None
     cost_micro_usd: int = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.ports.approvals import ApprovalStore, NoApprovals
 from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
 from engine.ports.catalog import Catalog
@@ -53,6 +54,7 @@ class Deps:
     composer: AnswerComposer
     telemetry: Telemetry
     models: ChatModels = field(default_factory=NoChatModels)
+    approvals: ApprovalStore = field(default_factory=NoApprovals)
 
 
 DepsProvider = Callable[[], Deps]

@@ -12,6 +12,7 @@ from activities.finish_run import finish_run
 from activities.plan_run import plan_run
 from engine.adapters.memory import (
     FixedClock,
+    MemoryApprovalStore,
     MemoryAuditLog,
     MemoryBudgetLedger,
     MemoryCatalog,
@@ -162,6 +163,7 @@ class World:
             planner=DegradedPlanner(catalog, self.clock),
             composer=DegradedComposer(),
             telemetry=QuietTelemetry(),
+            approvals=MemoryApprovalStore(self.runs, self.clock),
         )
 
     async def submit(self, plan: dict[str, Any] | None, *, run_id: str = "run-1", **request: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Every write is worked out in full before anything is assigned, so a write that f
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.adapters.run_cursor import cursor_after, position_of
@@ -17,6 +17,7 @@ from engine.adapters.store_rules import (
     event_data,
     event_data_text,
     replaces,
+    resumed,
     run_not_found,
     same_request,
     unfinished_among,
@@ -121,6 +122,7 @@ class MemoryRunStore:
             if held.run.status.is_final or not replaces(held.steps.get((step.step_id, step.item)), step):
                 return False
             appended = self._prepared(held, events)
+            held.run = resumed(held.run, step, self._clock.now()) or held.run
             if add_cost_micro_usd and not (events and not appended.events):
                 cost = RunChange(add_cost_micro_usd=add_cost_micro_usd)
                 held.run = changed(held.run, cost, self._clock.now(), only_from=None, repeated=False)
@@ -157,6 +159,30 @@ class MemoryRunStore:
         with self._lock:
             runs = [held.run for held in self._runs.values() if held.run.status.value in wanted]
         return tuple(sorted(runs, key=lambda run: (*_place(run), run.tenant_id))[: bounded(limit)])
+
+    def peek(self, tenant_id: str, run_id: str) -> Run | None:
+        """The run as it stands."""
+        with self._lock:
+            held = self._runs.get((tenant_id, run_id))
+            return held.run if held else None
+
+    def records(self, tenant_id: str, run_id: str) -> list[StepRecord]:
+        """The records of all steps and items. Only within ``apply``, which holds the lock."""
+        held = self._runs.get((tenant_id, run_id))
+        return list(held.steps.values()) if held else []
+
+    def apply(
+        self, tenant_id: str, run_id: str, work: Callable[[Run], tuple[RunChange | None, list[NewEvent]]]
+    ) -> None:
+        """Carry out, in one step, what ``work`` makes of the run: a change of it, if any, and events."""
+        with self._lock:
+            held = self._held(tenant_id, run_id)
+            change, events = work(held.run)
+            appended = self._prepared(held, events)
+            if change is not None:
+                held.run = changed(held.run, change, self._clock.now(), only_from=None, repeated=False)
+            self._commit(held, appended)
+        self.wakeups.notify((tenant_id, run_id))
 
     def append_events(self, tenant_id: str, run_id: str, events: Sequence[NewEvent]) -> tuple[RunEvent, ...]:
         """What ``MemoryEventLog.append`` does, in this store's memory."""

@@ -4,10 +4,11 @@ Importing this package imports SQLAlchemy, which is why only engine.bootstrap do
 connects before the first query. One ``Database`` is shared by all stores of a process.
 """
 
+from engine.adapters.sql.approvals import SqlApprovalStore
 from engine.adapters.sql.audit_log import SqlAuditLog
 from engine.adapters.sql.budget import SqlBudgetLedger
 from engine.adapters.sql.engine import Database
 from engine.adapters.sql.event_log import SqlEventLog
 from engine.adapters.sql.run_store import SqlRunStore
 
-__all__ = ["Database", "SqlAuditLog", "SqlBudgetLedger", "SqlEventLog", "SqlRunStore"]
+__all__ = ["Database", "SqlApprovalStore", "SqlAuditLog", "SqlBudgetLedger", "SqlEventLog", "SqlRunStore"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, inspect, select, text
 
-from engine.adapters.sql.tables import METADATA, SCHEMA_VERSION
+from engine.adapters.sql.tables import APPROVALS, METADATA, SCHEMA_VERSION
 from engine.domain.errors import LivoaError
 
 _ADVISORY_LOCK = 0x4C49564F41  # "LIVOA": any number, as long as every process of this application takes the same
@@ -30,7 +30,14 @@ def _first(_: Connection) -> None:
     """Nothing to do: version 1 is what a fresh database is made as, and no older one exists."""
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "the first schema", _first),)
+def _approvals(connection: Connection) -> None:
+    APPROVALS.create(connection, checkfirst=True)
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "the first schema", _first),
+    Migration(2, "approvals", _approvals),
+)
 
 
 def migrate(connection: Connection, now: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, or_, select, update
@@ -19,6 +20,7 @@ from engine.adapters.store_rules import (
     distinct,
     is_over,
     replaces,
+    resumed,
     run_not_found,
     same_request,
     unfinished_among,
@@ -146,7 +148,10 @@ class SqlRunStore:
             now = self._clock.now()
             appended = insert_events(connection, step.tenant_id, step.run_id, row.last_seq, events, now)
             last_seq = row.last_seq + len(appended)
-            if add_cost_micro_usd and (appended or not events):
+            going_on = resumed(_run_of(row), step, now) if row.status == RunStatus.AWAITING_APPROVAL.value else None
+            if going_on is not None:
+                store_run(connection, going_on, last_seq)
+            elif add_cost_micro_usd and (appended or not events):
                 cost = RunChange(add_cost_micro_usd=add_cost_micro_usd)
                 run = changed(_run_of(row), cost, now, only_from=None, repeated=False)
                 connection.execute(_SET_RUN, _run_values(run, last_seq))
@@ -182,6 +187,25 @@ class SqlRunStore:
     async def _records(self, query: Select[Any], parameters: dict[str, str]) -> tuple[StepRecord, ...]:
         documents = await self._database.read(lambda connection: connection.execute(query, parameters).scalars().all())
         return tuple(StepRecord.model_validate_json(document) for document in documents)
+
+
+@dataclass(frozen=True, slots=True)
+class LockedRun:
+    """A run whose row this transaction holds, and the number of its last event."""
+
+    run: Run
+    last_seq: int
+
+
+def lock_run(connection: Connection, tenant_id: str, run_id: str) -> LockedRun:
+    """Take the run's row, as every writer of a run does first. Raises ``NotFoundError("run.not_found")``."""
+    row = _locked(connection, tenant_id, run_id)
+    return LockedRun(_run_of(row), row.last_seq)
+
+
+def store_run(connection: Connection, run: Run, last_seq: int) -> None:
+    """Write a run that ``lock_run`` gave, as it is now."""
+    connection.execute(_SET_RUN_DOCUMENT, _run_values(run, last_seq) | {"p_document": run.model_dump_json()})
 
 
 def _locked(connection: Connection, tenant_id: str, run_id: str) -> Row[Any]:

@@ -113,6 +113,24 @@ AUDIT_HEADS = Table(
     Column("tenant_id", _ID, primary_key=True),
     _required("seq", BigInteger),
     _required("hash", _SHA256),
+APPROVALS = Table(
+    "approvals",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("approval_id", _ID),
+    _required("subject", _ID),
+    _required("item", Integer),
+    _required("status", _STATUS),
+    _required("requested_at", _TIME),
+    Column("decided_at", _TIME),
+    _required("document", Text),
+    PrimaryKeyConstraint("tenant_id", "run_id", "approval_id"),
+    ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="approvals_of_run"),
+    Index("approvals_by_status", "tenant_id", "status", "requested_at", "approval_id"),
+    Index("approvals_by_decision", "decided_at", "approval_id"),
+)
+
 )
 
 AUDIT_RECORDS = Table(

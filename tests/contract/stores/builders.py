@@ -6,6 +6,7 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from engine.domain.approval import Approval, ApprovalBinding, approval_id_of
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.events import EventType, NewEvent, StepEventData, new_event
 from engine.domain.principal import Principal, Role
@@ -82,3 +83,27 @@ def entry(entry_id: str = "run-1/spend/1/dispatch.intended", tenant_id: str = "c
         "body": {"step": "spend", "cost_micro_usd": 5},
     }
     return AuditEntry(**(fields | changes))
+
+
+def approval(now: datetime, step_id: str | None = "mail", arguments: str = "a", **changes: Any) -> Approval:
+    """A question of policy about a step of ``run-1``, or about its plan."""
+    binding = ApprovalBinding(
+        kind="plan" if step_id is None else "step",
+        step_id=step_id,
+        item=changes.pop("item", None),
+        plan_hash="p" * 64,
+        arguments_sha256=sha(arguments),
+        policy_set_hash=changes.pop("policy_set_hash", "s1"),
+    )
+    run_id = changes.get("run_id", "run-1")
+    fields: dict[str, Any] = {
+        "tenant_id": "contoso",
+        "run_id": run_id,
+        "approval_id": approval_id_of(run_id, binding),
+        "binding": binding,
+        "requested_by": "tid:ana",
+        "requested_at": now,
+        "expires_at": now + timedelta(hours=1),
+        "waiter": run_id,
+    }
+    return Approval(**(fields | changes))

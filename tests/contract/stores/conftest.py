@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.adapters.memory import FixedClock, MemoryAuditLog, MemoryBudgetLedger, MemoryEventLog, MemoryRunStore
-from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+from engine.adapters.memory import (
+    FixedClock,
+    MemoryApprovalStore,
+    MemoryAuditLog,
+    MemoryBudgetLedger,
+    MemoryEventLog,
+    MemoryRunStore,
+)
+from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+from engine.ports.approvals import ApprovalStore
 from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
 from engine.ports.run_store import EventLog, RunStore
@@ -29,6 +37,7 @@ class Stores:
     events: EventLog
     audit: AuditLog
     budgets: BudgetLedger
+    approvals: ApprovalStore
     database: Database | None = None
 
 
@@ -41,6 +50,7 @@ def sql_stores(url: str) -> Stores:
         SqlEventLog(database, clock),
         SqlAuditLog(database),
         SqlBudgetLedger(database),
+        SqlApprovalStore(database, clock),
         database,
     )
 
@@ -48,7 +58,9 @@ def sql_stores(url: str) -> Stores:
 def memory_stores() -> Stores:
     clock = FixedClock()
     runs = MemoryRunStore(clock)
-    return Stores(clock, runs, MemoryEventLog(runs), MemoryAuditLog(), MemoryBudgetLedger())
+    return Stores(
+        clock, runs, MemoryEventLog(runs), MemoryAuditLog(), MemoryBudgetLedger(), MemoryApprovalStore(runs, clock)
+    )
 
 
 @contextmanager

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from engine.adapters.memory import FixedClock
-from engine.adapters.sql import Database, SqlAuditLog, SqlRunStore
+from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlRunStore
 from engine.adapters.sql.migrations import MIGRATIONS, Migration
 from engine.domain.errors import LivoaError
 from tests.contract.stores import conftest
-from tests.contract.stores.builders import entry, run, step
+from tests.contract.stores.builders import approval, entry, run, step
 from tests.contract.stores.builders import event as new_event
 from tests.contract.stores.conftest import POSTGRES, Stores
 
@@ -214,6 +214,9 @@ async def test_a_cut_tail_shows_as_soon_as_the_chain_goes_on(open_sql: Callable[
     assert (await stores.audit.append(entry("e3"))).seq == 4
 
 
+LATEST = MIGRATIONS[-1].version
+
+
 async def applied(database: Database) -> list[int]:
     query = text("SELECT version FROM schema_version ORDER BY version")
     return await database.read(lambda connection: list(connection.execute(query).scalars()))
@@ -239,11 +242,27 @@ async def test_an_older_database_gets_what_it_lacks_once_and_in_order(sql_url: s
         return Migration(version, "a test", apply)
 
     for _ in range(2):
-        newer = Database(sql_url, FixedClock(), migrations=(*MIGRATIONS, migration(2), migration(3)))
-        assert await applied(newer) == [1, 2, 3]
+        newer = Database(sql_url, FixedClock(), migrations=(*MIGRATIONS, migration(LATEST + 1), migration(LATEST + 2)))
+        assert await applied(newer) == [LATEST, LATEST + 1, LATEST + 2]
         assert await SqlRunStore(newer, FixedClock()).get("contoso", "run-1") == run()
         await newer.dispose()
-    assert done == [2, 3]
+    assert done == [LATEST + 1, LATEST + 2]
+
+
+async def test_a_database_of_the_first_version_learns_approvals(sql_url: str) -> None:
+    """Version 1 is today's schema without what the later migrations brought."""
+    old = Database(sql_url, FixedClock())
+    await SqlRunStore(old, FixedClock()).create(run(), [], None)
+    undo = ("DROP TABLE approvals", "DELETE FROM schema_version", "INSERT INTO schema_version VALUES (1, 'then')")
+    for statement in undo:
+        await old.write(lambda connection, statement=statement: connection.execute(text(statement)))
+    await old.dispose()
+    newer = Database(sql_url, FixedClock())
+    store = SqlApprovalStore(newer, FixedClock())
+    asked = await store.request(approval(FixedClock().now()))
+    assert await store.of_run("contoso", "run-1") == (asked,)
+    assert (await applied(newer))[:2] == [1, 2]
+    await newer.dispose()
 
 
 async def test_a_migration_that_fails_leaves_the_database_as_it_was(sql_url: str) -> None:
@@ -255,19 +274,21 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(sql_url: str
         connection.execute(text("ALTER TABLE runs ADD COLUMN extra INTEGER"))
         raise RuntimeError("half way")
 
-    half = Database(sql_url, FixedClock(), migrations=(*MIGRATIONS, Migration(2, "a test", broken)))
+    half = Database(sql_url, FixedClock(), migrations=(*MIGRATIONS, Migration(LATEST + 1, "a test", broken)))
     with pytest.raises(RuntimeError):
         await applied(half)
     await half.dispose()
     again = Database(sql_url, FixedClock())
-    assert await applied(again) == [1]
+    assert await applied(again) == [LATEST]
     with pytest.raises(LivoaError):
         await scalar(again, "SELECT extra FROM runs")
     await again.dispose()
 
 
 async def test_a_database_newer_than_the_application_is_left_alone(sql_url: str) -> None:
-    newer = Database(sql_url, FixedClock(), migrations=(*MIGRATIONS, Migration(2, "a test", lambda connection: None)))
+    newer = Database(
+        sql_url, FixedClock(), migrations=(*MIGRATIONS, Migration(LATEST + 1, "a test", lambda connection: None))
+    )
     await applied(newer)
     await newer.dispose()
     older = Database(sql_url, FixedClock())
@@ -279,6 +300,6 @@ async def test_a_database_newer_than_the_application_is_left_alone(sql_url: str)
 
 async def test_openers_at_the_same_moment_agree_on_one_schema(sql_url: str) -> None:
     databases = [Database(sql_url, FixedClock()) for _ in range(6)]
-    assert await asyncio.gather(*map(applied, databases)) == [[1]] * 6
+    assert await asyncio.gather(*map(applied, databases)) == [[LATEST]] * 6
     for database in databases:
         await database.dispose()

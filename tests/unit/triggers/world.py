@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from engine.adapters.memory import (
+    MemoryApprovalStore,
     MemoryAuditLog,
     MemoryBudgetLedger,
     MemoryCatalog,
@@ -220,6 +221,7 @@ class World:
             planner=not_used,
             composer=not_used,
             telemetry=self.telemetry,
+            approvals=MemoryApprovalStore(self.runs, self.clock),
         )
 
     def with_deps(self, **changes: Any) -> None:
