@@ -107,12 +107,6 @@ EVENTS = Table(
     ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], name="events_of_run"),
 )
 
-AUDIT_HEADS = Table(
-    "audit_heads",
-    METADATA,
-    Column("tenant_id", _ID, primary_key=True),
-    _required("seq", BigInteger),
-    _required("hash", _SHA256),
 APPROVALS = Table(
     "approvals",
     METADATA,
@@ -131,6 +125,12 @@ APPROVALS = Table(
     Index("approvals_by_decision", "decided_at", "approval_id"),
 )
 
+AUDIT_HEADS = Table(
+    "audit_heads",
+    METADATA,
+    Column("tenant_id", _ID, primary_key=True),
+    _required("seq", BigInteger),
+    _required("hash", _SHA256),
 )
 
 AUDIT_RECORDS = Table(
