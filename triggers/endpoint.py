@@ -20,6 +20,7 @@ from engine.domain.errors import LivoaError
 from engine.domain.ids import is_wire_id
 from engine.domain.principal import Principal, Role
 from engine.ports.deps import Deps, DepsProvider
+from engine.ports.identity import Rejection, Speaker, TokenRefusedError
 from engine.ports.telemetry import Span
 from triggers.http_adapter import DurableClient, HttpRequest, HttpResponse, Serve, register
 from triggers.problems import problem, unexpected
@@ -131,8 +132,7 @@ async def _answer(
         f"{endpoint.method} {endpoint.path}", kind="server", attributes=_facts(endpoint, request)
     ) as span:
         try:
-            principal = await deps.tokens.validate(bearer_token(request))
-            require_role(principal, endpoint.roles)
+            principal = await _admitted(endpoint, request, deps)
             span.set(telemetry_names.TENANT, tenant_pseudonym(principal.tenant_id))
             response = await endpoint.handler(Call(request, deps, principal, client, span.traceparent))
         except LivoaError as err:
@@ -140,6 +140,26 @@ async def _answer(
             raise
         _finish(span, response.status, None)
         return response
+
+
+async def _admitted(endpoint: Endpoint, request: HttpRequest, deps: Deps) -> Principal:
+    """The caller, when the endpoint is theirs to call. Whoever is turned away is recorded before the refusal goes on."""
+    principal: Principal | None = None
+    try:
+        principal = await deps.tokens.validate(bearer_token(request))
+        require_role(principal, endpoint.roles)
+    except LivoaError as err:
+        if err.status < 500:
+            rejection = Rejection(err.code, f"{endpoint.method} {endpoint.path}", _speaker(err, principal))
+            await deps.rejections.record(rejection)
+        raise
+    return principal
+
+
+def _speaker(error: LivoaError, principal: Principal | None) -> Speaker | None:
+    if principal is not None:
+        return Speaker(principal.tenant_id, principal.subject, principal.client_app)
+    return error.speaker if isinstance(error, TokenRefusedError) else None
 
 
 def bearer_token(request: HttpRequest) -> str:

@@ -44,6 +44,7 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
     from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+    from engine.identity import AuditedRejections
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
     from policy.builtin import BuiltinPolicyEngine
 
@@ -51,6 +52,7 @@ def build_deps(settings: Settings) -> Deps:
     clock = SystemClock()
     database = Database(settings.database_url, clock)
     catalog = FilesCatalog(settings.catalog_dir)
+    audit = SqlAuditLog(database)
     tokens, tenants, agent_credential = _identity(settings, FilesTenantDirectory(settings.catalog_dir, clock), clock)
     return Deps(
         settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
@@ -61,8 +63,9 @@ def build_deps(settings: Settings) -> Deps:
         runs=SqlRunStore(database, clock),
         events=SqlEventLog(database, clock),
         payloads=FilesPayloadStore(settings.data_dir),
-        audit=SqlAuditLog(database),
+        audit=audit,
         approvals=SqlApprovalStore(database, clock),
+        rejections=AuditedRejections(audit, clock),
         policy=BuiltinPolicyEngine(),
         budgets=SqlBudgetLedger(database),
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),

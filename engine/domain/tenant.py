@@ -103,19 +103,19 @@ class Quota(Frozen):
 class BreakerRules(Frozen):
     """When calls of a capability stop for a while, and how they start again.
 
-    Open: at least ``min_calls`` in ``window_s`` with ``failure_ratio`` of them failed, or ``consecutive_failures`` in a row.
-    Agent traffic is sparse, so a ratio alone would hardly ever trip. The pause starts at ``break_s`` and doubles up to
-    ``max_break_s``; then ``probes`` calls at a time are tried, each for ``probe_s``, until ``successes_to_close`` have succeeded.
+    Open: at least ``min_calls`` in ``window_s`` with ``failure_percent`` of them failed, or ``consecutive_failures`` in a row.
+    Agent traffic is sparse, so a share alone would hardly ever trip. The pause starts at ``first_break_s`` and doubles up to
+    ``max_break_s``; then ``probes`` calls at a time are tried, each for ``probe_ttl_s``, until ``successes_to_close`` succeeded.
     """
 
-    window_s: float = Field(default=10, ge=1, le=300)
+    window_s: int = Field(default=10, ge=1, le=300)
     min_calls: int = Field(default=10, ge=1, le=10_000)
-    failure_ratio: float = Field(default=0.5, gt=0, le=1)
+    failure_percent: int = Field(default=50, ge=1, le=100)
     consecutive_failures: int = Field(default=5, ge=1, le=1_000)
-    break_s: float = Field(default=5, ge=1, le=300)
+    first_break_s: float = Field(default=5, ge=1, le=300)
     max_break_s: float = Field(default=60, ge=1, le=3_600)
     probes: int = Field(default=2, ge=1, le=10)
-    probe_s: float = Field(default=30, ge=1, le=600)
+    probe_ttl_s: float = Field(default=60, ge=1, le=600)
     successes_to_close: int = Field(default=2, ge=1, le=10)
 
 

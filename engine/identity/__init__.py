@@ -6,9 +6,11 @@ package's business beyond onboarding, suspension and the allowed client applicat
 
 from engine.identity.development import DevelopmentIssuer, WithDevelopmentIssuer
 from engine.identity.keys import FileKeySource, FirstOf, JwksCache, KeySource, SigningKey, parse_jwks
+from engine.identity.rejections import AuditedRejections
 from engine.identity.validator import JwtTokenValidator
 
 __all__ = [
+    "AuditedRejections",
     "DevelopmentIssuer",
     "FileKeySource",
     "FirstOf",

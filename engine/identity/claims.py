@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from engine.domain.principal import Principal, Role
 from engine.domain.tenant import TenantConfig
@@ -96,9 +96,14 @@ def _optional_text(raw: Mapping[str, Any], name: str) -> str:
     return _text(raw, name, 200) if name in raw else ""
 
 
+def is_guid(value: object) -> TypeGuard[str]:
+    """True for the text form of a GUID."""
+    return isinstance(value, str) and _GUID.fullmatch(value) is not None
+
+
 def _guid(raw: Mapping[str, Any], name: str) -> str:
     value = _text(raw, name, 36)
-    if _GUID.fullmatch(value) is None:
+    if not is_guid(value):
         raise refused("auth.token_invalid")
     return value
 

@@ -138,10 +138,11 @@ class JwksCache:
 
     async def key(self, kid: str) -> SigningKey | None:
         """See ``KeySource``."""
-        if kid in self._keys and not self._older_than(self._loaded_at, self._times.ttl_s):
-            return self._keys[
-                kid
-            ]  # not behind the lock: a slow fetch for somebody's unknown key id must not hold us up
+        # Not behind the lock: a slow fetch for somebody's unknown key id must not hold us up. Nor must a slow renewal that
+        # somebody else is waiting for already, as long as the keys we have may be used.
+        good_for_s = self._times.max_stale_s if self._lock.locked() else self._times.ttl_s
+        if kid in self._keys and not self._older_than(self._loaded_at, good_for_s):
+            return self._keys[kid]
         async with self._lock:
             if self._older_than(self._loaded_at, self._times.ttl_s):
                 await self._renew()

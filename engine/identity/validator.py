@@ -12,11 +12,13 @@ from typing import Any
 
 import jwt
 
+from engine.domain.errors import LivoaError
 from engine.domain.principal import Principal
-from engine.identity.claims import TokenClaims, principal_for, read_claims
+from engine.identity.claims import TokenClaims, is_guid, principal_for, read_claims
 from engine.identity.errors import refused
 from engine.identity.keys import KeySource, SigningKey
 from engine.ports.clock import Clock
+from engine.ports.identity import Speaker, TokenRefusedError
 from engine.ports.tenant_directory import TenantDirectory
 
 MAX_TOKEN_CHARS = 16 * 1024
@@ -39,9 +41,29 @@ class JwtTokenValidator:
         key = await self._keys.key(_key_id(token))
         if key is None:
             raise refused("auth.token_invalid")
-        claims = read_claims(_verified_payload(token, key), audience=self._audience, now=self._clock.now())
-        _check_issuer(claims, key)
-        return principal_for(claims, await self._tenants.by_directory(claims.issuer, claims.directory_id))
+        payload = _verified_payload(token, key)
+        try:
+            claims = read_claims(payload, audience=self._audience, now=self._clock.now())
+            _check_issuer(claims, key)
+            return principal_for(claims, await self._tenants.by_directory(claims.issuer, claims.directory_id))
+        except LivoaError as err:
+            speaker = await self._speaker(payload, key) if err.status < 500 else None
+            if speaker is None:
+                raise
+            raise TokenRefusedError(err, speaker) from err
+
+    async def _speaker(self, payload: Mapping[str, Any], key: SigningKey) -> Speaker | None:
+        """For whom a genuine token speaks that is refused for what it says. None where its signature vouches for nobody."""
+        issuer, directory, person = (payload.get(name) for name in ("iss", "tid", "oid"))
+        if not (isinstance(issuer, str) and is_guid(directory) and is_guid(person)) or not key.signs_for(
+            issuer, directory
+        ):
+            return None
+        tenant = await self._tenants.by_directory(issuer, directory)
+        if tenant is None:
+            return None
+        app = payload.get("azp")
+        return Speaker(tenant.tenant_id, f"{directory}:{person}", app if is_guid(app) else "")
 
 
 def _key_id(token: str) -> str:

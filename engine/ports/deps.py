@@ -11,7 +11,7 @@ from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
 from engine.ports.catalog import Catalog
 from engine.ports.clock import Clock
-from engine.ports.identity import TokenValidator
+from engine.ports.identity import NoRejectionLog, RejectionLog, TokenValidator
 from engine.ports.invoker import CapabilityInvoker
 from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.payload_store import PayloadStore
@@ -53,6 +53,7 @@ class Deps:
     planner: Planner
     composer: AnswerComposer
     telemetry: Telemetry
+    rejections: RejectionLog = field(default_factory=NoRejectionLog)
     models: ChatModels = field(default_factory=NoChatModels)
     approvals: ApprovalStore = field(default_factory=NoApprovals)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+from engine.domain.errors import LivoaError
 from engine.domain.principal import Principal
 
 
@@ -18,3 +20,44 @@ class TokenValidator(Protocol):
         the token's content.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Whose refused token it was. Only what a verified signature of the tenant's own issuer vouches for."""
+
+    tenant_id: str
+    subject: str
+    client_app: str
+
+
+class TokenRefusedError(LivoaError):
+    """A refusal of a token of which it is known for whom it speaks."""
+
+    def __init__(self, cause: LivoaError, speaker: Speaker) -> None:
+        super().__init__(cause.code, cause.message, status=cause.status, retry_after_s=cause.retry_after_s)
+        self.speaker = speaker
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A request that was turned away at the door: why, at which route, and who it was where that is verified."""
+
+    code: str
+    route: str
+    speaker: Speaker | None = None
+
+
+class RejectionLog(Protocol):
+    """Where rejections are kept. Bounded: nobody can fill it by knocking."""
+
+    async def record(self, rejection: Rejection) -> None:
+        """Keep it, or count it when there are too many. Never raises: the request is refused either way."""
+        ...
+
+
+class NoRejectionLog:
+    """Keeps nothing. For tests of other things; the composition root always gives a real one."""
+
+    async def record(self, rejection: Rejection) -> None:
+        """See ``RejectionLog``."""

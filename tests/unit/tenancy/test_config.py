@@ -35,7 +35,7 @@ def test_a_tenant_of_before_has_the_defaults_and_no_outside() -> None:
         {"budgets": {"daily_tokens": 10**12}},
         {"quota": {"max_concurrent_runs": 0}},
         {"quota": {"max_concurrent_runs": 1_001}},
-        {"breaker": {"failure_ratio": 0}},
+        {"breaker": {"failure_percent": 0}},
         {"breaker": {"probes": 11}},
         {"breaker": {"unheard_of": 1}},
     ],

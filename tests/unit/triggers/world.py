@@ -20,10 +20,11 @@ from engine.adapters.memory import (
     MemoryRunStore,
     MemoryTenantDirectory,
 )
+from engine.domain.audit import AuditType
 from engine.domain.capability import Capability
 from engine.domain.principal import Role
 from engine.domain.tenant import Bounds, TenantConfig
-from engine.identity import DevelopmentIssuer, JwtTokenValidator, WithDevelopmentIssuer
+from engine.identity import AuditedRejections, DevelopmentIssuer, JwtTokenValidator, WithDevelopmentIssuer
 from engine.ports.deps import AppSettings, Deps
 from tests.unit.identity.tokens import AUDIENCE, FixedClock, rsa_key
 from triggers.endpoint import AnyEndpoint, serve_function
@@ -215,6 +216,7 @@ class World:
             events=MemoryEventLog(self.runs),
             payloads=self.payloads,
             audit=self.audit,
+            rejections=AuditedRejections(self.audit, self.clock),
             policy=not_used,
             budgets=MemoryBudgetLedger(),
             invoker=not_used,
@@ -266,10 +268,15 @@ class World:
         return str(answer.json["run_id"])
 
     async def is_untouched(self) -> bool:
-        """True when nothing is in any store and nothing was started."""
+        """True when nothing is in any store and nothing was started. That somebody was turned away may be on record."""
         runs = await self.runs.unfinished(10)
-        audit = [await self.audit.read(name, after_seq=0, limit=10) for name in ("contoso", "fabrikam", "sleepy")]
-        return not runs and not any(audit) and not self.payloads._objects and not self.engine.instances
+        audit = [
+            record
+            for name in ("contoso", "fabrikam", "sleepy")
+            for record in await self.audit.read(name, after_seq=0, limit=10)
+            if record.type is not AuditType.AUTH_REJECTED
+        ]
+        return not runs and not audit and not self.payloads._objects and not self.engine.instances
 
     def _find(self, method: str, path: str) -> tuple[AnyEndpoint, dict[str, str]]:
         parts = path.removeprefix("/api/").split("/")
