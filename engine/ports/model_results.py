@@ -54,7 +54,9 @@ class ModelResults(Protocol):
         ...
 
     async def put(self, key: ModelCallKey, result: ModelResultRecord) -> ModelResultRecord:
-        """Keep ``result`` and return it; when ``key`` has one already, that one stands and is returned."""
+        """Keep ``result`` and return it; when ``key`` has one already, that one stands and is returned.
+
+        ``LivoaError("store.unavailable")`` when no request was begun under ``key``."""
         ...
 
 

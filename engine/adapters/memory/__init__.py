@@ -5,6 +5,7 @@ from engine.adapters.memory.audit_log import MemoryAuditLog
 from engine.adapters.memory.budget import MemoryBudgetLedger
 from engine.adapters.memory.catalog import MemoryCatalog
 from engine.adapters.memory.clock import FixedClock, SystemClock
+from engine.adapters.memory.model_results import MemoryModelResults
 from engine.adapters.memory.payload_store import MemoryPayloadStore
 from engine.adapters.memory.run_store import MemoryEventLog, MemoryRunStore
 from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
@@ -16,6 +17,7 @@ __all__ = [
     "MemoryBudgetLedger",
     "MemoryCatalog",
     "MemoryEventLog",
+    "MemoryModelResults",
     "MemoryPayloadStore",
     "MemoryRunStore",
     "MemoryTenantDirectory",

@@ -4,63 +4,101 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from datetime import date
 
-from engine.ports.budget import BudgetState
+from engine.adapters.memory.clock import SystemClock
+from engine.limits.amounts import Amount, Limits, Totals
+from engine.limits.budget import BudgetAccount, BudgetOp, BudgetResult, Close, Reserve, Settle, apply_budget
+from engine.ports.budget import BudgetState, DailyLimits, DailyState
+from engine.ports.clock import Clock
 
 
 @dataclass(slots=True)
-class _Account:
-    limit: int
-    reserved: dict[str, int] = field(default_factory=dict)
-    spent: dict[str, int] = field(default_factory=dict)
-
-    def state(self) -> BudgetState:
-        return BudgetState(sum(self.reserved.values()), sum(self.spent.values()), self.limit)
+class _Run:
+    account: BudgetAccount
+    daily: Limits
+    days: dict[str, date] = field(default_factory=dict)
+    """The day that each key counts into."""
 
 
 class MemoryBudgetLedger:
-    """One account per run."""
+    """One account per run, and one per tenant and day."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._accounts: dict[tuple[str, str], _Account] = {}
+        self._runs: dict[tuple[str, str], _Run] = {}
+        self._days: dict[tuple[str, date], Totals] = {}
 
-    async def open(self, tenant_id: str, run_id: str, *, limit_micro_usd: int) -> None:
+    async def open(
+        self,
+        tenant_id: str,
+        run_id: str,
+        *,
+        limit_micro_usd: int,
+        limit_tokens: int | None = None,
+        daily: DailyLimits | None = None,
+    ) -> None:
         """See ``BudgetLedger.open``."""
-        _not_negative(limit_micro_usd)
+        account = BudgetAccount(Limits(limit_micro_usd, limit_tokens))
+        limits = Limits(daily.micro_usd, daily.tokens) if daily is not None else Limits()
         with self._lock:
-            self._accounts.setdefault((tenant_id, run_id), _Account(limit_micro_usd))
+            self._runs.setdefault((tenant_id, run_id), _Run(account, limits))
 
-    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int) -> bool:
+    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int, tokens: int = 0) -> bool:
         """See ``BudgetLedger.reserve``."""
-        _not_negative(amount_micro_usd)
+        amount = Amount(amount_micro_usd, tokens)
         with self._lock:
-            account = self._accounts.get((tenant_id, run_id))
-            if account is None:
+            run = self._runs.get((tenant_id, run_id))
+            if run is None:
                 return False
-            if key in account.reserved or key in account.spent:
+            if key in run.days:
                 return True
-            state = account.state()
-            if state.reserved_micro_usd + state.spent_micro_usd + amount_micro_usd > state.limit_micro_usd:
+            account, result = apply_budget(run.account, Reserve(key, amount))
+            day = self._clock.now().date()
+            totals = self._days.get((tenant_id, day), Totals()).reserve(amount, run.daily)
+            if not result.granted or totals is None:
                 return False
-            account.reserved[key] = amount_micro_usd
+            run.account, run.days[key], self._days[tenant_id, day] = account, day, totals
             return True
 
-    async def settle(self, tenant_id: str, run_id: str, key: str, *, spent_micro_usd: int) -> None:
+    async def settle(
+        self, tenant_id: str, run_id: str, key: str, *, spent_micro_usd: int, spent_tokens: int = 0
+    ) -> None:
         """See ``BudgetLedger.settle``."""
-        _not_negative(spent_micro_usd)
+        self._end(tenant_id, run_id, Settle(key, Amount(spent_micro_usd, spent_tokens)))
+
+    async def close(self, tenant_id: str, run_id: str, *, prefix: str = "", as_spent: bool = False) -> int:
+        """See ``BudgetLedger.close``."""
+        return len(self._end(tenant_id, run_id, Close(prefix, as_spent)).settled)
+
+    def _end(self, tenant_id: str, run_id: str, op: BudgetOp) -> BudgetResult:
         with self._lock:
-            account = self._accounts.get((tenant_id, run_id))
-            if account is not None and account.reserved.pop(key, None) is not None:
-                account.spent[key] = spent_micro_usd
+            run = self._runs.get((tenant_id, run_id))
+            if run is None:
+                return BudgetResult()
+            run.account, result = apply_budget(run.account, op)
+            for key, reserved, spent in result.settled:
+                of_day = tenant_id, run.days[key]
+                self._days[of_day] = self._days[of_day].settle(reserved, spent)
+            return result
 
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """See ``BudgetLedger.state``."""
         with self._lock:
-            account = self._accounts.get((tenant_id, run_id))
-            return account.state() if account else None
+            run = self._runs.get((tenant_id, run_id))
+            if run is None:
+                return None
+            reserved, spent = run.account.totals.reserved, run.account.totals.spent
+            limits = run.account.limits
+            assert limits.micro_usd is not None
+            return BudgetState(
+                reserved.micro_usd, spent.micro_usd, limits.micro_usd, reserved.tokens, spent.tokens, limits.tokens
+            )
 
-
-def _not_negative(amount_micro_usd: int) -> None:
-    if amount_micro_usd < 0:
-        raise ValueError("money in a budget is not negative")
+    async def daily_state(self, tenant_id: str, day: date) -> DailyState:
+        """See ``BudgetLedger.daily_state``."""
+        with self._lock:
+            totals = self._days.get((tenant_id, day), Totals())
+        reserved, spent = totals.reserved, totals.spent
+        return DailyState(reserved.micro_usd, spent.micro_usd, reserved.tokens, spent.tokens)

@@ -9,6 +9,15 @@ from engine.adapters.sql.audit_log import SqlAuditLog
 from engine.adapters.sql.budget import SqlBudgetLedger
 from engine.adapters.sql.engine import Database
 from engine.adapters.sql.event_log import SqlEventLog
+from engine.adapters.sql.model_results import SqlModelResults
 from engine.adapters.sql.run_store import SqlRunStore
 
-__all__ = ["Database", "SqlApprovalStore", "SqlAuditLog", "SqlBudgetLedger", "SqlEventLog", "SqlRunStore"]
+__all__ = [
+    "Database",
+    "SqlApprovalStore",
+    "SqlAuditLog",
+    "SqlBudgetLedger",
+    "SqlEventLog",
+    "SqlModelResults",
+    "SqlRunStore",
+]

@@ -1,54 +1,107 @@
-"""Budget accounts. Every decision is made while the account's row is held, so no number of reservations can overshoot."""
+"""Budget accounts. Every decision is made while the accounts' rows are held, so no number of reservations can overshoot.
+
+The run's row is locked before that of its tenant's day, always in this order, and several days in order of date.
+"""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from engine.adapters.sql.engine import Database
-from engine.adapters.sql.tables import BUDGETS, RESERVATIONS
-from engine.ports.budget import BudgetState
+from engine.adapters.sql.tables import BUDGETS, DAILY_BUDGETS, RESERVATIONS
+from engine.limits.amounts import NOTHING, Amount, Limits, Totals
+from engine.ports.budget import BudgetState, DailyLimits, DailyState
 
 _OF_RUN = (BUDGETS.c.tenant_id == bindparam("p_tenant"), BUDGETS.c.run_id == bindparam("p_run"))
-_ACCOUNT = select(BUDGETS.c.reserved_micro_usd, BUDGETS.c.spent_micro_usd, BUDGETS.c.limit_micro_usd).where(*_OF_RUN)
-_MOVE = (
+_ACCOUNT = select(
+    BUDGETS.c.reserved_micro_usd,
+    BUDGETS.c.spent_micro_usd,
+    BUDGETS.c.limit_micro_usd,
+    BUDGETS.c.reserved_tokens,
+    BUDGETS.c.spent_tokens,
+    BUDGETS.c.limit_tokens,
+    BUDGETS.c.daily_limit_micro_usd,
+    BUDGETS.c.daily_limit_tokens,
+).where(*_OF_RUN)
+_SET_RUN = (
     update(BUDGETS)
     .where(*_OF_RUN)
     .values(
-        reserved_micro_usd=BUDGETS.c.reserved_micro_usd + bindparam("p_reserved"),
-        spent_micro_usd=BUDGETS.c.spent_micro_usd + bindparam("p_spent"),
+        reserved_micro_usd=bindparam("p_reserved"),
+        spent_micro_usd=bindparam("p_spent"),
+        reserved_tokens=bindparam("p_reserved_tokens"),
+        spent_tokens=bindparam("p_spent_tokens"),
     )
 )
-_OF_KEY = (
+_OF_DAY = (DAILY_BUDGETS.c.tenant_id == bindparam("p_tenant"), DAILY_BUDGETS.c.day == bindparam("p_day"))
+_DAY = select(
+    DAILY_BUDGETS.c.reserved_micro_usd,
+    DAILY_BUDGETS.c.spent_micro_usd,
+    DAILY_BUDGETS.c.reserved_tokens,
+    DAILY_BUDGETS.c.spent_tokens,
+).where(*_OF_DAY)
+_SET_DAY = (
+    update(DAILY_BUDGETS)
+    .where(*_OF_DAY)
+    .values(
+        reserved_micro_usd=bindparam("p_reserved"),
+        spent_micro_usd=bindparam("p_spent"),
+        reserved_tokens=bindparam("p_reserved_tokens"),
+        spent_tokens=bindparam("p_spent_tokens"),
+    )
+)
+_RESERVED_OF_RUN = (
     RESERVATIONS.c.tenant_id == bindparam("p_tenant"),
     RESERVATIONS.c.run_id == bindparam("p_run"),
-    RESERVATIONS.c.key == bindparam("p_key"),
 )
-_AMOUNT = select(RESERVATIONS.c.amount_micro_usd).where(*_OF_KEY)
-_ACCOUNT_AND_AMOUNT = _ACCOUNT.add_columns(_AMOUNT.scalar_subquery().label("known")).with_for_update()
+_KNOWN = select(RESERVATIONS.c.key).where(*_RESERVED_OF_RUN, RESERVATIONS.c.key == bindparam("p_key"))
+_ACCOUNT_AND_KEY = _ACCOUNT.add_columns(_KNOWN.scalar_subquery().label("known")).with_for_update()
+_OPEN = select(
+    RESERVATIONS.c.key, RESERVATIONS.c.amount_micro_usd, RESERVATIONS.c.amount_tokens, RESERVATIONS.c.day
+).where(*_RESERVED_OF_RUN, RESERVATIONS.c.spent_micro_usd.is_(None))
+_OPEN_OF_KEY = _OPEN.where(RESERVATIONS.c.key == bindparam("p_key"))
+_OPEN_OF_PREFIX = _OPEN.where(
+    func.substr(RESERVATIONS.c.key, 1, bindparam("p_chars")) == bindparam("p_prefix")
+).order_by(RESERVATIONS.c.day, RESERVATIONS.c.key)
 _SETTLE = (
     update(RESERVATIONS)
-    .where(*_OF_KEY, RESERVATIONS.c.spent_micro_usd.is_(None))
-    .values(spent_micro_usd=bindparam("p_spent"))
+    .where(*_RESERVED_OF_RUN, RESERVATIONS.c.key == bindparam("p_key"), RESERVATIONS.c.spent_micro_usd.is_(None))
+    .values(spent_micro_usd=bindparam("p_spent"), spent_tokens=bindparam("p_spent_tokens"))
 )
 
 
 class SqlBudgetLedger:
-    """Budget accounts in a ``Database``."""
+    """Budget accounts in a ``Database``, by its clock."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def open(self, tenant_id: str, run_id: str, *, limit_micro_usd: int) -> None:
+    async def open(
+        self,
+        tenant_id: str,
+        run_id: str,
+        *,
+        limit_micro_usd: int,
+        limit_tokens: int | None = None,
+        daily: DailyLimits | None = None,
+    ) -> None:
         """See ``BudgetLedger.open``."""
-        _not_negative(limit_micro_usd)
+        limits = Limits(limit_micro_usd, limit_tokens)
+        of_day = Limits(daily.micro_usd, daily.tokens) if daily is not None else Limits()
         account = {
             "tenant_id": tenant_id,
             "run_id": run_id,
-            "limit_micro_usd": limit_micro_usd,
+            "limit_micro_usd": limits.micro_usd,
+            "limit_tokens": limits.tokens,
+            "daily_limit_micro_usd": of_day.micro_usd,
+            "daily_limit_tokens": of_day.tokens,
             "reserved_micro_usd": 0,
             "spent_micro_usd": 0,
+            "reserved_tokens": 0,
+            "spent_tokens": 0,
         }
 
         def work(connection: Connection) -> None:
@@ -57,55 +110,126 @@ class SqlBudgetLedger:
 
         await self._database.write(work)
 
-    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int) -> bool:
+    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int, tokens: int = 0) -> bool:
         """See ``BudgetLedger.reserve``."""
-        _not_negative(amount_micro_usd)
-        return await self._database.write(
-            lambda connection: _reserve(connection, tenant_id, run_id, key, amount_micro_usd)
-        )
+        amount = Amount(amount_micro_usd, tokens)
+        day = self._database.clock.now().date().isoformat()
+        return await self._database.write(lambda connection: _reserve(connection, tenant_id, run_id, key, amount, day))
 
-    async def settle(self, tenant_id: str, run_id: str, key: str, *, spent_micro_usd: int) -> None:
+    async def settle(
+        self, tenant_id: str, run_id: str, key: str, *, spent_micro_usd: int, spent_tokens: int = 0
+    ) -> None:
         """See ``BudgetLedger.settle``."""
-        _not_negative(spent_micro_usd)
-        await self._database.write(lambda connection: _settle(connection, tenant_id, run_id, key, spent_micro_usd))
+        spent = Amount(spent_micro_usd, spent_tokens)
+        run = {"p_tenant": tenant_id, "p_run": run_id}
+
+        def work(connection: Connection) -> None:
+            for row in connection.execute(_OPEN_OF_KEY, run | {"p_key": key}).all():
+                _end(connection, run, row, spent)
+
+        await self._database.write(work)
+
+    async def close(self, tenant_id: str, run_id: str, *, prefix: str = "", as_spent: bool = False) -> int:
+        """See ``BudgetLedger.close``."""
+        run = {"p_tenant": tenant_id, "p_run": run_id}
+
+        def work(connection: Connection) -> int:
+            rows = connection.execute(_OPEN_OF_PREFIX, run | {"p_chars": len(prefix), "p_prefix": prefix}).all()
+            return sum(_end(connection, run, row, _amount(row) if as_spent else NOTHING) for row in rows)
+
+        return await self._database.write(work)
 
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """See ``BudgetLedger.state``."""
         parameters = {"p_tenant": tenant_id, "p_run": run_id}
         row = await self._database.read(lambda connection: connection.execute(_ACCOUNT, parameters).one_or_none())
-        return _state(row) if row is not None else None
+        if row is None:
+            return None
+        return BudgetState(
+            row.reserved_micro_usd,
+            row.spent_micro_usd,
+            row.limit_micro_usd,
+            row.reserved_tokens,
+            row.spent_tokens,
+            row.limit_tokens,
+        )
+
+    async def daily_state(self, tenant_id: str, day: date) -> DailyState:
+        """See ``BudgetLedger.daily_state``."""
+        parameters = {"p_tenant": tenant_id, "p_day": day.isoformat()}
+        row = await self._database.read(lambda connection: connection.execute(_DAY, parameters).one_or_none())
+        return DailyState(*row) if row is not None else DailyState()
 
 
-def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amount: int) -> bool:
+def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amount: Amount, day: str) -> bool:
     run = {"p_tenant": tenant_id, "p_run": run_id}
-    row = connection.execute(_ACCOUNT_AND_AMOUNT, run | {"p_key": key}).one_or_none()
+    row = connection.execute(_ACCOUNT_AND_KEY, run | {"p_key": key}).one_or_none()
     if row is None:
         return False
     # PostgreSQL may have looked for the key before it waited for the account; a twin reserved meanwhile then refuses the
     # insert below, and the second try finds it.
     if row.known is not None:
         return True
-    state = _state(row)
-    if state.reserved_micro_usd + state.spent_micro_usd + amount > state.limit_micro_usd:
+    of_run = _totals(row).reserve(amount, Limits(row.limit_micro_usd, row.limit_tokens))
+    if of_run is None:
         return False
-    reservation = {"tenant_id": tenant_id, "run_id": run_id, "key": key, "amount_micro_usd": amount}
-    connection.execute(insert(RESERVATIONS), reservation | {"spent_micro_usd": None})
-    connection.execute(_MOVE, run | {"p_reserved": amount, "p_spent": 0})
+    of_day = _day(connection, tenant_id, day).reserve(amount, Limits(row.daily_limit_micro_usd, row.daily_limit_tokens))
+    if of_day is None:
+        return False
+    reservation = {
+        "tenant_id": tenant_id,
+        "run_id": run_id,
+        "key": key,
+        "amount_micro_usd": amount.micro_usd,
+        "amount_tokens": amount.tokens,
+        "spent_micro_usd": None,
+        "spent_tokens": None,
+        "day": day,
+    }
+    connection.execute(insert(RESERVATIONS), reservation)
+    connection.execute(_SET_RUN, run | _figures(of_run))
+    connection.execute(_SET_DAY, {"p_tenant": tenant_id, "p_day": day} | _figures(of_day))
     return True
 
 
-def _settle(connection: Connection, tenant_id: str, run_id: str, key: str, spent: int) -> None:
-    of_key = {"p_tenant": tenant_id, "p_run": run_id, "p_key": key}
-    amount = connection.execute(_AMOUNT, of_key).scalar()
-    # Whoever turns the null into a figure moves the money; a second settlement finds no null.
-    if amount is not None and connection.execute(_SETTLE, of_key | {"p_spent": spent}).rowcount == 1:
-        connection.execute(_MOVE, {"p_tenant": tenant_id, "p_run": run_id, "p_reserved": -amount, "p_spent": spent})
+def _end(connection: Connection, run: dict[str, str], row: Row[*tuple[Any, ...]], spent: Amount) -> bool:
+    """Settle one open reservation. Whoever turns the null into a figure moves the money; a second one finds no null."""
+    account = connection.execute(_ACCOUNT.with_for_update(), run).one()
+    figures = {"p_spent": spent.micro_usd, "p_spent_tokens": spent.tokens}
+    if connection.execute(_SETTLE, run | {"p_key": row.key} | figures).rowcount != 1:
+        return False
+    connection.execute(_SET_RUN, run | _figures(_totals(account).settle(_amount(row), spent)))
+    if row.day is not None:  # a reservation made before there were accounts of days counts into none
+        of_day = _day(connection, run["p_tenant"], row.day).settle(_amount(row), spent)
+        connection.execute(_SET_DAY, {"p_tenant": run["p_tenant"], "p_day": row.day} | _figures(of_day))
+    return True
 
 
-def _state(row: Row[*tuple[Any, ...]]) -> BudgetState:
-    return BudgetState(row.reserved_micro_usd, row.spent_micro_usd, row.limit_micro_usd)
+def _day(connection: Connection, tenant_id: str, day: str) -> Totals:
+    """The tenant's day, held until the transaction ends; made on its first reservation."""
+    row = connection.execute(_DAY.with_for_update(), {"p_tenant": tenant_id, "p_day": day}).one_or_none()
+    if row is not None:
+        return _totals(row)
+    empty = {"reserved_micro_usd": 0, "spent_micro_usd": 0, "reserved_tokens": 0, "spent_tokens": 0}
+    connection.execute(insert(DAILY_BUDGETS), {"tenant_id": tenant_id, "day": day} | empty)
+    return Totals()
 
 
-def _not_negative(amount_micro_usd: int) -> None:
-    if amount_micro_usd < 0:
-        raise ValueError("money in a budget is not negative")
+def _totals(row: Row[*tuple[Any, ...]]) -> Totals:
+    return Totals(
+        Amount(row.reserved_micro_usd, row.reserved_tokens),
+        Amount(row.spent_micro_usd, row.spent_tokens),
+    )
+
+
+def _amount(row: Row[*tuple[Any, ...]]) -> Amount:
+    return Amount(row.amount_micro_usd, row.amount_tokens)
+
+
+def _figures(totals: Totals) -> dict[str, int]:
+    return {
+        "p_reserved": totals.reserved.micro_usd,
+        "p_spent": totals.spent.micro_usd,
+        "p_reserved_tokens": totals.reserved.tokens,
+        "p_spent_tokens": totals.spent.tokens,
+    }

@@ -71,6 +71,11 @@ class Database:
         self._group = GroupCommit(lambda work: self._transact(work, True))
         self.wakeups = Wakeups()
 
+    @property
+    def clock(self) -> Clock:
+        """The clock of everything that is kept here."""
+        return self._clock
+
     async def read(self, work: Work[T]) -> T:
         """Run ``work`` in a transaction that only reads. Raises ``LivoaError("store.unavailable")`` (503)."""
         return await self._run(work, immediate=False)

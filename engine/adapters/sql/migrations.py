@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, inspect, select, text
+from sqlalchemy import Connection, Table, func, insert, inspect, select, text
+from sqlalchemy.schema import CreateColumn
 
-from engine.adapters.sql.tables import APPROVALS, METADATA, SCHEMA_VERSION
+from engine.adapters.sql.tables import (
+    APPROVALS,
+    BUDGETS,
+    DAILY_BUDGETS,
+    METADATA,
+    MODEL_RESULTS,
+    RESERVATIONS,
+    SCHEMA_VERSION,
+)
 from engine.domain.errors import LivoaError
 
 _ADVISORY_LOCK = 0x4C49564F41  # "LIVOA": any number, as long as every process of this application takes the same
@@ -34,9 +43,27 @@ def _approvals(connection: Connection) -> None:
     APPROVALS.create(connection, checkfirst=True)
 
 
+def _model_budgets(connection: Connection) -> None:
+    # Reservations that are open now keep a null day: they count into no tenant's day, as when they were made.
+    _add_missing(connection, BUDGETS)
+    _add_missing(connection, RESERVATIONS)
+    DAILY_BUDGETS.create(connection, checkfirst=True)
+    MODEL_RESULTS.create(connection, checkfirst=True)
+
+
+def _add_missing(connection: Connection, table: Table) -> None:
+    """Give ``table`` the columns that it has today and lacks in the database; each is nullable or has a default."""
+    present = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in present:
+            definition = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "the first schema", _first),
     Migration(2, "approvals", _approvals),
+    Migration(3, "tokens in budgets, accounts of a tenant's days, results of models", _model_budgets),
 )
 
 

@@ -35,8 +35,14 @@ def _required(name: str, kind: Any) -> Column[Any]:
     return Column(name, kind, nullable=False)
 
 
+def _counted(name: str) -> Column[Any]:
+    # The default is for rows that were written before there was the column.
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
 _ID = _text(100)
 _TIME = _text(27)
+_DAY = _text(10)
 _SHA256 = _text(64)
 _STATUS = _text(20)
 
@@ -154,7 +160,25 @@ BUDGETS = Table(
     _required("limit_micro_usd", BigInteger),
     _required("reserved_micro_usd", BigInteger),
     _required("spent_micro_usd", BigInteger),
+    # Null: no limit. Those of the day are its tenant's, as they were when the run was admitted.
+    Column("limit_tokens", BigInteger),
+    _counted("reserved_tokens"),
+    _counted("spent_tokens"),
+    Column("daily_limit_micro_usd", BigInteger),
+    Column("daily_limit_tokens", BigInteger),
     PrimaryKeyConstraint("tenant_id", "run_id"),
+)
+
+DAILY_BUDGETS = Table(
+    "daily_budgets",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("day", _DAY),
+    _counted("reserved_micro_usd"),
+    _counted("spent_micro_usd"),
+    _counted("reserved_tokens"),
+    _counted("spent_tokens"),
+    PrimaryKeyConstraint("tenant_id", "day"),
 )
 
 RESERVATIONS = Table(
@@ -166,6 +190,24 @@ RESERVATIONS = Table(
     _required("amount_micro_usd", BigInteger),
     # Null while the money is set aside.
     Column("spent_micro_usd", BigInteger),
+    _counted("amount_tokens"),
+    Column("spent_tokens", BigInteger),
+    # The day it counts into; null where it was made before days had accounts.
+    Column("day", _DAY),
     PrimaryKeyConstraint("tenant_id", "run_id", "key"),
     ForeignKeyConstraint(["tenant_id", "run_id"], ["budgets.tenant_id", "budgets.run_id"], name="reservations_of_run"),
+)
+
+MODEL_RESULTS = Table(
+    "model_results",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("plan_version", Integer),
+    _required("node", _ID),
+    _required("prompt_sha256", _SHA256),
+    _required("requests", Integer),
+    # Null until there is a final result.
+    Column("document", Text),
+    PrimaryKeyConstraint("tenant_id", "run_id", "plan_version", "node", "prompt_sha256"),
 )

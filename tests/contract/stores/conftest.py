@@ -17,12 +17,22 @@ from engine.adapters.memory import (
     MemoryAuditLog,
     MemoryBudgetLedger,
     MemoryEventLog,
+    MemoryModelResults,
     MemoryRunStore,
 )
-from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+from engine.adapters.sql import (
+    Database,
+    SqlApprovalStore,
+    SqlAuditLog,
+    SqlBudgetLedger,
+    SqlEventLog,
+    SqlModelResults,
+    SqlRunStore,
+)
 from engine.ports.approvals import ApprovalStore
 from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
+from engine.ports.model_results import ModelResults
 from engine.ports.run_store import EventLog, RunStore
 
 POSTGRES = "LIVOA_TEST_POSTGRES_URL"
@@ -38,6 +48,7 @@ class Stores:
     audit: AuditLog
     budgets: BudgetLedger
     approvals: ApprovalStore
+    model_results: ModelResults
     database: Database | None = None
 
 
@@ -51,6 +62,7 @@ def sql_stores(url: str) -> Stores:
         SqlAuditLog(database),
         SqlBudgetLedger(database),
         SqlApprovalStore(database, clock),
+        SqlModelResults(database),
         database,
     )
 
@@ -59,7 +71,13 @@ def memory_stores() -> Stores:
     clock = FixedClock()
     runs = MemoryRunStore(clock)
     return Stores(
-        clock, runs, MemoryEventLog(runs), MemoryAuditLog(), MemoryBudgetLedger(), MemoryApprovalStore(runs, clock)
+        clock,
+        runs,
+        MemoryEventLog(runs),
+        MemoryAuditLog(),
+        MemoryBudgetLedger(clock),
+        MemoryApprovalStore(runs, clock),
+        MemoryModelResults(),
     )
 
 
