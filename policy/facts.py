@@ -43,7 +43,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentFacts:
-    """One argument of a step: its class, its label, where its worst integrity and its confidentiality come from.
+    """One argument of a step: its class, its label, where its worst integrity, its confidentiality and its ``pii`` come from.
 
     ``bound`` is false when the value is not known before the steps it comes from have run. ``personal`` are JSON Pointers
     into the inputs (``/details/name``) of the smallest parts that carry personal data; the argument itself when it cannot be
@@ -57,6 +57,7 @@ class ArgumentFacts:
     confidentiality_from: Origin | None = None
     bound: bool = True
     personal: tuple[str, ...] = ()
+    pii_from: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ class StepFacts:
     untrusted_hosts: frozenset[str] = frozenset()
     """Hosts in arguments whose integrity is below that of the tenant's own configuration (2)."""
     items_at_most: int = 1
+    selectors_from: Origin | None = None
+    """Of ``selectors``, which includes how many items a ``for_each`` has: a count is a selector too."""
 
 
 @dataclass(frozen=True, slots=True)
