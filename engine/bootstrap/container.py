@@ -43,7 +43,15 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
-    from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+    from engine.adapters.sql import (
+        Database,
+        SqlApprovalStore,
+        SqlAuditLog,
+        SqlBudgetLedger,
+        SqlEventLog,
+        SqlModelResults,
+        SqlRunStore,
+    )
     from engine.identity import AuditedRejections
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
     from policy.builtin import BuiltinPolicyEngine
@@ -68,6 +76,7 @@ def build_deps(settings: Settings) -> Deps:
         rejections=AuditedRejections(audit, clock),
         policy=BuiltinPolicyEngine(),
         budgets=SqlBudgetLedger(database),
+        model_results=SqlModelResults(database),
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),
         planner=DegradedPlanner(catalog, clock),
         composer=DegradedComposer(),

@@ -13,6 +13,7 @@ from engine.ports.catalog import Catalog
 from engine.ports.clock import Clock
 from engine.ports.identity import NoRejectionLog, RejectionLog, TokenValidator
 from engine.ports.invoker import CapabilityInvoker
+from engine.ports.model_results import ModelResults, NoModelResults
 from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.payload_store import PayloadStore
 from engine.ports.planner import AnswerComposer, Planner
@@ -55,6 +56,7 @@ class Deps:
     telemetry: Telemetry
     rejections: RejectionLog = field(default_factory=NoRejectionLog)
     models: ChatModels = field(default_factory=NoChatModels)
+    model_results: ModelResults = field(default_factory=NoModelResults)
     approvals: ApprovalStore = field(default_factory=NoApprovals)
 
 
