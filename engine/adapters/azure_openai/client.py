@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import openai
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from langsmith import tracing_context
@@ -31,6 +31,9 @@ _LOG = logging.getLogger("livoa.models")
 _ALOUD = ("openai", "httpx2", "httpcore2", "langchain_openai", "langchain_core", "langchain", "langsmith")
 _BYTES_PER_TOKEN = 4
 """Of English text, roughly; used only where the provider does not count."""
+
+_MAX_TOKENS = 1_000_000_000
+"""Counts beyond it are no counts, and would end up in budgets."""
 
 
 def _silence() -> None:
@@ -56,6 +59,12 @@ class _Azure(AzureChatOpenAI):
     ) -> ChatGenerationChunk | None:
         made = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)
         return _with_refusal(made, chunk)
+
+    def _create_chat_result(
+        self, response: dict[str, Any] | openai.BaseModel, generation_info: dict[str, Any] | None = None
+    ) -> ChatResult:
+        # The Azure class raises when the content filter stopped the reply, and with that loses what it cost.
+        return BaseChatOpenAI._create_chat_result(self, response, generation_info)
 
 
 class _Compatible(ChatOpenAI):
@@ -92,7 +101,9 @@ class _Reply:
         counted = message.usage_metadata
         if counted is not None:
             cached = counted.get("input_token_details", {}).get("cache_read", 0)
-            self._usage = ModelUsage(counted["input_tokens"], counted["output_tokens"], cached)
+            counts = (counted["input_tokens"], counted["output_tokens"], cached)
+            if all(isinstance(count, int) and 0 <= count <= _MAX_TOKENS for count in counts):
+                self._usage = ModelUsage(*counts)
         return text
 
     @property
@@ -207,6 +218,7 @@ def _chat(
 ) -> BaseChatOpenAI:
     """Every argument that langchain would otherwise look for in the environment is given."""
     common: dict[str, Any] = {
+        "client": object(),  # in the place of a blocking client, which would be built with the environment's proxies
         "http_async_client": http,
         "timeout": http.timeout,
         "max_retries": 0,

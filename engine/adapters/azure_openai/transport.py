@@ -7,6 +7,7 @@ compressed replies are off, so a call ends where the configuration says and a re
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import AsyncIterator
 
@@ -72,10 +73,16 @@ class _Counted(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """The system's authorities; reading them costs tens of milliseconds."""
+    return ssl.create_default_context()
+
+
 def http_client(*, connections: int, connect_timeout_s: float, authorised: bool) -> httpx2.AsyncClient:
     """A client that only connecting can time out: the deadline of a call belongs to who makes it."""
     inner = httpx2.AsyncHTTPTransport(
-        verify=ssl.create_default_context(),
+        verify=_tls(),
         trust_env=False,
         limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections // 4),
     )
