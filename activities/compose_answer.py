@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from activities.answer_stream import AnswerStream
 from activities.payloads import load_json, load_request, store_model
 from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import AnswerEventData, DegradedEventData, EventType, new_event
 from engine.domain.run import ErrorInfo, PayloadRef, Run, StepRecord
@@ -18,9 +20,12 @@ from engine.plan import Plan, parse_checked_plan
 from engine.ports.deps import Deps
 from engine.ports.planner import ComposeRequest, StepResult
 from engine.ports.run_store import RunChange
+from engine.ports.telemetry import Span
 
 _LOG = logging.getLogger("livoa.runs")
 _LIVE = frozenset(RunStatus) - FINAL_RUN_STATUSES
+_COMPOSING_TIME = timedelta(seconds=120)
+"""What composing may take: as long as a run waits for its answer beyond the deadline."""
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_OUTPUTS_BYTES = 16 * 1024 * 1024
 _TOO_LARGE = ErrorInfo(code="answer.output_too_large", message="the output is too large to be part of the answer")
@@ -39,13 +44,13 @@ async def compose_answer(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     attributes = {RUN_ID: run.run_id, OPERATION: SPAN_COMPOSE}
     with deps.telemetry.span(SPAN_COMPOSE, traceparent=run.traceparent, attributes=attributes) as span:
         try:
-            return await _compose(run, run.plan_ref, payload, deps)
+            return await _compose(run, run.plan_ref, payload, deps, span)
         except LivoaError as err:
             span.fail(err.code)
             return {"status": "failed", "code": err.code, "retryable": err.status >= 500}
 
 
-async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
+async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps: Deps, span: Span) -> dict[str, Any]:
     plan = parse_checked_plan(await load_json(run, plan_ref, deps))
     statuses = {step_id: status for status, ids in (payload.get("steps") or {}).items() for step_id in ids}
     request = ComposeRequest(
@@ -54,6 +59,12 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
         instructions=plan.answer.instructions or "",
         steps=await _results(run, plan, statuses, payload.get("codes") or {}, deps),
         all_statuses=statuses,
+        run_id=run.run_id,
+        plan_version=max(1, run.plan_version),
+        tenant=await deps.tenants.get(run.tenant_id),
+        actor=run.principal.subject,
+        deadline_at=deps.clock.now() + _COMPOSING_TIME,
+        traceparent=span.traceparent or run.traceparent,
     )
     stream = AnswerStream(run, deps.events)
     await stream.open()
@@ -64,7 +75,14 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
         raise
     await stream.close()
     ref = await store_model(run, answer, deps)
-    body = {"answer_sha256": ref.sha256, "kpis": len(answer.kpis), "degraded": answer.degraded_reason is not None}
+    body: JsonObject = {
+        "answer_sha256": ref.sha256,
+        "kpis": len(answer.kpis),
+        "degraded": answer.degraded_reason is not None,
+        "model": answer.model or "",
+        "unsupported_figures": len(answer.unsupported_figures),
+        "removed_links": answer.removed_links,
+    }
     await deps.audit.append(
         AuditEntry(
             tenant_id=run.tenant_id,

@@ -154,6 +154,7 @@ class ComposeRequest:
     steps: tuple[StepResult, ...]
     all_statuses: Mapping[str, str] = field(default_factory=dict)
     run_id: str = ""
+    plan_version: int = 1
     tenant: TenantConfig | None = None
     actor: str = "livoa"
     deadline_at: datetime | None = None
