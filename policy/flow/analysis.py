@@ -14,43 +14,46 @@ What flows, and what does not:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import reduce
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from engine.domain.base import JsonObject, JsonValue
+from engine.domain.base import JsonValue
 from engine.domain.capability import Capability
 from engine.domain.plan import Plan, Step
 from engine.domain.run import PlanProvenance, RunRequest
 from engine.domain.tenant import TenantConfig
 from engine.plan.expressions import Reference
 from engine.plan.graph import depth_of, topological_order
-from policy.flow.leaves import Leaf, Literal, Term, leaves_of, terms_of
+from policy.flow.leaves import Leaf, Literal, Term, leaves_of, pointer_to, references_of
 from policy.flow.shapes import Shape, shape_of
 from policy.flow.sources import Author, run_value
 from policy.flow.traces import LOWEST, NEUTRAL, Trace, meet
 
 
-@dataclass(slots=True)
-class Argument:
+class Argument(NamedTuple):
     """One argument: its leaves with the label of each."""
 
     leaves: list[Leaf]
     traces: list[Trace]
 
 
-@dataclass(slots=True)
 class StepFlow:
-    """Labels of one step. ``control`` is what decided that it runs, ``count`` how often, ``item`` what it runs over."""
+    """Labels of one step. ``control`` is what decided that it runs, ``count`` how often, ``item`` what it runs over.
 
-    index: int
-    step: Step
-    shape: Shape
-    arguments: dict[str, Argument] = field(default_factory=dict)
-    control: Trace = LOWEST
-    count: Trace = NEUTRAL
-    item: Trace = LOWEST
-    output: Trace = LOWEST
+    Everything starts at the bottom; the propagation raises it to what it is worth.
+    """
+
+    __slots__ = ("arguments", "control", "count", "index", "is_map", "item", "output", "shape", "step", "values")
+
+    def __init__(self, index: int, step: Step, shape: Shape) -> None:
+        self.index = index
+        self.step = step
+        self.shape = shape
+        self.is_map = step.is_map
+        self.values = {name: leaves_of(value, shape.names) for name, value in step.inputs.items()}
+        self.arguments: dict[str, Argument] = {}
+        self.control = self.item = self.output = LOWEST
+        self.count = LOWEST if self.is_map else NEUTRAL
 
 
 class PlanFlow:
@@ -70,84 +73,93 @@ class PlanFlow:
         self.tenant = tenant
         self.author = Author(provenance, request, tenant)
         self.steps = [
-            StepFlow(i, step, shape_of(_named(capabilities, step.capability))) for i, step in enumerate(plan.steps)
+            StepFlow(i, step, shape_of(capabilities.get(step.capability) if step.capability is not None else None))
+            for i, step in enumerate(plan.steps)
         ]
         self.by_id = {flow.step.id: flow for flow in self.steps}
-        edges = [self._edges(step) for step in plan.steps]
+        edges = [self._edges(flow) for flow in self.steps]
         needs = [sorted(own) for own in edges]
         order = topological_order(needs)
         self.depth = depth_of(needs, order) if order is not None else len(needs)
-        if order is None:  # a cycle: such a plan was never checked, and all its labels stay at the bottom
+        if order is None:  # a cycle: such a plan was never checked, and its labels stay at the bottom
             for flow in self.steps:
-                flow.count = LOWEST
-                flow.arguments = self.arguments(flow, flow.step.inputs, "inputs", flow.shape)
+                flow.arguments = self.label(flow, flow.values, flow.shape)
             return
         for index in order:
             self._propagate(self.steps[index], edges[index])
 
-    def _edges(self, step: Step) -> dict[int, bool]:
+    def _edges(self, flow: StepFlow) -> dict[int, bool]:
         """The steps this one comes after; True where it cannot do without them."""
-        tolerates: dict[str, bool] = {}
-        for term in _all_terms(step):
-            if isinstance(term, Reference) and term.source == "step":
-                tolerates[term.step_id] = tolerates.get(term.step_id, True) and term.has_default
-        if step.when is not None and step.when.op == "exists":
-            for term in terms_of(step.when.left):
-                if isinstance(term, Reference):  # the operand itself carries that step's label
-                    others = [t for t in _value_terms(step) if isinstance(t, Reference) and t.step_id == term.step_id]
-                    tolerates[term.step_id] = all(other.has_default for other in others)
-        needed = {name: not tolerates.get(name, False) for name in (*step.needs, *tolerates)}
-        return {self.by_id[name].index: hard for name, hard in needed.items() if name in self.by_id and name != step.id}
+        step = flow.step
+        hard: dict[str, bool] = {}
+        for leaves in flow.values.values():
+            for leaf in leaves:
+                for term in leaf.terms:
+                    if isinstance(term, Reference) and term.source == "step":
+                        hard[term.step_id] = hard.get(term.step_id, False) or not term.has_default
+        for value, tolerant in _operands(step):
+            for reference in references_of(value):
+                if isinstance(reference, Reference) and reference.source == "step":
+                    missed = not reference.has_default and not tolerant
+                    hard[reference.step_id] = hard.get(reference.step_id, False) or missed
+        for need in step.needs:
+            hard.setdefault(need, True)
+        return {self.by_id[name].index: value for name, value in hard.items() if name in self.by_id and name != step.id}
 
     def _propagate(self, flow: StepFlow, edges: Mapping[int, bool]) -> None:
         step = flow.step
         flow.control = self._control(flow, edges)
-        if step.is_map:
+        if flow.is_map:
             flow.item = self._item(flow)
-        flow.arguments = self.arguments(flow, step.inputs, "inputs", flow.shape)
-        if step.approval is not None:
-            flow.output = flow.control
-            return
-        ceiling = flow.shape.ceiling if step.capability is not None else NEUTRAL
-        flow.output = _met([ceiling, flow.control, *(_met(a.traces) for a in flow.arguments.values())])
+        flow.arguments = self.label(flow, flow.values, flow.shape)
+        output = flow.control
+        if step.capability is not None:
+            output = meet(flow.shape.ceiling, output)
+        for argument in flow.arguments.values():
+            for trace in argument.traces:
+                output = meet(output, trace)
+        flow.output = output
 
     def _control(self, flow: StepFlow, edges: Mapping[int, bool]) -> Trace:
         step, here = flow.step, f"steps.{flow.step.id}"
-        parts = [self.author.existence]
+        found = self.author.existence
         if step.when is not None:
-            parts += self._operands(step.when.left, flow, f"{here}.when/left")
-            parts += self._operands(step.when.right, flow, f"{here}.when/right")
-        if step.is_map:
-            flow.count = _met(self._operands(step.for_each, flow, f"{here}.for_each"))
-            parts.append(flow.count)
+            found = meet(found, self._operand(step.when.left, flow, f"{here}.when/left"))
+            found = meet(found, self._operand(step.when.right, flow, f"{here}.when/right"))
+        if flow.is_map:
+            flow.count = self._operand(step.for_each, flow, f"{here}.for_each")
+            found = meet(found, flow.count)
         if step.wait is not None:
             for name in sorted(step.wait.model_fields_set):
-                parts += self._operands(getattr(step.wait, name), flow, f"{here}.wait/{name}")
-        for index, hard in sorted(edges.items()):
+                found = meet(found, self._operand(getattr(step.wait, name), flow, f"{here}.wait/{name}"))
+        for index, hard in edges.items():
             earlier = self.steps[index]
             if hard and earlier.control is not self.author.existence:
-                parts.append(earlier.control.at(f"{here}.needs/{earlier.step.id}"))
-        return _met(parts)
+                found = meet(found, earlier.control.at(f"{here}.needs/{earlier.step.id}"))
+        return found
 
-    def _operands(self, value: JsonValue, flow: StepFlow, place: str) -> list[Trace]:
+    def _operand(self, value: JsonValue, flow: StepFlow, place: str) -> Trace:
         """What a condition, a count or a pause reads. Its literals are its author's, who is part of control anyway."""
-        return [self.term(term, flow).at(place) for term in terms_of(value) if not isinstance(term, Literal)]
+        found = NEUTRAL
+        for reference in references_of(value):
+            found = meet(found, self.term(reference, flow).at(place))
+        return found
 
     def _item(self, flow: StepFlow) -> Trace:
-        traces = [self.term(term, flow) for term in terms_of(flow.step.for_each)]
-        return _met(traces).at(f"steps.{flow.step.id}.for_each")
+        found = self._met(flow, [term for leaf in leaves_of(flow.step.for_each) for term in leaf.terms])
+        return found.at(f"steps.{flow.step.id}.for_each")
 
-    def arguments(self, flow: StepFlow, inputs: JsonObject, under: str, shape: Shape) -> dict[str, Argument]:
-        """The arguments of a call that stands in ``flow``'s step, below its member ``under``."""
-        found: dict[str, Argument] = {}
-        for name, value in inputs.items():
-            here = f"steps.{flow.step.id}.{under}/{_escaped(name)}"
-            leaves = leaves_of(value, shape.names)
-            traces = [
-                _met(self.term(term, flow, name, shape) for term in leaf.terms).at(_below(here, leaf))
-                for leaf in leaves
-            ]
-            found[name] = Argument(leaves, traces)
+    def label(self, flow: StepFlow, values: Mapping[str, list[Leaf]], shape: Shape) -> dict[str, Argument]:
+        """The labels of the leaves of a call that stands in ``flow``'s step."""
+        return {
+            name: Argument(leaves, [self._met(flow, leaf.terms, name, shape) for leaf in leaves])
+            for name, leaves in values.items()
+        }
+
+    def _met(self, flow: StepFlow, terms: Sequence[Term], name: str = "", shape: Shape | None = None) -> Trace:
+        found = NEUTRAL
+        for term in terms:
+            found = meet(found, self.term(term, flow, name, shape))
         return found
 
     def term(self, term: Term, flow: StepFlow, name: str = "", shape: Shape | None = None) -> Trace:
@@ -157,39 +169,21 @@ class PlanFlow:
         if not isinstance(term, Reference):
             return LOWEST
         if term.source == "item":
-            return flow.item if flow.step.is_map else LOWEST
-        pointer = "".join(f"/{_escaped(token)}" for token in term.tokens)
+            return flow.item if flow.is_map else LOWEST
         if term.source == "run":
-            return run_value(term.tokens).at(f"run#{pointer}")
+            return run_value(term.tokens)
         producer = self.by_id.get(term.step_id)
         source = producer.output if producer is not None else LOWEST
-        return source.at(f"steps.{term.step_id}#{pointer}")
+        return source.at(f"steps.{term.step_id}#{pointer_to(term.tokens)}")
 
 
-def _named(capabilities: Mapping[str, Capability], name: str | None) -> Capability | None:
-    return capabilities.get(name) if name is not None else None
-
-
-def _met(traces: Iterable[Trace]) -> Trace:
-    return reduce(meet, traces, NEUTRAL)
-
-
-def _value_terms(step: Step) -> Iterable[Term]:
-    yield from terms_of(step.inputs)
-    yield from terms_of(step.for_each)
-    if step.wait is not None:
-        yield from terms_of([step.wait.until, step.wait.for_s])
-
-
-def _all_terms(step: Step) -> Iterable[Term]:
-    yield from _value_terms(step)
+def _operands(step: Step) -> Iterator[tuple[JsonValue, bool]]:
+    """Every value of a step outside its inputs, and whether it is fine for what it refers to not to be there."""
     if step.when is not None:
-        yield from terms_of([step.when.left, step.when.right])
-
-
-def _below(here: str, leaf: Leaf) -> str:
-    return here + "".join(f"/{_escaped(str(token))}" for token in leaf.place) if leaf.place else here
-
-
-def _escaped(token: str) -> str:
-    return token.replace("~", "~0").replace("/", "~1")
+        yield step.when.left, step.when.op == "exists"
+        yield step.when.right, False
+    if step.for_each is not None:
+        yield step.for_each, False
+    if step.wait is not None:
+        yield step.wait.until, False
+        yield step.wait.for_s, False

@@ -21,7 +21,7 @@ from engine.plan.pointers import Nowhere, parse_pointer, resolve
 from policy.facts import ArgumentFacts, Origin, PlanFacts, StepFacts
 from policy.flow.analysis import Argument, PlanFlow, StepFlow
 from policy.flow.hosts import HOLE, host_of_text, hosts_of
-from policy.flow.leaves import Leaf, Path, Place, at_place, is_binding_of, is_replaced
+from policy.flow.leaves import Leaf, Path, at_place, is_binding_of, is_replaced, leaves_of, pointer_to
 from policy.flow.shapes import Shape, shape_of
 from policy.flow.traces import LOWEST, NEUTRAL, Link, Trace, meet, origin, without_pii
 
@@ -143,10 +143,14 @@ def _call_of(
         if own.step.compensate_with is None:
             return None, {}, "compensate_with/inputs"
         inputs = own.step.compensate_with.inputs
-        return inputs, flow.arguments(own, inputs, "compensate_with/inputs", shape), "compensate_with/inputs"
+        return inputs, _labels(flow, own, inputs, shape), "compensate_with/inputs"
     same = purpose == "step" and shape is own.shape
-    arguments = own.arguments if same else flow.arguments(own, own.step.inputs, "inputs", shape)
+    arguments = own.arguments if same else _labels(flow, own, own.step.inputs, shape)
     return own.step.inputs, arguments, "inputs"
+
+
+def _labels(flow: PlanFlow, own: StepFlow, inputs: JsonObject, shape: Shape) -> dict[str, Argument]:
+    return flow.label(own, {name: leaves_of(value, shape.names) for name, value in inputs.items()}, shape)
 
 
 def _inherited(own: StepFlow) -> Trace:
@@ -174,7 +178,9 @@ class _Bound:
         self._own = own
         self._shape = shape
         self._called = called
-        self._under = under
+        self._here = f"steps.{own.step.id}."
+        self._origins: dict[Link, Origin] = {}
+        self._prefix = f"steps.{own.step.id}.{under}"
         self._arguments: list[ArgumentFacts] = []
         self._hosts: set[str] = set(shape.hosts)
         self._untrusted: set[str] = set()
@@ -186,55 +192,52 @@ class _Bound:
 
     def add(self, name: str, value: JsonValue, argument: Argument, replaced: frozenset[Path]) -> None:
         """An argument whose value is known."""
-        traces: list[Trace] = []
-        personal: list[str] = []
-        for leaf, trace in zip(argument.leaves, argument.traces, strict=True):
-            held = at_place(value, leaf.place)
-            if trace.pii and is_replaced((name, *map(str, leaf.place)), held, replaced):
-                trace = without_pii(trace)
-            if trace.pii:
-                personal.append(_pointer((name, *leaf.place)))
-            traces.append(trace)
-            self._note_hosts(hosts_of(held, is_address=name in self._shape.addresses), trace)
-        self._close(name, traces, personal, bound=True)
+        is_address = name in self._shape.addresses
+        traces = argument.traces
+        for index, leaf in enumerate(argument.leaves):
+            trace, held = traces[index], at_place(value, leaf.place)
+            if trace.pii and replaced and is_replaced((name, *map(str, leaf.place)), held, replaced):
+                traces = [*traces[:index], without_pii(trace), *traces[index + 1 :]]
+            self._note_hosts(hosts_of(held, is_address=is_address), trace)
+        self._close(name, argument.leaves, traces, bound=True)
 
     def foresee(self, name: str, argument: Argument) -> None:
         """An argument as far as it is known before anything ran."""
         is_address = name in self._shape.addresses
+        bound = True
         for leaf, trace in zip(argument.leaves, argument.traces, strict=True):
             self._note_hosts(_foreseen_hosts(leaf, self._flow.request, is_address), trace)
-        personal = [
-            _pointer((name, *leaf.place))
-            for leaf, trace in zip(argument.leaves, argument.traces, strict=True)
-            if trace.pii
-        ]
-        self._close(name, argument.traces, personal, bound=not any(leaf.waits for leaf in argument.leaves))
+            bound = bound and not leaf.waits
+        self._close(name, argument.leaves, argument.traces, bound=bound)
 
     def _note_hosts(self, hosts: Iterable[str], trace: Trace) -> None:
-        found = set(hosts)
-        self._hosts |= found
-        if trace.integrity < TENANT_INTEGRITY:
-            self._untrusted |= found
+        for host in hosts:
+            self._hosts.add(host)
+            if trace.integrity < TENANT_INTEGRITY:
+                self._untrusted.add(host)
 
-    def _close(self, name: str, traces: list[Trace], personal: list[str], *, bound: bool) -> None:
-        trace = NEUTRAL
-        for one in traces:
-            trace = meet(trace, one)
-        if trace.label == LOWEST.label and trace.low is None:
-            place = f"steps.{self._own.step.id}.{self._under}{_pointer((name,))}"
-            trace = LOWEST.at(place)
+    def _close(self, name: str, leaves: list[Leaf], traces: list[Trace], *, bound: bool) -> None:
+        found = NEUTRAL
+        personal: list[str] = []
+        for leaf, trace in zip(leaves, traces, strict=True):
+            if trace is not NEUTRAL:
+                place = pointer_to((name, *leaf.place))
+                found = meet(found, trace.at(f"{self._prefix}{place}"))
+                if trace.pii:
+                    personal.append(place)
         kind: ParameterClass = self._called.parameter_class(name) if self._called is not None else "selector"
-        self._by_class[kind] = meet(self._by_class[kind], trace)
+        self._by_class[kind] = meet(self._by_class[kind], found)
+        lowest = self._origin(found.low)
         self._arguments.append(
             ArgumentFacts(
                 name=name,
                 parameter_class=kind,
-                label=trace.label,
-                integrity_from=self._origin(trace.low),
-                confidentiality_from=self._origin(trace.high),
-                pii_from=self._origin(trace.personal),
+                label=found.label,
+                integrity_from=lowest,
+                confidentiality_from=lowest if found.high is found.low else self._origin(found.high),
+                pii_from=self._origin(found.personal),
                 bound=bound,
-                personal=tuple(personal[:_MAX_PERSONAL]) if len(personal) <= _MAX_PERSONAL else (_pointer((name,)),),
+                personal=tuple(personal) if len(personal) <= _MAX_PERSONAL else (pointer_to((name,)),),
             )
         )
 
@@ -242,8 +245,12 @@ class _Bound:
         """The way, with the pointer into the plan of the place of use."""
         if link is None:
             return None
-        inside = link.text.removeprefix(f"steps.{self._own.step.id}.")
-        return origin(link, f"/steps/{self._own.index}/{inside}" if inside != link.text else "")
+        known = self._origins.get(link)
+        if known is None:
+            inside = link.text.removeprefix(self._here)
+            known = origin(link, f"/steps/{self._own.index}/{inside}" if inside != link.text else "")
+            self._origins[link] = known
+        return known
 
     def facts(self) -> StepFacts:
         """What was collected."""
@@ -325,7 +332,3 @@ def _unknown(step_id: str, inputs: JsonObject, capability: Capability | None) ->
         external_hosts=hosts,
         untrusted_hosts=hosts,
     )
-
-
-def _pointer(place: Place) -> str:
-    return "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in place)

@@ -7,18 +7,17 @@ never something to leave out. No labels here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from engine.domain.base import JsonValue
-from engine.plan.expressions import LiteralValue, Reference, Template, is_expression, parse_expression
+from engine.plan.expressions import Expression, LiteralValue, Reference, Template, is_expression, parse_expression
 from engine.plan.schema_view import same_json
 
 Place = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(NamedTuple):
     """A scalar, a member name or an empty container that the plan itself says."""
 
     value: JsonValue
@@ -35,8 +34,7 @@ UNREADABLE = Unreadable()
 Term = Reference | Literal | Unreadable
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One place of a value (below the argument, as it stands once bound) and everything that goes into it.
 
     ``known`` when the whole value stands in the plan, as ``value``. ``template`` when text is put together there.
@@ -58,6 +56,8 @@ def leaves_of(value: JsonValue, names: frozenset[str] = frozenset()) -> list[Lea
     """The leaves of a value, in its order. Member names that are not in ``names`` are somebody's words: literals too."""
     if not isinstance(value, dict | list):
         return [Leaf((), (Literal(value),), True, value)]
+    if isinstance(value, dict) and is_expression(value):
+        return [_expression((), value, names)]
     found: list[Leaf] = []
     stack: list[tuple[Place, JsonValue]] = [((), value)]
     while stack:
@@ -77,38 +77,46 @@ def leaves_of(value: JsonValue, names: frozenset[str] = frozenset()) -> list[Lea
 
 
 def _expression(place: Place, node: dict[str, JsonValue], names: frozenset[str]) -> Leaf:
-    expression = parse_expression(node)
+    expression = _parsed(node)
+    if isinstance(expression, Reference) and not expression.has_default:
+        return Leaf(place, (expression,))
     if isinstance(expression, LiteralValue):
         return Leaf(place, tuple(map(Literal, _scalars(expression.value, names))), True, expression.value)
     template = expression if isinstance(expression, Template) else None
-    return Leaf(place, tuple(terms_of(node, names)), template=template)
+    return Leaf(place, _terms(expression, names), template=template)
 
 
-def terms_of(value: JsonValue, names: frozenset[str] = frozenset()) -> Iterator[Term]:
-    """Everything that goes into a value, wherever in it."""
-    stack: list[JsonValue] = [value]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list) and node:
-            stack.extend(reversed(node))
-        elif not isinstance(node, dict) or not node:
-            yield Literal(node)
-        elif not is_expression(node):
-            yield from (Literal(key) for key in node if key not in names)
-            stack.extend(reversed(node.values()))
-        else:
-            expression = parse_expression(node)
-            if isinstance(expression, Reference):
-                yield expression
-                if expression.has_default:
-                    yield from map(Literal, _scalars(expression.default, names))
-            elif isinstance(expression, LiteralValue):
-                yield from map(Literal, _scalars(expression.value, names))
-            elif isinstance(expression, Template):
-                yield from (Literal(text) for text, _ in expression.parts if text)
-                stack.extend(reversed(expression.values.values()))
-            else:
-                yield UNREADABLE
+def _parsed(node: dict[str, JsonValue]) -> Expression:
+    """``parse_expression``; plain references, the many, are kept."""
+    text = node.get("$ref")
+    return _plain_reference(text) if len(node) == 1 and isinstance(text, str) else parse_expression(node)
+
+
+@lru_cache(maxsize=8_192)
+def _plain_reference(text: str) -> Expression:
+    return parse_expression({"$ref": text})
+
+
+def _terms(expression: Expression, names: frozenset[str]) -> tuple[Term, ...]:
+    if isinstance(expression, Reference):
+        defaults = _scalars(expression.default, names) if expression.has_default else ()
+        return (expression, *map(Literal, defaults))
+    if isinstance(expression, Template):
+        texts = [Literal(text) for text, _ in expression.parts if text]
+        inside = [
+            term for value in expression.values.values() for leaf in leaves_of(value, names) for term in leaf.terms
+        ]
+        return (*texts, *inside)
+    if isinstance(expression, LiteralValue):
+        return tuple(map(Literal, _scalars(expression.value, names)))
+    return (UNREADABLE,)
+
+
+def references_of(value: JsonValue) -> list[Reference | Unreadable]:
+    """What a value looks up, wherever in it; literals aside."""
+    if not isinstance(value, dict | list):
+        return []
+    return [term for leaf in leaves_of(value) for term in leaf.terms if not isinstance(term, Literal)]
 
 
 def _scalars(value: JsonValue, names: frozenset[str]) -> Iterator[JsonValue]:
@@ -200,3 +208,9 @@ def at_place(value: JsonValue, place: Iterable[str | int]) -> JsonValue:
         else:
             return None
     return value
+
+
+@lru_cache(maxsize=8_192)
+def pointer_to(place: tuple[str | int, ...]) -> str:
+    """The JSON Pointer of a place."""
+    return "".join([f"/{str(token).replace('~', '~0').replace('/', '~1')}" for token in place])

@@ -11,12 +11,14 @@ nobody accounts for is worth 0.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import assert_never
 
 from engine.domain.base import JsonValue
 from engine.domain.run import PlanProvenance, RunRequest
 from engine.domain.tenant import TenantConfig
 from policy.flow.grounding import Grounding
+from policy.flow.leaves import pointer_to
 from policy.flow.shapes import Shape
 from policy.flow.traces import LOWEST, NEUTRAL, Link, Trace
 
@@ -27,8 +29,13 @@ _VALUES = ("context", "values")
 _DOCUMENTS = ("context", "documents")
 
 
+@lru_cache(maxsize=4_096)
 def run_value(tokens: tuple[str, ...]) -> Trace:
     """The label of a part of ``run#``; a mixture, or what a run does not offer, is as bad as can be."""
+    return _run_label(tokens).at(f"run#{pointer_to(tokens)}")
+
+
+def _run_label(tokens: tuple[str, ...]) -> Trace:
     if tokens[:1] in (("intent",), ("goals",)):
         return NEUTRAL
     if tokens[:2] == _VALUES:

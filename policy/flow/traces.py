@@ -7,7 +7,7 @@ confidentiality comes from, to the one that is about a person. Ways are linked l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from policy.facts import Label, Origin
 
@@ -28,8 +28,7 @@ class Link:
         self.hops: int = before.hops + 1 if before is not None else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """A label and its ways. A way that is None starts here: nothing earlier made the label what it is."""
 
     integrity: int = 3
@@ -70,9 +69,19 @@ def meet(left: Trace, right: Trace) -> Trace:
         return right
     if right is NEUTRAL:
         return left
-    low = left if (left.integrity, _hops(left.low)) <= (right.integrity, _hops(right.low)) else right
-    high = left if (-left.confidentiality, _hops(left.high)) <= (-right.confidentiality, _hops(right.high)) else right
-    personal = left if (not left.pii, _hops(left.personal)) <= (not right.pii, _hops(right.personal)) else right
+    # Compared one by one: this runs once per value of a plan, and tuples to compare would take half of its time.
+    if left.integrity != right.integrity:
+        low = left if left.integrity < right.integrity else right
+    else:
+        low = left if _hops(left.low) <= _hops(right.low) else right
+    if left.confidentiality != right.confidentiality:
+        high = left if left.confidentiality > right.confidentiality else right
+    else:
+        high = left if _hops(left.high) <= _hops(right.high) else right
+    if left.pii is not right.pii:
+        personal = left if left.pii else right
+    else:
+        personal = left if _hops(left.personal) <= _hops(right.personal) else right
     if low is high is personal:
         return low
     return Trace(low.integrity, high.confidentiality, personal.pii, low.low, high.high, personal.personal)
@@ -89,19 +98,16 @@ def _hops(link: Link | None) -> int:
     return link.hops if link is not None else -1
 
 
-def origin(link: Link | None, pointer: str) -> Origin | None:
+def origin(link: Link, pointer: str) -> Origin:
     """A way spelled out, source first, at most ``MAX_SHOWN`` places; what is left out is counted."""
-    if link is None:
-        return None
-    last: list[str] = []
-    node: Link | None = link
+    last = [link.text]
+    node = link.before
     while node is not None and len(last) < MAX_SHOWN:
-        last.append(_shown(node.text))
+        last.append(node.text)
         node = node.before
     if node is not None:
-        last[-2:] = [f"… {node.hops + 2} more …", _shown(link.source)]
-    return Origin(tuple(reversed(last)), pointer)
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= _MAX_PLACE_CHARS else text[: _MAX_PLACE_CHARS - 1] + "…"
+        last[-2:] = [f"… {node.hops + 1} more …", link.source]
+    if max(map(len, last)) > _MAX_PLACE_CHARS:
+        last = [text if len(text) <= _MAX_PLACE_CHARS else text[: _MAX_PLACE_CHARS - 1] + "…" for text in last]
+    last.reverse()
+    return Origin(tuple(last), pointer)
