@@ -10,7 +10,7 @@ from engine.domain.outcomes import Failed, StepOutcome
 from engine.ports.deps import Deps
 from engine.step_runner import StepTask, collect_map, expand_map, perform_step
 
-_TASK_FIELDS = ("tenant_id", "run_id", "step_id", "attempt", "item")
+_TASK_FIELDS = ("tenant_id", "run_id", "step_id", "attempt", "item", "waiter")
 
 
 def _task(payload: dict[str, Any]) -> StepTask | None:

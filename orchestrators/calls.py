@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 def run_ref(value: Any) -> RunRef:
     """Parse an orchestration's input. Raises ``ValueError`` saying what is missing; never echoes what it got."""
     source = value if isinstance(value, Mapping) else {}
-    return RunRef(_text(source, "tenant_id"), _text(source, "run_id"), _instant(source, "deadline_at"))
+    version = source.get("v", 1)
+    if not isinstance(version, int):
+        raise ValueError("v in the input of the orchestration is no version")
+    return RunRef(_text(source, "tenant_id"), _text(source, "run_id"), _instant(source, "deadline_at"), version)
 
 
 def part_ref(value: Any) -> PartRef:
@@ -57,7 +60,10 @@ def part_ref(value: Any) -> PartRef:
 
 def part_input(ref: RunRef, spec: SkeletonStep, call: RunMapPart) -> dict[str, Any]:
     """The input of one map part: the run, the step, the range of items and the step's rules for a failed item."""
+    # Runs that were started before there were versions have none in what they schedule either.
+    versioned = {"v": ref.version} if ref.version > 1 else {}
     return {
+        **versioned,
         "tenant_id": ref.tenant_id,
         "run_id": ref.run_id,
         "deadline_at": iso_utc(ref.deadline_at),
@@ -134,6 +140,8 @@ class PartCalls:
         self._context = context
         self._ref = ref
         self._step = {"tenant_id": ref.run.tenant_id, "run_id": ref.run.run_id, "step_id": ref.step_id}
+        if ref.run.version > 1:
+            self._step["waiter"] = context.instance_id
 
     @property
     def deadline_at(self) -> datetime:

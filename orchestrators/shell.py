@@ -9,9 +9,19 @@ from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from engine.domain.names import CANCEL_EVENT
+from engine.domain.names import CANCEL_EVENT, approval_event
 from engine.scheduler import MAX_TIMER
-from engine.scheduler.commands import Call, CancelRequested, Command, Event, Issued, Tick, WakeAt
+from engine.scheduler.commands import (
+    ApprovalAnswered,
+    Call,
+    CancelRequested,
+    Command,
+    Event,
+    Issued,
+    Listen,
+    Tick,
+    WakeAt,
+)
 
 if TYPE_CHECKING:
     from azure.durable_functions import DurableOrchestrationContext
@@ -78,7 +88,7 @@ def drive(
 
 
 class Pool(Generic[S]):
-    """The open durable tasks of one instance, oldest first: calls, one wake-up, and the wait for a cancel.
+    """The open durable tasks of one instance, oldest first: calls, one wake-up, the waits for a cancel and for answers.
 
     The Azure extension walks the list of actions in order and does not look at the next entry before a task of this one is
     done. A `task_any` that adds new tasks while older ones are open would therefore hold back everything listed later until
@@ -100,6 +110,8 @@ class Pool(Generic[S]):
                 self._drop_wake()
                 self._wake = self._context.create_timer(command.at)
                 self._open[self._wake] = command
+            elif isinstance(command, Listen):
+                self._open[self._context.wait_for_external_event(approval_event(command.approval_id))] = command
             else:
                 self._open[self._calls.schedule(command, state)] = command
 
@@ -125,6 +137,8 @@ class Pool(Generic[S]):
         if isinstance(command, WakeAt):
             self._wake = None
             return Tick(max(now, command.at))
+        if isinstance(command, Listen):
+            return ApprovalAnswered(command.approval_id, now)
         return self._calls.event(command, winner.result, crashed=isinstance(winner.result, Exception), at=now)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.domain.base import iso_utc
 from engine.domain.errors import LivoaError
-from engine.domain.names import CANCEL_EVENT, RUN_ORCHESTRATOR
+from engine.domain.names import CANCEL_EVENT, INPUT_VERSION, RUN_ORCHESTRATOR
 from engine.domain.run import Run
 from triggers.http_adapter import DurableClient
 
@@ -16,7 +16,8 @@ _LOG = logging.getLogger("livoa.runs")
 
 def orchestration_input(run: Run) -> dict[str, Any]:
     """What the run orchestrator is given: who and until when, nothing that a caller wrote."""
-    return {"tenant_id": run.tenant_id, "run_id": run.run_id, "deadline_at": iso_utc(run.deadline_at)}
+    ids = {"tenant_id": run.tenant_id, "run_id": run.run_id}
+    return {"v": INPUT_VERSION, **ids, "deadline_at": iso_utc(run.deadline_at)}
 
 
 async def start(run: Run, client: DurableClient) -> None:

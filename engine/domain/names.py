@@ -12,6 +12,10 @@ COLLECT_MAP = "collect_map"
 COMPOSE_ANSWER = "compose_answer"
 FINISH_RUN = "finish_run"
 
+INPUT_VERSION = 2
+"""Version of the run orchestration's input. From 2 on the items of maps tell the instance that waits for them, so that an
+approval's answer can be announced to it. Running instances keep the version they were started with."""
+
 CANCEL_EVENT = "cancel"
 """External event that asks a run to stop. Its waiter lives as long as the run."""
 

@@ -13,6 +13,7 @@ from engine.scheduler.commands import (
     ComposeAnswer,
     Done,
     FinishRun,
+    Held,
     Planned,
     PlanRun,
     Refused,
@@ -20,6 +21,7 @@ from engine.scheduler.commands import (
     RunOutcome,
 )
 from engine.scheduler.graph import graph_from_wire
+from engine.scheduler.steps import CANCELLED_CODE
 
 CRASH_CODE = "activity.crashed"
 """An exception crossed the durable border, where it is bare text: a surprise, worth another attempt within the policy."""
@@ -41,17 +43,22 @@ def step_crash() -> StepOutcome:
 def run_outcome(call: RunCall, value: Any) -> RunOutcome:
     """Parse the answer of a call for the run itself.
 
-    ``plan_run``: ``{"status": "planned", "skeleton": wire}`` or ``{"status": "rejected" | "denied" | "failed", "code"}``.
+    ``plan_run``: ``{"status": "planned", "skeleton": wire}``, ``{"status": "awaiting_approval", "approval_id", "expires_at"}`` or
+    ``{"status": "rejected" | "denied" | "failed", "code"}``; failed with ``run.cancelled`` says that the store knows of a cancel.
     ``compose_answer``: ``{"status": "composed"}``; ``finish_run``: anything without ``"status": "failed"``. Each may answer
     ``{"status": "failed", "code", "retryable"}``.
     """
     answer = value if isinstance(value, dict) else {}
     status, code = answer.get("status"), answer.get("code")
+    if isinstance(call, PlanRun) and status == "failed" and code == CANCELLED_CODE:
+        return Refused(RunStatus.CANCELLED, CANCELLED_CODE)
     if status == "failed" and answer.get("retryable") is True:
         return Broken(_code(code, "run.call_failed"), retryable=True)
     match call, status:
         case PlanRun(), "planned":
             return _planned(answer.get("skeleton"))
+        case PlanRun(), "awaiting_approval":
+            return _held(answer)
         case PlanRun(), "denied":
             return Refused(RunStatus.DENIED, _code(code, "plan.denied"))
         case PlanRun(), "rejected" | "failed":
@@ -76,6 +83,13 @@ def _planned(skeleton: Any) -> RunOutcome:
         return Planned(graph_from_wire(skeleton))
     except ValueError:
         return Broken("plan.malformed_skeleton", retryable=False)
+
+
+def _held(answer: dict[str, Any]) -> RunOutcome:
+    approval_id, expires_at = answer.get("approval_id"), answer.get("expires_at")
+    if isinstance(approval_id, str) and isinstance(expires_at, str):
+        return Held(approval_id, expires_at)
+    return Broken("run.malformed_outcome", retryable=False)
 
 
 def _code(code: Any, default: str) -> str:

@@ -41,6 +41,16 @@ class MapProgress:
     verdict: tuple[StepTrigger, str] | None = None
 
 
+class Awaited(NamedTuple):
+    """An approval that a step waits for. ``listening``: its answer will be announced; ``announced``: it was, while the step had a
+    look open that may have come too early to see it."""
+
+    approval_id: str
+    step: int
+    listening: bool = False
+    announced: bool = False
+
+
 class StepState(NamedTuple):
     """One step; a named tuple, because it is copied several times per completion.
 
@@ -61,8 +71,9 @@ class Board:
     """All steps of one graph at one moment.
 
     ``ready`` has bit ``rank`` set for each step whose next call may be issued; ``used`` is the capacity taken by open calls;
-    ``sleepers`` are (due time, step) of waiting steps, earliest first; ``unfinished`` counts steps that are not final;
-    ``stopped`` is the code under which the board stopped starting anything.
+    ``sleepers`` are (due time, step) of waiting steps, earliest first; ``awaited`` are the approvals that steps wait for,
+    oldest first; ``unfinished`` counts steps that are not final; ``stopped`` is the code under which the board stopped
+    starting anything.
     """
 
     graph: Graph
@@ -72,6 +83,7 @@ class Board:
     sleepers: tuple[tuple[datetime, int], ...]
     unfinished: int
     stopped: str | None = None
+    awaited: tuple[Awaited, ...] = ()
 
     def record(self, step: int) -> StepState:
         """The state of one step."""
@@ -90,6 +102,11 @@ class Board:
     def capacity_left(self) -> int:
         """How much more may be open at once."""
         return self.graph.capacity - self.used
+
+    @property
+    def waits_for_people(self) -> bool:
+        """True when nothing can move before somebody answers."""
+        return bool(self.awaited) and not self.used and not self.ready and len(self.sleepers) == len(self.awaited)
 
     @property
     def next_due_at(self) -> datetime | None:
@@ -131,6 +148,7 @@ class Draft:
         self.used = board.used
         self.unfinished = board.unfinished
         self.stopped = board.stopped
+        self.awaited = board.awaited
         self._sleepers = board.sleepers
         self._chunks = board.chunks
         self._touched: dict[int, list[StepState]] = {}
@@ -140,7 +158,16 @@ class Draft:
         chunks = list(self._chunks)
         for place, records in self._touched.items():
             chunks[place] = tuple(records)
-        return Board(self.graph, tuple(chunks), self.ready, self.used, self._sleepers, self.unfinished, self.stopped)
+        return Board(
+            self.graph,
+            tuple(chunks),
+            self.ready,
+            self.used,
+            self._sleepers,
+            self.unfinished,
+            self.stopped,
+            self.awaited,
+        )
 
     def spec(self, step: int) -> SkeletonStep:
         """The step's entry in the skeleton."""
@@ -187,6 +214,50 @@ class Draft:
             self.set_ready(step, True)
         self._sleepers = self._sleepers[due:]
 
+    def await_approval(self, step: int, approval_id: str, due_at: datetime, record: StepState) -> None:
+        """Let the step wait for an answer, but make the call that ``record`` names at ``due_at`` at the latest."""
+        self.sleep(step, due_at, record)
+        known = next((e for e in self.awaited if (e.approval_id, e.step) == (approval_id, step)), None)
+        if known is None:
+            self.forget_approval(step)
+            self.awaited = (*self.awaited, Awaited(approval_id, step))
+        elif known.announced:
+            self._replace(known, known._replace(announced=False))
+            self.rouse(step)
+
+    def listen(self, approval_id: str) -> None:
+        """Note that the answer to this approval will be announced."""
+        for entry in self.awaited:
+            if entry.approval_id == approval_id:
+                self._replace(entry, entry._replace(listening=True))
+
+    def announce(self, approval_id: str) -> None:
+        """Make the step that waits for this approval look now, or once more when a look is open."""
+        for entry in self.awaited:
+            if entry.approval_id == approval_id:
+                self._replace(entry, entry._replace(announced=self.has_open_call(entry.step)))
+                self.rouse(entry.step)
+
+    def _replace(self, old: Awaited, new: Awaited) -> None:
+        if old != new:
+            self.awaited = tuple(new if entry is old else entry for entry in self.awaited)
+
+    def rouse(self, step: int) -> None:
+        """Make a waiting step ready before it is due."""
+        if self.record(step).status is StepStatus.WAITING:
+            self._sleepers = tuple(sleeper for sleeper in self._sleepers if sleeper[1] != step)
+            self.set_ready(step, True)
+
+    def forget_approval(self, step: int) -> None:
+        """The step waits for no approval any more."""
+        if self.awaited:
+            self.awaited = tuple(entry for entry in self.awaited if entry.step != step)
+
+    def look_when_quiet(self) -> None:
+        """When only people can move the board on, let one of those that wait for them look: the store learns it so."""
+        if self.awaited and not self.used and not self.ready and len(self._sleepers) == len(self.awaited):
+            self.rouse(self.awaited[0].step)
+
     def settle(self, step: int, trigger: StepTrigger, code: str | None = None) -> None:
         """End a step, and skip those behind it that cannot do without it, transitively."""
         ending = [(step, trigger, code)]
@@ -198,6 +269,7 @@ class Draft:
             status = STEP_TABLE[record.status, trigger]
             self.put(index, record._replace(status=status, code=code, progress=None))
             self.set_ready(index, False)
+            self.forget_approval(index)
             self.unfinished -= 1
             for dependant, tolerated in self.graph.dependants[index]:
                 if self._need_is_final(dependant, usable=tolerated or status is StepStatus.SUCCEEDED):

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.domain.base import iso_utc
 from engine.domain.status import RunStatus, StepStatus
-from engine.scheduler.board import Board, MapProgress, Stage, StepState, chunked
+from engine.scheduler.board import Awaited, Board, MapProgress, Stage, StepState, chunked
 from engine.scheduler.graph import Graph, graph_from_wire, graph_to_wire
 from engine.scheduler.run import RunRef, RunState
 from engine.scheduler.transitions import RunPhase, StepTrigger
@@ -35,9 +35,11 @@ def dumps(state: RunState) -> str:
     """The state as compact JSON text, the same for equal states."""
     value = {
         "v": FORMAT,
-        "ref": [state.ref.tenant_id, state.ref.run_id, iso_utc(state.ref.deadline_at)],
+        "ref": [state.ref.tenant_id, state.ref.run_id, iso_utc(state.ref.deadline_at), state.ref.version],
         "phase": state.phase,
         "attempt": state.attempt,
+        "look": state.look,
+        "held": [state.held_by, state.listening_to, state.announced],
         "open": state.call_open,
         "cancelled": state.cancelled,
         "overdue": state.overdue,
@@ -56,13 +58,18 @@ def loads(text: str) -> RunState:
     value = json.loads(text)
     if not isinstance(value, dict) or value.get("v") != FORMAT:
         raise ValueError("not a run state of this format")
-    tenant_id, run_id, deadline_at = value["ref"]
+    tenant_id, run_id, deadline_at, *version = value["ref"]
+    held_by, listening_to, announced = value.get("held", (None, None, False))
     return RunState(
-        ref=RunRef(tenant_id, run_id, _instant(deadline_at)),
+        ref=RunRef(tenant_id, run_id, _instant(deadline_at), *version),
         phase=RunPhase(value["phase"]),
         give_up_at=_maybe_instant(value["give_up_at"]),
         board=_board_in(value["board"]) if value["board"] is not None else None,
         attempt=value["attempt"],
+        look=value.get("look", 0),
+        held_by=held_by,
+        listening_to=listening_to,
+        announced=announced,
         call_open=value["open"],
         retry_at=_maybe_instant(value["retry_at"]),
         armed_at=_maybe_instant(value["armed_at"]),
@@ -98,6 +105,7 @@ def _board_out(board: Board) -> dict[str, Any]:
         "used": board.used,
         "sleepers": [[iso_utc(due_at), step] for due_at, step in board.sleepers],
         "stopped": board.stopped,
+        "awaited": board.awaited,
     }
 
 
@@ -116,6 +124,7 @@ def _board_in(value: dict[str, Any]) -> Board:
         sleepers=tuple((_instant(due_at), step) for due_at, step in value["sleepers"]),
         unfinished=sum(not status.is_final for status in statuses),
         stopped=value["stopped"],
+        awaited=tuple(Awaited(*entry) for entry in value.get("awaited", ())),
     )
 
 

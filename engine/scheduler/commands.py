@@ -17,16 +17,19 @@ from engine.scheduler.graph import Graph
 
 @dataclass(frozen=True, slots=True)
 class PlanRun:
-    """Make, check and vet the plan."""
+    """Make, check and vet the plan. ``look`` counts how often this attempt was asked before: a plan that waits for a person is
+    asked about again."""
 
     attempt: int
+    look: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PerformStep:
     """Run one attempt of step number ``step`` (or of one ``item`` of a map).
 
-    ``look`` counts how often this attempt was asked before: a ``wait`` step is asked again when it is due.
+    ``look`` counts how often this attempt was asked before: a ``wait`` step is asked again when it is due, one that waits for a
+    person when there may be an answer.
     """
 
     step: int
@@ -85,10 +88,17 @@ class WakeAt:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Have one ``ApprovalAnswered`` when somebody answers this approval. Asked for once for each id."""
+
+    approval_id: str
+
+
 StepCall: TypeAlias = PerformStep | ExpandMap | RunMapPart | CollectMap
 RunCall: TypeAlias = PlanRun | ComposeAnswer | FinishRun
 Call: TypeAlias = StepCall | RunCall
-Command: TypeAlias = Call | WakeAt
+Command: TypeAlias = Call | Listen | WakeAt
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +109,16 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """There is a plan, and a person must approve it by ``expires_at`` (RFC 3339)."""
+
+    approval_id: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
-    """There will be no plan: ``status`` is ``denied`` (policy) or ``failed`` (rejected, or nothing fits)."""
+    """There will be no plan: ``status`` is ``denied`` (policy), ``failed`` (rejected, or nothing fits) or ``cancelled``."""
 
     status: RunStatus
     code: str
@@ -119,7 +137,7 @@ class Broken:
     retryable: bool
 
 
-RunOutcome: TypeAlias = Planned | Refused | Done | Broken
+RunOutcome: TypeAlias = Planned | Held | Refused | Done | Broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +174,18 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalAnswered:
+    """The store may have an answer to this approval. A hint: whoever waits for it looks."""
+
+    approval_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The wake-up rang at ``at``."""
 
     at: datetime
 
 
-Event: TypeAlias = Issued | StepAnswered | RunAnswered | CancelRequested | Tick
+Event: TypeAlias = Issued | StepAnswered | RunAnswered | CancelRequested | ApprovalAnswered | Tick

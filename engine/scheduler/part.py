@@ -17,10 +17,12 @@ from engine.scheduler import steps
 from engine.scheduler.backoff import RetryPolicy
 from engine.scheduler.board import Board, Draft, new_board
 from engine.scheduler.commands import (
+    ApprovalAnswered,
     CancelRequested,
     Command,
     Event,
     Issued,
+    Listen,
     PerformStep,
     RunAnswered,
     StepAnswered,
@@ -98,6 +100,7 @@ def decide_part(state: PartState, now: datetime) -> tuple[Command, ...]:
             replace(call, item=state.ref.first + call.step) if isinstance(call, PerformStep) else call
             for call in steps.starts(state.board)
         )
+        commands.extend(steps.listens(state.board))
     due_ats = [at for at in (state.board.next_due_at, state.ref.run.deadline_at) if at is not None]
     wake_at = min(*due_ats, now + MAX_TIMER)
     if not state.is_over and (state.armed_at is None or wake_at < state.armed_at):
@@ -116,6 +119,8 @@ def evolve_part(state: PartState, event: Event) -> PartState:
             _answered(draft, event, state.ref.run)
         case CancelRequested():
             draft.stop(CANCELLED_CODE)
+        case ApprovalAnswered():
+            draft.announce(event.approval_id)
         case Tick():
             armed_at = None if armed_at is not None and armed_at <= event.at else armed_at
             if state.ref.run.deadline_at <= event.at:
@@ -134,6 +139,8 @@ def _issued(draft: Draft, event: Issued, armed_at: datetime | None) -> datetime 
             armed_at = command.at
         elif isinstance(command, PerformStep):
             steps.issue(draft, command)
+        elif isinstance(command, Listen):
+            draft.listen(command.approval_id)
     return armed_at
 
 

@@ -15,6 +15,7 @@ from engine.scheduler import steps
 from engine.scheduler.backoff import RetryPolicy, delay_s
 from engine.scheduler.board import Board, Draft, new_board
 from engine.scheduler.commands import (
+    ApprovalAnswered,
     Broken,
     CancelRequested,
     Command,
@@ -22,7 +23,9 @@ from engine.scheduler.commands import (
     Done,
     Event,
     FinishRun,
+    Held,
     Issued,
+    Listen,
     Planned,
     PlanRun,
     Refused,
@@ -48,19 +51,25 @@ CALL_RETRIES = RetryPolicy(max_attempts=10, backoff_s=1.0, factor=2.0, max_backo
 
 @dataclass(frozen=True, slots=True)
 class RunRef:
-    """Which run this is and when it must be over."""
+    """Which run this is and when it must be over.
+
+    ``version`` is that of the orchestration's input: what an instance schedules may depend on it, never on the code's age.
+    """
 
     tenant_id: str
     run_id: str
     deadline_at: datetime
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
     """Everything the brain remembers of one run.
 
-    ``attempt`` and ``call_open`` belong to the current call of the run itself, which is repeated at ``retry_at``. From
+    ``attempt``, ``look`` and ``call_open`` belong to the current call of the run itself, which is repeated at ``retry_at``. From
     ``give_up_at`` on nothing of this phase is waited for. ``armed_at`` is when the wake-up asked for last will ring.
+    ``held_by`` is the approval that the plan waits for, ``listening_to`` the one whose answer will be announced; ``announced``
+    says that it was while a look was open.
     ``ending`` is the final status and code, once known; ``recorded`` says that a store knows it too.
     """
 
@@ -69,6 +78,10 @@ class RunState:
     give_up_at: datetime | None
     board: Board | None = None
     attempt: int = 1
+    look: int = 0
+    held_by: str | None = None
+    listening_to: str | None = None
+    announced: bool = False
     call_open: bool = False
     retry_at: datetime | None = None
     armed_at: datetime | None = None
@@ -89,7 +102,9 @@ class RunState:
             case RunPhase.OVER if self.ending is not None:
                 return self.ending[0]
             case RunPhase.PLANNING if not self.cancelled:
-                return RunStatus.PLANNING
+                return RunStatus.AWAITING_APPROVAL if self.held_by is not None else RunStatus.PLANNING
+            case RunPhase.RUNNING if not self.cancelled and self.board is not None and self.board.waits_for_people:
+                return RunStatus.AWAITING_APPROVAL
             case _:
                 return RunStatus.CANCELLING if self.cancelled else RunStatus.RUNNING
 
@@ -105,8 +120,11 @@ def decide(state: RunState, now: datetime) -> tuple[Command, ...]:
     if state.give_up_at is None or now < state.give_up_at:
         if state.phase is RunPhase.RUNNING and state.board is not None:
             commands.extend(steps.starts(state.board))
+            commands.extend(steps.listens(state.board))
         elif (call := _due_call(state)) is not None:
             commands.append(call)
+        elif state.held_by is not None and state.held_by != state.listening_to:
+            commands.append(Listen(state.held_by))
     if (wake_at := _next_due_at(state)) is not None:
         wake_at = min(wake_at, now + MAX_TIMER)
         if state.armed_at is None or wake_at < state.armed_at:
@@ -125,6 +143,8 @@ def evolve(state: RunState, event: Event) -> RunState:
             return _run_answered(state, event)
         case CancelRequested():
             return _cancel_requested(state, event.at)
+        case ApprovalAnswered():
+            return _approval_answered(state, event)
         case Tick():
             return _ticked(state, event.at)
         case _:
@@ -135,7 +155,7 @@ def _own_call(state: RunState) -> RunCall | None:
     """The call of the run itself that the current phase is about."""
     match state.phase:
         case RunPhase.PLANNING:
-            return PlanRun(state.attempt)
+            return PlanRun(state.attempt, state.look)
         case RunPhase.COMPOSING:
             return ComposeAnswer(state.attempt)
         case RunPhase.FINISHING if state.ending is not None:
@@ -165,6 +185,11 @@ def _issued(state: RunState, event: Issued) -> RunState:
             case PlanRun() | ComposeAnswer() | FinishRun():
                 if command == _due_call(state):
                     state = replace(state, call_open=True)
+            case Listen():
+                if command.approval_id == state.held_by:
+                    state = replace(state, listening_to=command.approval_id)
+                if draft is not None:
+                    draft.listen(command.approval_id)
             case _:
                 if draft is not None and state.phase is RunPhase.RUNNING:
                     steps.issue(draft, command)
@@ -218,8 +243,10 @@ def worst_loss(board: Board) -> tuple[StepStatus, str | None] | None:
 def _run_answered(state: RunState, event: RunAnswered) -> RunState:
     if not state.call_open or event.call != _own_call(state):
         return state
-    state = replace(state, call_open=False)
     outcome = event.outcome
+    if isinstance(outcome, Held) and state.phase is RunPhase.PLANNING and not state.cancelled:
+        return _held(state, outcome, event.at)
+    state = replace(state, call_open=False, held_by=None, listening_to=None, announced=False)
     if isinstance(outcome, Broken) and outcome.retryable and (not state.cancelled or state.phase is RunPhase.FINISHING):
         delay = timedelta(seconds=delay_s(CALL_RETRIES, f"{state.ref.run_id}/{state.phase}", state.attempt))
         in_time = state.give_up_at is None or event.at + delay < state.give_up_at
@@ -239,19 +266,43 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
             assert_never(state.phase)
 
 
+def _held(state: RunState, outcome: Held, at: datetime) -> RunState:
+    """The plan waits for a person: look again when there is an answer, when its time is over, or when the watchdog rings."""
+    expires_at = steps.parsed_instant(outcome.expires_at)
+    if expires_at is None or state.look >= steps.MAX_LOOKS:
+        return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
+    look_at = max(min(expires_at, at + steps.watchdog(state.look + 1)), at + steps.MIN_WAIT)
+    held = replace(state, call_open=False, held_by=outcome.approval_id, retry_at=look_at, announced=False)
+    if state.announced and state.held_by == outcome.approval_id:
+        return replace(held, retry_at=None, look=state.look + 1)
+    return held
+
+
+def _approval_answered(state: RunState, event: ApprovalAnswered) -> RunState:
+    if state.held_by == event.approval_id and not state.cancelled:
+        if state.retry_at is None:
+            return replace(state, announced=state.call_open)
+        return replace(state, retry_at=None, look=state.look + 1)
+    if state.phase is not RunPhase.RUNNING or state.board is None:
+        return state
+    draft = Draft(state.board)
+    draft.announce(event.approval_id)
+    return replace(state, board=draft.frozen())
+
+
 def _planning_over(state: RunState, outcome: RunOutcome, at: datetime) -> RunState:
     if state.cancelled:
         return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
     match outcome:
         case Planned():
             phase = RUN_TABLE[state.phase, RunTrigger.PLANNED]
-            state = replace(state, phase=phase, board=new_board(outcome.graph), attempt=1)
+            state = replace(state, phase=phase, board=new_board(outcome.graph), attempt=1, look=0)
             return _settled(state, at)
         case Refused():
             return _finish(state, outcome.status, outcome.code)
         case Broken():
             return _finish(state, RunStatus.FAILED, outcome.code)
-        case Done():
+        case Done() | Held():
             return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
         case _:
             assert_never(outcome)
@@ -266,7 +317,7 @@ def _composing_over(state: RunState, outcome: RunOutcome) -> RunState:
             return _finish(state, *((RunStatus.PARTIAL, loss[1]) if loss else (RunStatus.SUCCEEDED, None)))
         case Broken():
             return _finish(state, RunStatus.FAILED, outcome.code)
-        case Planned() | Refused():
+        case Planned() | Held() | Refused():
             return _finish(state, RunStatus.FAILED, "answer.malformed_outcome")
         case _:
             assert_never(outcome)
@@ -276,7 +327,17 @@ def _finish(state: RunState, status: RunStatus, code: str | None) -> RunState:
     """The end is known; what remains is to record it."""
     phase = RUN_TABLE[state.phase, RunTrigger.DECIDED]
     return replace(
-        state, phase=phase, ending=(status, code), attempt=1, call_open=False, retry_at=None, give_up_at=None
+        state,
+        phase=phase,
+        ending=(status, code),
+        attempt=1,
+        look=0,
+        held_by=None,
+        listening_to=None,
+        announced=False,
+        call_open=False,
+        retry_at=None,
+        give_up_at=None,
     )
 
 
@@ -302,7 +363,8 @@ def _ticked(state: RunState, at: datetime) -> RunState:
     if state.give_up_at is not None and state.give_up_at <= at:
         return _give_up(state, at)
     if state.retry_at is not None and state.retry_at <= at:
-        state = replace(state, retry_at=None, attempt=state.attempt + 1)
+        held = state.held_by is not None
+        state = replace(state, retry_at=None, look=state.look + held, attempt=state.attempt + (not held))
     if state.phase is RunPhase.RUNNING and state.board is not None:
         draft = Draft(state.board)
         draft.wake(at)

@@ -10,12 +10,22 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
-from engine.domain.outcomes import Cancelled, Denied, Expanded, Failed, Skipped, StepOutcome, Succeeded, Waiting
+from engine.domain.outcomes import (
+    AwaitingApproval,
+    Cancelled,
+    Denied,
+    Expanded,
+    Failed,
+    Skipped,
+    StepOutcome,
+    Succeeded,
+    Waiting,
+)
 from engine.domain.skeleton import OnFailure
 from engine.domain.status import StepStatus
 from engine.scheduler.backoff import RetryPolicy, delay_s
 from engine.scheduler.board import Board, Draft, MapProgress, Stage, StepState
-from engine.scheduler.commands import CollectMap, ExpandMap, PerformStep, RunMapPart, StepCall
+from engine.scheduler.commands import CollectMap, ExpandMap, Listen, PerformStep, RunMapPart, StepCall
 from engine.scheduler.transitions import StepTrigger
 
 CANCELLED_CODE = "run.cancelled"
@@ -31,6 +41,13 @@ UPKEEP_ATTEMPTS = 5
 """Tries for counting and collecting items at least: they have no effect outside, and losing them would discard finished work."""
 MIN_WAIT = timedelta(milliseconds=100)
 """A ``waiting`` answer that is already due is asked again after this, so it cannot spin."""
+MAX_LISTENED = 100
+"""Approvals whose answers one instance is told of at a time; it bounds the cost of each ``task_any``. Others wait for a look."""
+WATCHDOG = timedelta(minutes=5)
+"""How soon a step that waits for a person looks by itself, in case the announcement of the answer was lost."""
+LATER_WATCHDOG = timedelta(hours=1)
+EARLY_LOOKS = 12
+"""From this look on the watchdog rings less often: what has taken an hour may take days, and every look is history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,20 @@ def starts(board: Board) -> tuple[StepCall, ...]:
             calls.append(call)
             free -= width_of(call)
     return tuple(calls)
+
+
+def listens(board: Board) -> tuple[Listen, ...]:
+    """The approvals to listen to from now on, oldest first."""
+    if not board.awaited:
+        return ()
+    free = MAX_LISTENED - sum(entry.listening for entry in board.awaited)
+    new = [Listen(entry.approval_id) for entry in board.awaited if not entry.listening]
+    return tuple(dict.fromkeys(new))[: max(free, 0)]
+
+
+def watchdog(look: int) -> timedelta:
+    """How long to wait for an announcement before look number ``look`` (from 1)."""
+    return WATCHDOG if look <= EARLY_LOOKS else LATER_WATCHDOG
 
 
 def width_of(call: StepCall) -> int:
@@ -149,8 +180,16 @@ def answer(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, fra
         draft.stop(outcome.code)
     if isinstance(call, RunMapPart):
         _part_returned(draft, call, outcome)
-        return
+    else:
+        _took(draft, call, outcome, at, frame)
+    if not isinstance(outcome, AwaitingApproval):
+        draft.look_when_quiet()
+
+
+def _took(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, frame: Frame) -> None:
     step = call.step
+    if not isinstance(outcome, AwaitingApproval):
+        draft.forget_approval(step)
     match outcome:
         case Succeeded():
             fits = not isinstance(call, ExpandMap)
@@ -167,6 +206,8 @@ def answer(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, fra
             draft.settle(step, StepTrigger.CANCEL, outcome.code)
         case Waiting():
             _waiting(draft, call, outcome, at)
+        case AwaitingApproval():
+            _awaiting(draft, call, outcome, at)
         case _:
             assert_never(outcome)
 
@@ -199,7 +240,7 @@ def _failure_trigger(on_failure: OnFailure) -> StepTrigger:
 
 def _waiting(draft: Draft, call: StepCall, outcome: Waiting, at: datetime) -> None:
     record = draft.record(call.step)
-    until_at = _parsed(outcome.until_at)
+    until_at = parsed_instant(outcome.until_at)
     if draft.stopped is not None:
         draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
     elif until_at is None or not isinstance(call, PerformStep) or record.look >= MAX_LOOKS:
@@ -208,7 +249,20 @@ def _waiting(draft: Draft, call: StepCall, outcome: Waiting, at: datetime) -> No
         draft.sleep(call.step, max(until_at, at + MIN_WAIT), record._replace(look=record.look + 1))
 
 
-def _parsed(text: str) -> datetime | None:
+def _awaiting(draft: Draft, call: StepCall, outcome: AwaitingApproval, at: datetime) -> None:
+    record = draft.record(call.step)
+    expires_at, look = parsed_instant(outcome.expires_at), record.look + 1
+    if draft.stopped is not None:
+        draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
+    elif expires_at is None or not isinstance(call, PerformStep) or record.look >= MAX_LOOKS:
+        draft.settle(call.step, *_UNEXPECTED)
+    else:
+        due_at = max(min(expires_at, at + watchdog(look)), at + MIN_WAIT)
+        draft.await_approval(call.step, outcome.approval_id, due_at, record._replace(look=look))
+
+
+def parsed_instant(text: str) -> datetime | None:
+    """An RFC 3339 instant in UTC, or None."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
@@ -263,7 +317,7 @@ def _part_verdict(outcome: StepOutcome) -> tuple[StepTrigger, str] | None:
             return StepTrigger.DENY, outcome.code
         case Cancelled():
             return StepTrigger.CANCEL, outcome.code
-        case Skipped() | Waiting() | Expanded():
+        case Skipped() | Waiting() | AwaitingApproval() | Expanded():
             return _UNEXPECTED
         case _:
             assert_never(outcome)

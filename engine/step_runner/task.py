@@ -16,6 +16,8 @@ class StepTask(Frozen):
     step_id: WireId
     attempt: int = Field(default=1, ge=1, le=1_000)
     item: int | None = Field(default=None, ge=0)
+    waiter: WireId | None = None
+    """The durable instance that waits for the outcome, when it is not the run's own."""
 
     @property
     def key(self) -> str:

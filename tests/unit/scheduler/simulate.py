@@ -9,11 +9,22 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from engine.domain.outcomes import Cancelled, Denied, Expanded, Failed, Skipped, StepOutcome, Succeeded, Waiting
+from engine.domain.outcomes import (
+    AwaitingApproval,
+    Cancelled,
+    Denied,
+    Expanded,
+    Failed,
+    Skipped,
+    StepOutcome,
+    Succeeded,
+    Waiting,
+)
 from engine.domain.skeleton import Skeleton, SkeletonStep
 from engine.domain.status import RunStatus
 from engine.scheduler import RunRef, RunState, compile_graph, decide, evolve, new_run
 from engine.scheduler.commands import (
+    ApprovalAnswered,
     Broken,
     Call,
     CancelRequested,
@@ -23,7 +34,10 @@ from engine.scheduler.commands import (
     Event,
     ExpandMap,
     FinishRun,
+    Held,
     Issued,
+    Listen,
+    PerformStep,
     Planned,
     PlanRun,
     Refused,
@@ -36,6 +50,7 @@ from engine.scheduler.commands import (
 
 START_AT = datetime(2026, 1, 1, tzinfo=UTC)
 DEADLINE_AT = START_AT + timedelta(hours=1)
+NO_CALLS = (WakeAt, Listen)
 REF = RunRef("contoso", "run-1", DEADLINE_AT)
 
 
@@ -65,13 +80,20 @@ def skeletons(draw: st.DrawFn, max_steps: int = 12) -> Skeleton:
 
 @dataclass
 class World:
-    """Answers by a seed. ``mood`` weighs how often things go wrong; ``hangs`` lets some calls never return."""
+    """Answers by a seed. ``mood`` weighs how often things go wrong; ``hangs`` lets some calls never return.
+
+    With ``people`` the plan and some steps wait for a person, who answers in time, too late or never; some announcements are
+    lost. ``decided`` is what the store knows of them.
+    """
 
     skeleton: Skeleton
     seed: int
     mood: float = 0.3
     hangs: bool = False
     cancels: bool = False
+    people: bool = False
+    asked: dict[str, datetime] = field(default_factory=dict)
+    decided: dict[str, bool] = field(default_factory=dict)
     random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +102,7 @@ class World:
     def answer(self, call: Call, at: datetime) -> Event:
         match call:
             case PlanRun():
-                return RunAnswered(call, self._planned(), at)
+                return RunAnswered(call, self._held(at) or self._planned(), at)
             case ComposeAnswer() | FinishRun():
                 return RunAnswered(call, Broken("x.y", self.random.random() < 0.8) if self._bad() else Done(), at)
             case _:
@@ -93,7 +115,42 @@ class World:
             )
         return Planned(compile_graph(self.skeleton))
 
+    def _held(self, at: datetime) -> Held | Refused | None:
+        if not self.people or self.seed % 3:
+            return None
+        expires_at = self._wait_for("ap-plan", at)
+        if expires_at is not None:
+            return Held("ap-plan", expires_at)
+        return None if self.decided["ap-plan"] else Refused(RunStatus.DENIED, "approval.refused")
+
+    def _wait_for(self, approval_id: str, at: datetime) -> str | None:
+        """Until when a question waits; None once it is decided, by an answer or by the time."""
+        if approval_id in self.decided:
+            return None
+        patience_s = self.random.choice([0, 40, 1_000, 10_000])
+        expires_at = self.asked.setdefault(approval_id, at + timedelta(seconds=patience_s))
+        if at < expires_at:
+            return expires_at.isoformat()
+        self.decided[approval_id] = False
+        return None
+
+    def someone_answers(self, now: datetime) -> Event | None:
+        """A person answers one of the open questions, or nobody does. None also when the announcement is lost."""
+        waiting = [asked for asked, until in self.asked.items() if asked not in self.decided and now < until]
+        if not waiting or self.random.random() < 0.7:
+            return None
+        approval_id = self.random.choice(waiting)
+        self.decided[approval_id] = self.random.random() < 0.7
+        return ApprovalAnswered(approval_id, now) if self.random.random() < 0.8 else None
+
     def _outcome(self, call: Call, at: datetime) -> StepOutcome:
+        if self.people and isinstance(call, PerformStep) and call.step % 2 == 0:
+            approval_id = f"ap-{call.step}"
+            expires_at = self._wait_for(approval_id, at)
+            if expires_at is not None:
+                return AwaitingApproval(approval_id=approval_id, expires_at=expires_at)
+            if not self.decided[approval_id]:
+                return Denied(code="approval.refused")
         if isinstance(call, ExpandMap) and not self._bad():
             return Expanded(item_count=self.random.choice([0, 1, 5, 150, 420]))
         if not self._bad():
@@ -107,6 +164,7 @@ class World:
             Waiting(until_at=(at + timedelta(seconds=self.random.choice([-5, 20]))).isoformat()),
             Waiting(until_at="not a time"),
             Expanded(item_count=3),
+            AwaitingApproval(approval_id="ap-odd", expires_at="whenever"),
         ]
         if self.cancels:
             choices.append(Cancelled())
@@ -146,7 +204,7 @@ def simulate(world: World, *, limit: int = 20_000) -> Trace:
         if state.is_over:
             return trace
         state = evolve(state, Issued(commands, now))
-        open_calls += [command for command in commands if not isinstance(command, WakeAt)]
+        open_calls += [command for command in commands if not isinstance(command, NO_CALLS)]
         event = _next_event(world, state, open_calls, now, cancel=turn == cancel_after)
         now = max(now, event.at)
         trace.events.append(event)
@@ -157,6 +215,8 @@ def simulate(world: World, *, limit: int = 20_000) -> Trace:
 def _next_event(world: World, state: RunState, open_calls: list[Call], now: datetime, *, cancel: bool) -> Event:
     if cancel:
         return CancelRequested(now)
+    if world.people and (answered := world.someone_answers(now)) is not None:
+        return answered
     hung = world.hangs and not any(isinstance(call, FinishRun) for call in open_calls) and world.random.random() < 0.3
     if open_calls and not hung:
         call = open_calls.pop(world.random.randrange(len(open_calls)))
@@ -166,4 +226,4 @@ def _next_event(world: World, state: RunState, open_calls: list[Call], now: date
 
 
 def part_width(call: Command) -> int:
-    return call.concurrency if isinstance(call, RunMapPart) else int(not isinstance(call, WakeAt))
+    return call.concurrency if isinstance(call, RunMapPart) else int(not isinstance(call, NO_CALLS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from engine.domain.status import FINAL_STEP_STATUSES, RunStatus, StepStatus
 from engine.scheduler import IN_FLIGHT_CAP, RunState, decide, dumps, evolve, loads, new_run
 from engine.scheduler.board import Board, Stage
 from engine.scheduler.commands import (
+    ApprovalAnswered,
     Call,
     CancelRequested,
     Issued,
@@ -30,7 +32,17 @@ from engine.scheduler.commands import (
     WakeAt,
 )
 from engine.scheduler.run import worst_loss
-from tests.unit.scheduler.simulate import DEADLINE_AT, REF, START_AT, Trace, World, part_width, simulate, skeletons
+from tests.unit.scheduler.simulate import (
+    DEADLINE_AT,
+    NO_CALLS,
+    REF,
+    START_AT,
+    Trace,
+    World,
+    part_width,
+    simulate,
+    skeletons,
+)
 
 worlds = st.builds(
     World,
@@ -39,6 +51,7 @@ worlds = st.builds(
     mood=st.sampled_from([0.0, 0.1, 0.3, 0.7]),
     hangs=st.booleans(),
     cancels=st.booleans(),
+    people=st.booleans(),
 )
 thorough = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -63,6 +76,10 @@ def check_board(board: Board) -> None:
     assert board.unfinished == sum(not record.status.is_final for record in records)
     assert 0 <= board.used <= board.graph.capacity <= IN_FLIGHT_CAP
     asleep = {step for _, step in board.sleepers}
+    assert len(asleep) == len(board.sleepers)
+    for entry in board.awaited:
+        assert records[entry.step].status in (StepStatus.WAITING, StepStatus.RUNNING)
+    assert len({entry.step for entry in board.awaited}) == len(board.awaited)
     for index, record in enumerate(records):
         assert record.unmet == sum(not records[need].status.is_final for need in set(board.graph.steps[index].needs))
         if record.status is StepStatus.WAITING:
@@ -119,7 +136,7 @@ def test_caps_hold_over_calls_and_over_items(world: World) -> None:
     for state, commands, event in zip(trace.states, trace.commands, trace.events, strict=False):
         if state.board is None or state.phase != "running":
             continue
-        open_width |= {command: part_width(command) for command in commands if not isinstance(command, WakeAt)}
+        open_width |= {command: part_width(command) for command in commands if not isinstance(command, NO_CALLS)}
         assert sum(open_width.values()) <= min(world.skeleton.max_parallel, IN_FLIGHT_CAP)
         for index, spec in enumerate(state.board.graph.steps):
             parts = [call for call in open_width if isinstance(call, RunMapPart) and call.step == index]
@@ -180,6 +197,52 @@ def test_a_run_handed_on_through_text_after_every_event_takes_the_same_decisions
         commands = decide(state, trace.nows[position])
         assert commands == trace.commands[position]
         state = evolve(evolve(state, Issued(commands, trace.nows[position])), event)
+
+
+@given(worlds)
+@thorough
+def test_a_step_that_waits_for_a_person_holds_no_capacity_and_uses_up_no_attempt(world: World) -> None:
+    trace = simulate(dataclasses.replace(world, people=True, mood=0.0))
+    for state, commands in zip(trace.states, trace.commands, strict=True):
+        waiting = 0
+        for entry in state.board.awaited if state.board else ():
+            waiting += state.board.record(entry.step).status is StepStatus.WAITING if state.board else 0
+        assert state.board is None or state.board.used <= state.board.graph.capacity
+        assert state.board is None or not state.board.waits_for_people or waiting == len(state.board.awaited)
+        assert not [c for c in commands if isinstance(c, PerformStep) and c.attempt > 1]
+
+
+@given(worlds)
+@thorough
+def test_an_announced_answer_is_looked_at_without_waiting_for_a_timer(world: World) -> None:
+    world = dataclasses.replace(world, people=True)
+    trace = simulate(world)
+    for position, event in enumerate(trace.events):
+        if not isinstance(event, ApprovalAnswered) or position + 1 == len(trace.states):
+            continue
+        before, after = trace.states[position], trace.states[position + 1]
+        if after.board is None or after.phase != "running" or before.cancelled:
+            continue
+        for entry in before.board.awaited if before.board else ():
+            if entry.approval_id == event.approval_id and before.board is not None:
+                looking = before.board.record(entry.step).status is StepStatus.RUNNING
+                issued = any(isinstance(c, PerformStep) and c.step == entry.step for c in trace.commands[position])
+                known = next((e for e in after.board.awaited if e.step == entry.step), None)
+                assert after.board.is_ready(entry.step) or (
+                    (looking or issued) and known is not None and known.announced
+                )
+
+
+@given(worlds)
+@thorough
+def test_a_run_that_says_it_waits_for_people_has_asked_one_and_makes_no_call(world: World) -> None:
+    world = dataclasses.replace(world, people=True)
+    for state in simulate(world).states:
+        if state.status is RunStatus.AWAITING_APPROVAL:
+            asked = {state.held_by} if state.board is None else {entry.approval_id for entry in state.board.awaited}
+            assert asked <= set(world.asked) | {"ap-odd"}
+            assert asked
+            assert state.board is None or state.board.used == 0
 
 
 @given(worlds)
