@@ -8,6 +8,7 @@ from engine.adapters.memory.clock import FixedClock, SystemClock
 from engine.adapters.memory.model_results import MemoryModelResults
 from engine.adapters.memory.payload_store import MemoryPayloadStore
 from engine.adapters.memory.run_store import MemoryEventLog, MemoryRunStore
+from engine.adapters.memory.tenant_configs import MemoryTenantVersions
 from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "MemoryPayloadStore",
     "MemoryRunStore",
     "MemoryTenantDirectory",
+    "MemoryTenantVersions",
     "SystemClock",
 ]

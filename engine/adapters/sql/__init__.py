@@ -11,6 +11,7 @@ from engine.adapters.sql.engine import Database
 from engine.adapters.sql.event_log import SqlEventLog
 from engine.adapters.sql.model_results import SqlModelResults
 from engine.adapters.sql.run_store import SqlRunStore
+from engine.adapters.sql.tenant_configs import SqlTenantVersions
 
 __all__ = [
     "Database",
@@ -20,4 +21,5 @@ __all__ = [
     "SqlEventLog",
     "SqlModelResults",
     "SqlRunStore",
+    "SqlTenantVersions",
 ]

@@ -20,6 +20,7 @@ from engine.adapters.sql.tables import (
     MODEL_RESULTS,
     RESERVATIONS,
     SCHEMA_VERSION,
+    TENANT_VERSIONS,
 )
 from engine.domain.errors import LivoaError
 
@@ -51,6 +52,10 @@ def _model_budgets(connection: Connection) -> None:
     MODEL_RESULTS.create(connection, checkfirst=True)
 
 
+def _tenant_versions(connection: Connection) -> None:
+    TENANT_VERSIONS.create(connection, checkfirst=True)
+
+
 def _add_missing(connection: Connection, table: Table) -> None:
     """Give ``table`` the columns that it has today and lacks in the database; each is nullable or has a default."""
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
@@ -64,6 +69,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "the first schema", _first),
     Migration(2, "approvals", _approvals),
     Migration(3, "tokens in budgets, accounts of a tenant's days, results of models", _model_budgets),
+    Migration(4, "versions of tenants' configurations", _tenant_versions),
 )
 
 

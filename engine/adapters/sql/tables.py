@@ -211,3 +211,15 @@ MODEL_RESULTS = Table(
     Column("document", Text),
     PrimaryKeyConstraint("tenant_id", "run_id", "plan_version", "node", "prompt_sha256"),
 )
+
+TENANT_VERSIONS = Table(
+    "tenant_versions",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("version", Integer),
+    _required("document", Text),
+    _required("sha256", _SHA256),
+    _required("changed_by", _text(200)),
+    _required("changed_at", _TIME),
+    PrimaryKeyConstraint("tenant_id", "version"),
+)
