@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -141,18 +141,6 @@ def slow(answer: Answer, *, before_headers_s: float = 0.0, between_pieces_s: flo
 def cut(answer: Answer, after_pieces: int) -> Answer:
     """The same, with the connection torn down after so many pieces."""
     return replace(answer, cut_after_pieces=after_pieces)
-
-
-def one_after_another(answers: Sequence[Answer]) -> Script:
-    """Each answer once, in order. Asking further is an error that names the request."""
-    queue = list(answers)
-
-    def script(request: ModelRequest) -> Answer:
-        if not queue:
-            return failure(501, "unscripted", f"no answer is left for work {request.work}, model {request.model}")
-        return queue.pop(0)
-
-    return script
 
 
 def always(answer: Answer) -> Script:

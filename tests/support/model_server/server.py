@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from tests.support.model_server.answers import Answer, ModelRequest, Script, failure, one_after_another
+from tests.support.model_server.answers import Answer, ModelRequest, Script, failure
 from tests.support.model_server.strict_subset import faults
 from tests.support.model_server.wire import pieces
 
@@ -57,6 +58,8 @@ class ModelServer:
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="model-server", daemon=True)
         self.recorded: list[Recorded] = []
+        self.attempted = 0
+        """Requests of any kind, to whatever path."""
         self.address = ""
 
     @property
@@ -85,19 +88,25 @@ class ModelServer:
         """Say what to answer: a list is used up in order, a function ``(request) -> Answer`` answers for ever.
 
         ``work`` is the schema's name (``text`` for requests without one), ``model`` the model or Azure deployment,
-        ``containing`` a part of the prompt. The newest script that matches answers.
+        ``containing`` a part of the prompt. The newest script that matches answers; a list that is used up matches no more.
         """
+
+        queue = None if callable(answers) else list(answers)
 
         def matches(request: ModelRequest) -> bool:
             return (
-                (work is None or request.work == work)
+                queue != []
+                and (work is None or request.work == work)
                 and (model is None or request.model == model)
                 and (containing is None or containing in request.prompt)
             )
 
-        script = answers if callable(answers) else one_after_another(answers)
+        def from_queue(request: ModelRequest) -> Answer:
+            assert queue
+            return queue.pop(0)
+
         with self._lock:
-            self._rules.insert(0, _Rule(script, matches))
+            self._rules.insert(0, _Rule(answers if callable(answers) else from_queue, matches))
 
     def __enter__(self) -> ModelServer:
         self._thread.start()
@@ -117,7 +126,7 @@ class ModelServer:
             self._loop.close()
 
     async def _serve(self) -> None:
-        app = web.Application(client_max_size=_MAX_REQUEST_BYTES)
+        app = web.Application(client_max_size=_MAX_REQUEST_BYTES, middlewares=[self._count])
         app.router.add_post("/v1/chat/completions", self._handle)
         app.router.add_post("/openai/v1/chat/completions", self._handle)
         app.router.add_post("/openai/deployments/{deployment}/chat/completions", self._handle)
@@ -129,6 +138,11 @@ class ModelServer:
         self._started.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    @web.middleware
+    async def _count(self, incoming: web.Request, handler: Handler) -> web.StreamResponse:
+        self.attempted += 1
+        return await handler(incoming)
 
     async def _handle(self, incoming: web.Request) -> web.StreamResponse:
         recorded = self._record(incoming, await incoming.json())
