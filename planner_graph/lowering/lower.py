@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import ValidationError
 
 from engine.domain.base import JsonObject, JsonValue
 from engine.domain.errors import Violation
 from engine.domain.strict_json import Place, pointer_of
-from engine.plan.pointers import parse_pointer
+from engine.plan.pointers import array_index, parse_pointer
 from planner_graph.lowering.inputs import InputBox, read_input
 from planner_graph.lowering.proposal import Proposal, ProposedInput, ProposedStep, ProposedWhen
 from planner_graph.lowering.values import Faulty, Read, literal, reference
@@ -29,14 +30,22 @@ Tokens = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A document for the checks, and where each part of it stands in the proposal."""
+    """A document for the checks, and where each part of it stands in the proposal.
+
+    ``kept`` counts steps at the head of the document that the proposal did not write: the finished ones of an earlier plan.
+    """
 
     document: JsonObject
     origins: dict[Tokens, Tokens] = field(repr=False)
+    kept: int = 0
 
     def pointer(self, plan_pointer: str) -> str:
         """The place in the proposal that a pointer into the document speaks of: the nearest part that has one."""
         tokens = parse_pointer(plan_pointer) or ()
+        if self.kept and tokens[:1] == ("steps",) and (index := array_index((*tokens, "", "")[1])) is not None:
+            if index < self.kept:
+                return ""
+            tokens = ("steps", str(index - self.kept), *tokens[2:])
         for length in range(len(tokens), 0, -1):
             if tokens[:length] in self.origins:
                 return _pointer(self.origins[tokens[:length]])
@@ -54,7 +63,14 @@ class Rejected:
     violations: tuple[Violation, ...]
 
 
-def lower(value: JsonValue) -> Lowered | Rejected:
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The model says that it cannot: the request is out of scope, or a value is missing."""
+
+    why: Literal["out_of_scope", "missing_values"]
+
+
+def lower(value: JsonValue) -> Lowered | Rejected | Declined:
     """Lower what a model emitted. Never raises for anything in ``value``; time and memory are linear in its size."""
     try:
         proposal = Proposal.model_validate(value)
@@ -62,6 +78,8 @@ def lower(value: JsonValue) -> Lowered | Rejected:
         return Rejected(_shape_violations(err))
     except RecursionError:
         return Rejected((Violation(code="proposal.schema", pointer="", message="nested too deep"),))
+    if proposal.cannot is not None and not proposal.steps:
+        return Declined(proposal.cannot)
     return _Lowering().run(proposal)
 
 
@@ -88,6 +106,8 @@ class _Lowering:
         self._origins: dict[Tokens, Tokens] = {}
 
     def run(self, proposal: Proposal) -> Lowered | Rejected:
+        if proposal.cannot is not None:
+            self._fault("proposal.schema", ("cannot",), "a proposal with steps has no 'cannot'")
         if not proposal.steps:
             self._fault("proposal.empty", ("steps",), "a proposal has at least one step")
         steps = [self._step(step, ("steps", str(index))) for index, step in enumerate(proposal.steps)]

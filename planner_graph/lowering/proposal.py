@@ -103,8 +103,9 @@ class ProposedAnswer(_Closed):
 
 
 class Proposal(_Closed):
-    """A whole proposal."""
+    """A whole proposal, or the admission that there is none: then ``cannot`` says why and there are no steps."""
 
+    cannot: Literal["out_of_scope", "missing_values"] | None
     goal: _Text
     rationale: _Text
     steps: Annotated[tuple[ProposedStep, ...], Strict(False), Field(max_length=MAX_STEPS)]

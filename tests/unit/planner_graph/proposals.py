@@ -48,4 +48,4 @@ def proposed(
 def proposal(*steps: dict[str, Any], uses: list[str] | None = None) -> dict[str, Any]:
     """A complete proposal."""
     answer = {"uses": uses if uses is not None else [steps[-1]["id"]], "instructions": "Say it."}
-    return {"goal": "test", "rationale": "because", "steps": list(steps), "answer": answer}
+    return {"cannot": None, "goal": "test", "rationale": "because", "steps": list(steps), "answer": answer}

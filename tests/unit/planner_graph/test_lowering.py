@@ -6,7 +6,7 @@ import pytest
 
 from engine.domain.errors import Violation
 from engine.plan import check_plan
-from planner_graph.lowering import Lowered, Rejected, lower, proposal_schema
+from planner_graph.lowering import Declined, Lowered, Rejected, lower, proposal_schema
 from tests.support.world import World
 from tests.unit.planner_graph.proposals import given, proposal, proposed, ref, template
 
@@ -182,9 +182,11 @@ def test_faults_of_steps(fields, code, pointer):
 
 
 def test_no_steps_is_a_fault():
-    result = lower({"goal": "g", "rationale": "", "steps": [], "answer": {"uses": [], "instructions": ""}})
-    assert isinstance(result, Rejected)
-    assert result.violations[0].code == "proposal.empty"
+    empty = proposal(proposed("a")) | {"steps": []}
+    assert [v.code for v in lower(empty).violations] == ["proposal.empty"]
+    assert lower(empty | {"cannot": "out_of_scope"}) == Declined("out_of_scope")
+    both = lower(proposal(proposed("a")) | {"cannot": "out_of_scope"})
+    assert [(v.code, v.pointer) for v in both.violations] == [("proposal.schema", "/cannot")]
 
 
 def test_findings_of_the_checks_point_into_the_proposal():

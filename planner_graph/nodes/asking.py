@@ -1,0 +1,46 @@
+"""How nodes ask a model: one question through the gateway, which has budgets, audit, retries and fallbacks behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.domain.base import JsonObject
+from engine.ports.models import Message, ModelWork
+from planner_graph.model_calls import Asked, CallSite, PromptFile
+from planner_graph.state import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question: where it is asked, to which kind of model, and the schema of the answer."""
+
+    node: str
+    work: ModelWork
+    messages: tuple[Message, ...]
+    schema: JsonObject
+    schema_name: str
+    max_output_tokens: int
+    prompt: PromptFile
+
+
+async def ask(session: Session, question: Question) -> Asked:
+    """The answer, or why there is none."""
+    task = session.task
+    site = CallSite(
+        tenant=task.tenant,
+        run_id=task.run_id,
+        actor=task.actor,
+        plan_version=task.plan_version,
+        node=question.node,
+        deadline_at=task.deadline_at,
+        traceparent=task.traceparent,
+    )
+    return await session.gateway.ask(
+        site,
+        question.work,
+        question.messages,
+        schema=question.schema,
+        schema_name=question.schema_name,
+        max_output_tokens=question.max_output_tokens,
+        prompt=question.prompt,
+    )
