@@ -76,7 +76,9 @@ def _services(options: argparse.Namespace) -> tuple[list[Service], Agent, str | 
         table = RateTable.read(options.samples / "rates.csv")
         services.append(Service(create_rates_app(table), listen(0)))
         rates_url = services[0].url
-    agent = sample_agent(options.samples, catalog=options.catalog, rates_url=rates_url)
+    agent = sample_agent(
+        options.samples, outbox_file=options.data / "outbox.db", catalog=options.catalog, rates_url=rates_url
+    )
     app = sample_app(
         agent, auth=_auth(options), store=IdempotencyStore(options.data / "executions.db"), warm=not options.no_warm_up
     )

@@ -7,15 +7,15 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from agent_kit import Agent, AgentAuth, IdempotencyStore, create_app, load_manifests
-from sample_agents import insights, mix_capabilities, performance, rates, retrieval
+from sample_agents import buyers, insights, mix_capabilities, outbox, performance, rates, retrieval
 from sample_agents.dataset import Datasets
 
 CATALOG = Path(__file__).resolve().parent.parent / "catalog"
 SAMPLES = CATALOG / "samples"
 
 
-def sample_agent(data: Path, *, catalog: Path = CATALOG, rates_url: str | None = None) -> Agent:
-    """The agent with all sample capabilities over the tenants' data in ``data``."""
+def sample_agent(data: Path, *, outbox_file: Path, catalog: Path = CATALOG, rates_url: str | None = None) -> Agent:
+    """The agent with all sample capabilities over the tenants' data in ``data``; its effects are kept in ``outbox_file``."""
     agent = Agent(load_manifests(catalog / "capabilities"))
     datasets = Datasets(data)
     performance.register(agent, datasets)
@@ -23,6 +23,8 @@ def sample_agent(data: Path, *, catalog: Path = CATALOG, rates_url: str | None =
     retrieval.register(agent, datasets)
     rates.register(agent, rates_url)
     insights.register(agent)
+    buyers.register(agent, datasets)
+    outbox.register(agent, outbox.Outbox(outbox_file))
     return agent
 
 

@@ -122,7 +122,7 @@ def host_without_streaming(data: Path, beside: Stack) -> Iterator[Stack]:
     """A host of its own whose responses do not stream, with the agents of another stack, whose keys it shares."""
     data.mkdir(parents=True, exist_ok=True)
     shutil.copy(beside.data / "development-key.pem", data / "development-key.pem")
-    names = ("analytics", "insights", "mmm", "rag", "rates")
+    names = ("analytics", "crm", "insights", "mmm", "outbox", "rag", "rates")
     environment = {
         "LIVOA_ENV": "local",
         "LIVOA_DATA": str(data),
