@@ -231,6 +231,7 @@ def validation_errors(text: str, schema: Schema) -> list[tuple[int, str]]:
     return errors or [(0, "the policies do not fit the schema")]
 
 
+@cache
 def engine_version() -> str:
     """The version of the library, for evidence."""
     from importlib.metadata import version

@@ -199,13 +199,12 @@ _CALL: JsonObject = {"call": {"type": "Call"}, "flow": {"type": "Flow"}}
 _ENTITIES: JsonObject = {
     "Tenant": {
         "shape": _record(
-            region=_TEXT,
+            regions=_TEXTS,
             tier=_TEXT,
             maxSteps=_NUMBER,
             maxDepth=_NUMBER,
             maxFanOut=_NUMBER,
             maxCostMicroUsd=_NUMBER,
-            hosts=_TEXTS,
         ),
         "tags": _TEXTS,
     },

@@ -77,6 +77,23 @@ def guard_text(text: str, *, max_bytes: int = MAX_TEXT_BYTES) -> TextFault | Non
     return None
 
 
+def policy_lines(text: str) -> list[int]:
+    """The line each policy begins on, in the order of the text, which was accepted by the parser."""
+    lines: list[int] = []
+    depth, begun = 0, False
+    for token in _TOKEN.finditer(text):
+        kind = token.lastgroup
+        if kind in ("space", "comment"):
+            continue
+        if not begun:
+            lines.append(_line(text, token.start()))
+            begun = True
+        depth += (kind == "open") - (kind == "close")
+        if kind == "end" and depth == 0:
+            begun = False
+    return lines
+
+
 def _advance(count: _Count, token: re.Match[str]) -> tuple[str, str] | None:
     kind = token.lastgroup
     if kind == "unary":

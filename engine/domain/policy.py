@@ -51,11 +51,18 @@ class PolicyFinding(Frozen):
 
 
 class PolicyDecision(Frozen):
-    """One decision with everything needed to explain it: policy ids, the hash of the policy set, reasons in words."""
+    """One decision with everything needed to explain it: policy ids, the hash of the policy set, reasons in words.
+
+    ``schema_hash`` names the vocabulary the policies were asked in, ``engine_version`` what evaluated them, ``facts_hash`` what
+    they were told; all empty when the built-in rules decided before any policy was asked.
+    """
 
     verdict: Verdict
     policy_ids: tuple[str, ...] = ()
     policy_set_hash: str = ""
+    schema_hash: str = ""
+    engine_version: str = ""
+    facts_hash: str = ""
     code: str = ""
     reasons: tuple[str, ...] = ()
     cures: tuple[Cure, ...] = ()

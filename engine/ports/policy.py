@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest, PolicyDecision, StepPolicyRequest
@@ -16,4 +18,30 @@ class PolicyEngine(Protocol):
 
     async def decide_step(self, request: StepPolicyRequest) -> PolicyDecision:
         """The authoritative answer for one step with bound inputs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """One file of policies: its name below the policies folder (``platform/taint.cedar``) and its text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTexts:
+    """What is written for one tenant. ``tenant`` is empty when it has no policies of its own; then ``default`` holds."""
+
+    platform: Sequence[PolicyText]
+    default: Sequence[PolicyText]
+    tenant: Sequence[PolicyText]
+
+
+class PolicySource(Protocol):
+    """Where policies are written. Implementations may cache for seconds."""
+
+    async def texts(self, tenant_id: str) -> PolicyTexts:
+        """What is written now. Raises ``LivoaError("policy.unavailable")`` (503) when it cannot be read as a whole, or the
+        platform's policies are missing."""
         ...
