@@ -103,7 +103,8 @@ class NoPlan:
     """No plan could be made.
 
     ``code`` is ``plan.no_capability`` (out of scope; ``suggestions`` says what the tenant could ask for) or
-    ``plan.unplannable`` (every attempt failed its checks; ``violations`` has every attempt's list) or ``plan.missing_values``.
+    ``plan.unplannable`` (every attempt failed its checks; ``violations`` has every attempt's list) or ``plan.missing_values``
+    or ``plan.unclear_intent`` (it could mean several things; ``suggestions`` are the choices).
     """
 
     code: str
