@@ -15,12 +15,16 @@ from planner_graph.model_calls.answers import (
     ReplyFacts,
     Unanswered,
 )
+from planner_graph.model_calls.gateway import ModelGateway
+from planner_graph.model_calls.moves import GatewayRules
 
 __all__ = [
     "Answered",
     "Asked",
     "CallSite",
+    "GatewayRules",
     "Hop",
+    "ModelGateway",
     "OnDelta",
     "OnRestart",
     "PromptFile",
