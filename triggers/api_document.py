@@ -17,8 +17,10 @@ from pydantic.json_schema import models_json_schema
 
 from engine.domain.run import RunRequest
 from engine.domain.status import RunStatus
+from engine.domain.tenant import TenantConfig
 from triggers import api_examples as examples
 from triggers.endpoint import AnyEndpoint, Endpoint
+from triggers.http_admin import VersionList
 from triggers.problems import PROBLEM_JSON, TYPE_PREFIX
 from triggers.schemas import Problem, schema
 from triggers.views import Accepted, DurableStatus, EventPage, PlanView, RunList, RunSummary, RunView, StepList
@@ -28,6 +30,7 @@ _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
     Accepted, DurableStatus, EventPage, PlanView, Problem, RunList, RunRequest, RunSummary, RunView, StepList,
+    TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -52,6 +55,7 @@ _JSON_BODY: Refusals = {
     415: ("http.media_type",),
 }  # fmt: skip
 _NO_RUN: Refusals = {404: ("run.not_found",)}
+_NO_TENANT: Refusals = {404: ("tenant.not_found",), 503: ("tenants.invalid", "tenants.unavailable")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,40 @@ DOCS: dict[str, Doc] = {
             200: Answer("Every part answers.", {_JSON: (_OBJECT, examples.READY)}),
             503: Answer("Some part does not.", {_JSON: (_OBJECT, examples.READY | {"status": "failing"})}),
         },
+    ),
+    "get_tenant": Doc(
+        "The configuration that holds for the caller's own tenant.",
+        {200: _json("The configuration.", TenantConfig, examples.TENANT, ("ETag",))},
+        refusals=(_NO_TENANT,),
+    ),
+    "put_tenant": Doc(
+        "Replace the configuration of the caller's own tenant. An admin may narrow what the operator gives, not widen it.",
+        {200: _json("The configuration that holds now.", TenantConfig, examples.TENANT, ("ETag",))},
+        (
+            _header("If-Match", "The ETag of the configuration that is changed.", {"type": "string"})
+            | {"required": True},
+        ),
+        (_ref(TenantConfig), examples.TENANT),
+        (
+            _NO_TENANT,
+            _JSON_BODY,
+            {
+                409: ("tenant.version_conflict",),
+                412: ("tenant.version_mismatch",),
+                422: ("tenant.invalid",),
+                428: ("tenant.if_match_required",),
+                503: ("audit.unavailable",),
+            },
+        ),
+    ),
+    "list_tenant_versions": Doc(
+        "Who changed the configuration of the caller's own tenant when, newest first.",
+        {200: _json("A page.", VersionList, examples.TENANT_VERSIONS)},
+        (
+            _query("below", "next_below of the page before.", {"type": "integer", "minimum": 1}),
+            _query("limit", "Versions a page.", _LIMIT | {"maximum": 100, "default": 50}),
+        ),
+        refusals=(_NO_TENANT, {400: ("query.invalid",)}),
     ),
     "openapi": Doc("This description.", {200: Answer("OpenAPI 3.1.", {_JSON: (_OBJECT, {"openapi": "3.1.0"})})}),
 }

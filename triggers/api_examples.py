@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.domain.tenant import TenantConfig
+
 RUN_ID = "run-01jc5t9w3v7n8q2x4z6b8d0f2h"
 PLAN_HASH = "3f0c7d0f5a0e8e5b6f1e6b0f6f3c0b7d4a9e2c1d8b7a6f5e4d3c2b1a09f8e7d6"
 _AT = "2026-11-22T12:00:00Z"
@@ -149,3 +151,18 @@ READY: dict[str, Any] = {
     "catalog": PLAN_HASH,
 }
 SCHEMA_LIST: dict[str, Any] = {"schemas": [{"name": "plan", "path": "/api/schemas/plan"}]}
+
+TENANT: dict[str, Any] = TenantConfig(
+    tenant_id="contoso",
+    version=3,
+    display_name="Contoso Retail",
+    region="uksouth",
+    enabled_capabilities=("insights.summarise", "marketing.query_performance"),
+    egress_hosts=("rates.example.com",),
+    directories={"recipients": ("marketing@contoso.example",)},
+).model_dump(mode="json")
+TENANT_VERSIONS: dict[str, Any] = {
+    "versions": [{"version": 3, "sha256": PLAN_HASH, "changed_by": "tid:oid", "changed_at": _AT}],
+    "operator_version": 1,
+    "next_below": None,
+}

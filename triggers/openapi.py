@@ -30,9 +30,16 @@ ENDPOINTS: tuple[AnyEndpoint, ...] = (PublicEndpoint("openapi", "openapi.json", 
 
 def all_endpoints() -> tuple[AnyEndpoint, ...]:
     """Every HTTP function of the app."""
-    from triggers import http_events, http_health, http_plans, http_runs
+    from triggers import http_admin, http_events, http_health, http_plans, http_runs
 
-    return (*http_runs.ENDPOINTS, *http_events.ENDPOINTS, *http_plans.ENDPOINTS, *http_health.ENDPOINTS, *ENDPOINTS)
+    return (
+        *http_runs.ENDPOINTS,
+        *http_events.ENDPOINTS,
+        *http_plans.ENDPOINTS,
+        *http_health.ENDPOINTS,
+        *http_admin.ENDPOINTS,
+        *ENDPOINTS,
+    )
 
 
 def build(deps: DepsProvider, *, streaming: bool) -> Blueprint:

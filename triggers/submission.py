@@ -167,8 +167,13 @@ def check_own_plan(submission: Submission, tenant: TenantConfig, deps: Deps) -> 
         raise LivoaError("plan.invalid", "The plan is not valid; see errors.", status=422, violations=violations)
 
 
-def submitted_entry(run_id: str, submission: Submission, principal: Principal, at: datetime) -> AuditEntry:
-    """What the audit log keeps of a submission. Its id holds the request's hash: another request is another fact."""
+def submitted_entry(
+    run_id: str, submission: Submission, principal: Principal, tenant: TenantConfig, at: datetime
+) -> AuditEntry:
+    """What the audit log keeps of a submission. Its id holds the request's hash: another request is another fact.
+
+    ``tenant_version`` is the version of the tenant's configuration that the run was admitted under.
+    """
     return AuditEntry(
         tenant_id=principal.tenant_id,
         entry_id=f"{run_id}/{AuditType.RUN_SUBMITTED.value}/{submission.sha256[:16]}",
@@ -182,6 +187,7 @@ def submitted_entry(run_id: str, submission: Submission, principal: Principal, a
             "kind": principal.kind,
             "own_plan": submission.request.plan is not None,
             "keyed": submission.idempotency_key is not None,
+            "tenant_version": tenant.version,
         },
     )
 
@@ -248,7 +254,7 @@ async def submit(
             return await _repeated(existing, submission, client, now)
     # A large plan takes a while to check; other requests of this process go on meanwhile.
     await asyncio.to_thread(check_own_plan, submission, tenant, deps)
-    await append_audit(submitted_entry(run_id, submission, principal, now), deps)
+    await append_audit(submitted_entry(run_id, submission, principal, tenant, now), deps)
     ref = await deps.payloads.put(principal.tenant_id, run_id, submission.canonical)
     run = new_run(run_id, submission, ref, principal, tenant, now, traceparent)
     claim = IdempotencyClaim(key, submission.sha256) if key is not None else None

@@ -51,7 +51,9 @@ def build_deps(settings: Settings) -> Deps:
         SqlEventLog,
         SqlModelResults,
         SqlRunStore,
+        SqlTenantVersions,
     )
+    from engine.adapters.tenant_configs import VersionedTenants
     from engine.identity import AuditedRejections
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
     from policy.builtin import BuiltinPolicyEngine
@@ -61,12 +63,15 @@ def build_deps(settings: Settings) -> Deps:
     database = Database(settings.database_url, clock)
     catalog = FilesCatalog(settings.catalog_dir)
     audit = SqlAuditLog(database)
-    tokens, tenants, agent_credential = _identity(settings, FilesTenantDirectory(settings.catalog_dir, clock), clock)
+    pages = FilesTenantDirectory(settings.catalog_dir, clock)
+    versioned = VersionedTenants(pages, SqlTenantVersions(database), clock)
+    tokens, tenants, agent_credential = _identity(settings, versioned, clock)
     return Deps(
         settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
         clock=clock,
         tokens=tokens,
         tenants=tenants,
+        tenant_configs=versioned,
         catalog=catalog,
         runs=SqlRunStore(database, clock),
         events=SqlEventLog(database, clock),

@@ -20,6 +20,7 @@ from engine.ports.planner import AnswerComposer, Planner
 from engine.ports.policy import PolicyEngine
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.telemetry import Telemetry
+from engine.ports.tenant_configs import NoTenantConfigs, TenantConfigs
 from engine.ports.tenant_directory import TenantDirectory
 
 
@@ -54,6 +55,7 @@ class Deps:
     planner: Planner
     composer: AnswerComposer
     telemetry: Telemetry
+    tenant_configs: TenantConfigs = field(default_factory=NoTenantConfigs)
     rejections: RejectionLog = field(default_factory=NoRejectionLog)
     models: ChatModels = field(default_factory=NoChatModels)
     model_results: ModelResults = field(default_factory=NoModelResults)

@@ -12,16 +12,18 @@ from pydantic import BaseModel, TypeAdapter
 from engine.domain.events import EventType
 from engine.domain.execute import EXECUTE_RESPONSE, ExecuteRequest, ExecuteSucceeded
 from engine.domain.run import RunRequest
+from engine.domain.tenant import TenantConfig
 from engine.plan import check_plan
 from tests.unit.triggers.world import PLAN, World
 from triggers import api_examples as examples
 from triggers.api_document import DOCS, build_document
 from triggers.endpoint import Endpoint
+from triggers.http_admin import VersionList
 from triggers.openapi import all_endpoints
 from triggers.schemas import NAMES, schema
 from triggers.views import Accepted, DurableStatus, EventPage, PlanView, RunList, RunSummary, RunView, StepList
 
-HTTP_METHODS = {"get", "post"}
+HTTP_METHODS = {"get", "post", "put"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,8 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
         "POST /runs", "GET /runs", "GET /runs/{run_id}", "GET /runs/{run_id}/status", "GET /runs/{run_id}/plan",
         "GET /runs/{run_id}/steps", "GET /runs/{run_id}/steps/{step_id}/output", "GET /runs/{run_id}/events",
         "POST /runs/{run_id}/cancel", "POST /plans", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
-        "GET /health/ready", "GET /openapi.json",
+        "GET /health/ready", "GET /openapi.json", "GET /tenants/{tenant}", "PUT /tenants/{tenant}",
+        "GET /tenants/{tenant}/versions",
     }  # fmt: skip
 
 
@@ -92,7 +95,8 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
         (RunRequest, examples.RUN_REQUEST), (Accepted, examples.ACCEPTED), (RunSummary, examples.RUN_SUMMARY),
         (RunSummary, examples.CANCELLING), (RunView, examples.RUN_VIEW), (RunList, examples.RUN_LIST),
         (DurableStatus, examples.STATUS_RUNNING), (DurableStatus, examples.STATUS_DONE), (PlanView, examples.PLAN_VIEW),
-        (StepList, examples.STEP_LIST), (EventPage, examples.EVENT_PAGE),
+        (StepList, examples.STEP_LIST), (EventPage, examples.EVENT_PAGE), (TenantConfig, examples.TENANT),
+        (VersionList, examples.TENANT_VERSIONS),
     ],
 )  # fmt: skip
 def test_every_example_is_what_its_model_would_say(model: type[BaseModel], example: dict[str, Any]) -> None:

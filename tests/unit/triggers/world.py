@@ -19,7 +19,9 @@ from engine.adapters.memory import (
     MemoryPayloadStore,
     MemoryRunStore,
     MemoryTenantDirectory,
+    MemoryTenantVersions,
 )
+from engine.adapters.tenant_configs import VersionedTenants
 from engine.domain.audit import AuditType
 from engine.domain.capability import Capability
 from engine.domain.principal import Role
@@ -199,10 +201,10 @@ class World:
         self.runs = MemoryRunStore(self.clock)
         self.payloads = MemoryPayloadStore()
         self.audit = MemoryAuditLog()
-        tenants = WithDevelopmentIssuer(
-            MemoryTenantDirectory([tenant("contoso"), tenant("fabrikam"), tenant("sleepy", status="suspended")]),
-            environment="local",
-        )
+        pages = MemoryTenantDirectory([tenant("contoso"), tenant("fabrikam"), tenant("sleepy", status="suspended")])
+        self.versions = MemoryTenantVersions()
+        versioned = VersionedTenants(pages, self.versions, self.clock)
+        tenants = WithDevelopmentIssuer(versioned, environment="local")
         not_used: Any = NotUsed()
         self.deps = Deps(
             settings=AppSettings(
@@ -211,6 +213,7 @@ class World:
             clock=self.clock,
             tokens=JwtTokenValidator(self.issuer, tenants, self.clock, audience=AUDIENCE),
             tenants=tenants,
+            tenant_configs=versioned,
             catalog=MemoryCatalog([ECHO]),
             runs=self.runs,
             events=MemoryEventLog(self.runs),
@@ -244,7 +247,7 @@ class World:
             sent.append(("authorization", f"Bearer {token or self.token()}"))
         if isinstance(body, dict):
             body = json.dumps(body).encode()
-        if method == "POST" and not any(name == "content-type" for name, _ in sent):
+        if method in ("POST", "PUT") and not any(name == "content-type" for name, _ in sent):
             sent.append(("content-type", "application/json"))
         request = HttpRequest(method, ORIGIN + target, tuple(sent), query, route, body)
         return await serve_function(endpoint, lambda: self.deps)(request, self.engine)
