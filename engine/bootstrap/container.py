@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from engine.bootstrap.settings import Settings, load_settings
+from engine.bootstrap.settings import Settings, forbid_prompt_tracing, load_settings
 from engine.domain.errors import LivoaError
 from engine.ports.clock import Clock
 from engine.ports.deps import AppSettings, Deps
 from engine.ports.identity import TokenValidator
+from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SERVICE_NAME = "livoa-orchestrator"
 _AGENT_TOKEN_LIFETIME_S = 600
+_AZURE_OPENAI_AUDIENCE = "https://cognitiveservices.azure.com"
 
 _LOCK = threading.Lock()
 _DEPS: list[Deps] = []
@@ -58,6 +60,7 @@ def build_deps(settings: Settings) -> Deps:
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
     from policy.builtin import BuiltinPolicyEngine
 
+    forbid_prompt_tracing()
     configure_logging(settings.log_level)
     clock = SystemClock()
     database = Database(settings.database_url, clock)
@@ -83,10 +86,21 @@ def build_deps(settings: Settings) -> Deps:
         budgets=SqlBudgetLedger(database),
         model_results=SqlModelResults(database),
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),
+        models=_models(settings),
         planner=DegradedPlanner(catalog, clock),
         composer=DegradedComposer(),
         telemetry=configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME),
     )
+
+
+def _models(settings: Settings) -> ChatModels:
+    """The chat models. Light: the libraries are loaded by the first call."""
+    if not settings.model_endpoints:
+        return NoChatModels()
+    from engine.adapters.azure_openai import AzureOpenAiChatModels
+    from engine.adapters.entra import ManagedIdentityCredential
+
+    return AzureOpenAiChatModels(settings.model_endpoints, ManagedIdentityCredential(_AZURE_OPENAI_AUDIENCE))
 
 
 def _identity(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.adapters.azure_openai import ModelEndpoint
+from engine.bootstrap.model_settings import model_endpoints
 from engine.domain.errors import LivoaError
 from engine.domain.execute import EXECUTE_AUDIENCE
 
@@ -31,6 +33,7 @@ class Settings:
     telemetry_exporter: Literal["none", "otlp", "azure_monitor"]
     log_level: str
     http_streaming: bool
+    model_endpoints: tuple[ModelEndpoint, ...] = ()
 
 
 def _settings_error(name: str, problem: str) -> LivoaError:
@@ -57,7 +60,20 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         telemetry_exporter=_exporter(env),
         log_level=_choice(env, "LIVOA_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
         http_streaming=streaming_enabled(env),
+        model_endpoints=model_endpoints(
+            env.get("LIVOA_MODEL_DEPLOYMENTS") or "[]", keys=env, local=environment == "local"
+        ),
     )
+
+
+def forbid_prompt_tracing(environ: MutableMapping[str, str] | None = None) -> None:
+    """Switch LangSmith's tracing off for this process: it would send prompts and replies to a third party.
+
+    The model adapter does so for its own calls; this covers whatever else langchain or langgraph might trace.
+    """
+    env = os.environ if environ is None else environ
+    for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2"):
+        env[name] = "false"
 
 
 def streaming_enabled(environ: Mapping[str, str] | None = None) -> bool:
