@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
 from policy.builtin import POLICY_SET_HASH as BUILTIN_HASH
 from policy.cedar import (
@@ -28,10 +29,10 @@ from policy.schema import SUBMIT, cedar_schema, group_of, groups_above, input_ty
 class Words:
     """The vocabulary of one catalog: its schema and what follows from it. Built once per catalog version."""
 
-    document: dict[str, object]
+    document: JsonObject
     schema: Schema
     hash: str
-    inputs: Mapping[str, dict[str, object]]
+    inputs: Mapping[str, JsonObject]
     actions: Mapping[str, frozenset[str]]
     """Each action with itself and every group it is in."""
 

@@ -37,7 +37,7 @@ from policy.flow import plan_facts, step_facts
 from policy.flow.hosts import entry_of
 from policy.hashes import sha256_of
 from policy.library import InForce, PolicyLibrary
-from policy.questions import Ask, NotSayableError, entities_of, step_question, submit_question
+from policy.questions import Ask, NotSayableError, entities_of, sayable, step_question, submit_question
 from policy.rules import Rule
 from policy.schema import SUBMIT
 from policy.verdicts import Subject, refusal, verdict_of
@@ -213,16 +213,14 @@ class GovernedPolicyEngine:
         capability = self._catalog.capabilities.get(name)
         if capability is None or not request.tenant.enables(name):
             return _refused("policy.capability_not_enabled", f"{name} is not enabled", where, step.id)
+        inputs = sayable(inputs, capability, words)
         every = set(step.inputs if purpose == "step" or step.compensate_with is None else step.compensate_with.inputs)
         known = None if every <= set(inputs) else frozenset(inputs)
         what = "" if purpose == "step" else f"the undoing of step {step.id}"
         hosts = frozenset(map(entry_of, request.tenant.egress_hosts))
         subject = Subject(step.id, facts, words.actions[name], where, known, what, hosts)
-        try:
-            # The plan's own cures are for the plan; what cures a step is looked at when the step is about to run.
-            question = step_question(ask, capability, facts, inputs, Cures(), words, purpose=purpose)
-        except NotSayableError as error:
-            return _refused(INPUT_NOT_SAYABLE, str(error), where + error.pointer, step.id)
+        # The plan's own cures are for the plan; what cures a step is looked at when the step is about to run.
+        question = step_question(ask, capability, facts, inputs, Cures(), words, purpose=purpose)
         return _Case(subject, question)
 
 

@@ -140,6 +140,20 @@ def step_question(
     return CedarRequest(ask.user, Uid(ACTION_TYPE, capability.name), agent, context, (ask.home,))
 
 
+def sayable(inputs: JsonObject, capability: Capability, words: Words) -> JsonObject:
+    """Those of the inputs that a policy can be asked about, and those that no policy can see. Before a call, what does not fit
+    the capability's schema is not known yet: whether it ends there is said when the call is due."""
+    types = words.inputs[capability.name]["attributes"]
+    found = dict(inputs)
+    for name, value in inputs.items():
+        try:
+            _inputs({name: value}, words.inputs[capability.name])
+        except NotSayableError:
+            if name in types:
+                del found[name]
+    return found
+
+
 def personal_of(facts: StepFacts) -> tuple[str, ...]:
     """JSON Pointers into the inputs of the payload that is about a person, sorted."""
     found: set[str] = set()
@@ -160,7 +174,7 @@ def _inputs(inputs: JsonObject, kind: JsonObject) -> JsonObject:
         if name in types:
             try:
                 found[name] = input_value(value, types[name])
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, OverflowError) as error:
                 raise NotSayableError(f"/{name}", f"{name} cannot be judged by a policy: {error}") from None
     return found
 

@@ -42,6 +42,7 @@ _GROUP_OF: Mapping[SideEffect, str] = {"none": READ, "read": READ, "write": WRIT
 
 MAX_RECORD_DEPTH = 3
 _DECIMAL_STEP = Decimal("0.0001")
+_MAX_LONG = 2**63 - 1
 _DECIMAL_LIMIT = Decimal("922337203685477")
 
 _TEXT: JsonObject = {"type": "String"}
@@ -99,19 +100,21 @@ def input_type(capability: Capability) -> JsonObject:
 
 def input_value(value: Any, kind: JsonObject) -> Any:
     """``value`` as an attribute of type ``kind`` (see ``input_type``). Raises ``ValueError`` when it cannot be said in Cedar."""
-    match kind["type"]:
-        case "Extension":
+    match kind["type"], value:
+        case "Extension", int() | float() if not isinstance(value, bool):
             return {"__extn": {"fn": "decimal", "arg": _decimal(value)}}
-        case "Set":
+        case "Set", list():
             return [input_value(one, kind["element"]) for one in value]
-        case "Record":
+        case "Record", dict():
             fields = kind["attributes"]
             return {name: input_value(one, fields[name]) for name, one in value.items() if name in fields}
-        case "Long" if isinstance(value, float):
-            # JSON Schema takes 3.0 for an integer.
-            return int(value)
-        case _:
+        case "Long", int() | float() if not isinstance(value, bool) and value == int(value) and abs(value) <= _MAX_LONG:
+            return int(value)  # JSON Schema takes 3.0 for an integer
+        case "Boolean", bool():
             return value
+        case "String", str():
+            return value
+    raise ValueError(f"it is no {kind['type']}")
 
 
 def _decimal(value: Any) -> str:

@@ -41,6 +41,8 @@ def get_deps() -> Deps:
 def build_deps(settings: Settings) -> Deps:
     """Wire adapters by ``settings``. Connects to nothing: every adapter opens on first use."""
     from engine.adapters.files import FilesCatalog, FilesPayloadStore, FilesTenantDirectory
+    from engine.adapters.files.policy_archive import FilesPolicyArchive
+    from engine.adapters.files.policy_source import FilesPolicySource
     from engine.adapters.http_agents import HttpAgentInvoker
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
@@ -58,13 +60,16 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.tenant_configs import VersionedTenants
     from engine.identity import AuditedRejections
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
-    from policy.builtin import BuiltinPolicyEngine
+    from policy.engine import GovernedPolicyEngine
+    from policy.library import PolicyLibrary
 
     forbid_prompt_tracing()
     configure_logging(settings.log_level)
     clock = SystemClock()
     database = Database(settings.database_url, clock)
     catalog = FilesCatalog(settings.catalog_dir)
+    policies = FilesPolicySource(settings.catalog_dir, clock)
+    archive = FilesPolicyArchive(settings.data_dir / "policies")
     audit = SqlAuditLog(database)
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
     versioned = VersionedTenants(pages, SqlTenantVersions(database), clock)
@@ -82,7 +87,7 @@ def build_deps(settings: Settings) -> Deps:
         audit=audit,
         approvals=SqlApprovalStore(database, clock),
         rejections=AuditedRejections(audit, clock),
-        policy=BuiltinPolicyEngine(),
+        policy=GovernedPolicyEngine(catalog, PolicyLibrary(policies, catalog, archive)),
         budgets=SqlBudgetLedger(database),
         model_results=SqlModelResults(database),
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),
