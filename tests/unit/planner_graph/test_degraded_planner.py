@@ -13,6 +13,7 @@ from engine.domain.tenant import TenantConfig
 from engine.plan import check_plan
 from engine.ports.planner import NoPlan, PlanningTask, PlanProposal
 from planner_graph.degraded import DegradedPlanner
+from planner_graph.routing import CatalogRouters
 
 CATALOG = Path(__file__).resolve().parents[3] / "catalog"
 
@@ -34,11 +35,13 @@ class _Clock:
         return datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
+ROUTERS = CatalogRouters()
+"""Shared, because each would learn the same catalog again."""
 TENANTS = {t.tenant_id: t for t in _load("tenants", TenantConfig)}
 
 
 async def propose(intent, tenant="contoso", **context):
-    planner = DegradedPlanner(_Catalog(), _Clock())
+    planner = DegradedPlanner(_Catalog(), _Clock(), routers=ROUTERS)
     request = RunRequest(intent=intent, context=RunContext(**context))
     deadline_at = datetime(2026, 11, 22, 13, tzinfo=UTC)
     task = PlanningTask(run_id="run-1", request=request, tenant=TENANTS[tenant], deadline_at=deadline_at)
@@ -169,3 +172,19 @@ async def test_text_that_looks_like_a_reference_stays_text():
     result = check_plan(proposal.document, tenant=TENANTS["contoso"], catalog=_Catalog())
     assert result.ok
     assert proposal.document["steps"][0]["inputs"]["query"] == {"$ref": "run#/intent"}
+
+
+async def test_a_vague_request_is_offered_choices_and_nothing_is_guessed():
+    outcome = await propose("help me with marketing")
+    assert isinstance(outcome, NoPlan)
+    assert outcome.code == "plan.unclear_intent"
+    assert 1 <= len(outcome.suggestions) <= 4
+    assert outcome.route is not None
+    assert outcome.route.in_scope
+
+
+async def test_why_sales_fell_is_explained_without_moving_a_budget():
+    proposal = await propose("Why did sales fall in Q3?")
+    assert isinstance(proposal, PlanProposal)
+    assert proposal.playbook == "explain_change"
+    assert proposal.route.playbooks[0].name == "explain_change"
