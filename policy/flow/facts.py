@@ -192,23 +192,32 @@ class _Bound:
 
     def add(self, name: str, value: JsonValue, argument: Argument, replaced: frozenset[Path]) -> None:
         """An argument whose value is known."""
-        is_address = name in self._shape.addresses
+        leads_out, is_address = self._leads_out(name), name in self._shape.addresses
         traces = argument.traces
         for index, leaf in enumerate(argument.leaves):
             trace, held = traces[index], at_place(value, leaf.place)
             if trace.pii and replaced and is_replaced((name, *map(str, leaf.place)), held, replaced):
                 traces = [*traces[:index], without_pii(trace), *traces[index + 1 :]]
-            self._note_hosts(hosts_of(held, is_address=is_address), trace)
+            if leads_out:
+                self._note_hosts(hosts_of(held, is_address=is_address), trace)
         self._close(name, argument.leaves, traces, bound=True)
 
     def foresee(self, name: str, argument: Argument) -> None:
         """An argument as far as it is known before anything ran."""
-        is_address = name in self._shape.addresses
+        leads_out, is_address = self._leads_out(name), name in self._shape.addresses
         bound = True
         for leaf, trace in zip(argument.leaves, argument.traces, strict=True):
-            self._note_hosts(_foreseen_hosts(leaf, self._flow.request, is_address), trace)
+            if leads_out:
+                self._note_hosts(_foreseen_hosts(leaf, self._flow.request, is_address), trace)
             bound = bound and not leaf.waits
         self._close(name, argument.leaves, argument.traces, bound=bound)
+
+    def _leads_out(self, name: str) -> bool:
+        """Where a call goes is chosen by its selectors and by what is declared as an address; a payload may quote URLs."""
+        return self._kind(name) != "payload" or name in self._shape.addresses
+
+    def _kind(self, name: str) -> ParameterClass:
+        return self._called.parameter_class(name) if self._called is not None else "selector"
 
     def _note_hosts(self, hosts: Iterable[str], trace: Trace) -> None:
         for host in hosts:
@@ -225,7 +234,7 @@ class _Bound:
                 found = meet(found, trace.at(f"{self._prefix}{place}"))
                 if trace.pii:
                     personal.append(place)
-        kind: ParameterClass = self._called.parameter_class(name) if self._called is not None else "selector"
+        kind = self._kind(name)
         self._by_class[kind] = meet(self._by_class[kind], found)
         lowest = self._origin(found.low)
         self._arguments.append(

@@ -106,7 +106,7 @@ def origin(link: Link, pointer: str) -> Origin:
         last.append(node.text)
         node = node.before
     if node is not None:
-        last[-2:] = [f"… {node.hops + 1} more …", link.source]
+        last[-2:] = [f"… {node.hops + 2} more …", link.source]
     if max(map(len, last)) > _MAX_PLACE_CHARS:
         last = [text if len(text) <= _MAX_PLACE_CHARS else text[: _MAX_PLACE_CHARS - 1] + "…" for text in last]
     last.reverse()
