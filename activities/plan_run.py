@@ -16,7 +16,7 @@ from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import DegradedEventData, EventType, NewEvent, PlanEventData, new_event
 from engine.domain.policy import PlanPolicyDecision
-from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, Run, RunRequest
+from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, Run
 from engine.domain.skeleton import to_wire
 from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import DEGRADED, OPERATION, PLAN_HASH, RUN_ID, SPAN_PLAN
@@ -27,7 +27,7 @@ from engine.ports.deps import Deps
 from engine.ports.planner import NoPlan
 from engine.ports.run_store import RunChange
 from engine.ports.telemetry import Span
-from planner_graph.planning import PlanningCase, Proposed, prepare_plan, provenance_of
+from planner_graph.planning import PlanningCase, PreparedPlan, Proposed, fallbacks_of, prepare_plan, provenance_of
 
 _LOG = logging.getLogger("livoa.plans")
 _MAX_MESSAGES = 5
@@ -85,13 +85,11 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
         findings = [(v.code, v.pointer, v.message) for v in prepared.result.violations]
         return await _refuse(run, _rejected(proposal, findings), deps)
     span.set(PLAN_HASH, plan.plan_hash)
-    await _audit_plan(run, proposal, plan, decision, deps)
+    await _audit_plan(run, prepared, plan, decision, deps)
     ref = await deps.payloads.put(run.tenant_id, run.run_id, plan.canonical_bytes())
     if not decision.allows:
         return await _refuse(run, _denied(plan, decision), deps, plan_ref=ref, plan_hash=plan.plan_hash)
-    limit = _cost_limit(tenant, request)
-    await deps.budgets.open(run.tenant_id, run.run_id, limit_micro_usd=limit)
-    await _accept(run, proposal, plan, ref, decision, deps)
+    await _accept(run, prepared, plan, ref, decision, deps)
     return _planned(plan, tenant)
 
 
@@ -121,27 +119,19 @@ def _planned(plan: CheckedPlan, tenant: TenantConfig) -> dict[str, Any]:
     return {"status": "planned", "skeleton": to_wire(skeleton_of(plan, max_parallel=tenant.bounds.max_parallel_steps))}
 
 
-def _cost_limit(tenant: TenantConfig, request: RunRequest) -> int:
-    asked = request.constraints.max_cost_micro_usd
-    limit = tenant.bounds.max_cost_micro_usd
-    return limit if asked is None else min(limit, asked)
-
-
 async def _audit_plan(
-    run: Run, proposal: Proposed, plan: CheckedPlan, decision: PlanPolicyDecision, deps: Deps
+    run: Run, prepared: PreparedPlan, plan: CheckedPlan, decision: PlanPolicyDecision, deps: Deps
 ) -> None:
     body: JsonObject = {
         "plan_hash": plan.plan_hash,
         "steps": len(plan.steps),
-        "source": proposal.source,
+        **_origin(prepared),
         "catalog": deps.catalog.version,
         "verdict": decision.verdict.value,
         "policies": list(decision.policy_ids),
         "policy_set": decision.policy_set_hash,
         "estimated_cost_micro_usd": plan.estimated_cost_micro_usd,
     }
-    if proposal.playbook is not None:
-        body["playbook"] = proposal.playbook
     await deps.audit.append(
         AuditEntry(
             tenant_id=run.tenant_id,
@@ -155,9 +145,22 @@ async def _audit_plan(
     )
 
 
+def _origin(prepared: PreparedPlan) -> JsonObject:
+    """Who made the plan, as events and the audit record tell it: names, codes and counts."""
+    proposal = prepared.proposal
+    told: JsonObject = {"source": proposal.source, "playbook": proposal.playbook, "model": proposal.model}
+    if proposal.source != "caller":
+        told["attempts"] = len(proposal.violations_by_attempt) + 1
+        told["fallbacks"] = list(fallbacks_of(proposal.route)) or None
+    if proposal.route is not None:
+        told["router"] = proposal.route.router
+    told["serial_edges"] = len(prepared.serial_edges) or None
+    return {name: value for name, value in told.items() if value is not None}
+
+
 async def _accept(
     run: Run,
-    proposal: Proposed,
+    prepared: PreparedPlan,
     plan: CheckedPlan,
     ref: PayloadRef,
     decision: PlanPolicyDecision,
@@ -168,10 +171,10 @@ async def _accept(
             "plan_hash": plan.plan_hash,
             "plan_version": 1,
             "steps": len(plan.steps),
-            "source": proposal.source,
-            "playbook": proposal.playbook,
+            **_origin(prepared),
         }
     )
+    proposal = prepared.proposal
     events = [new_event(EventType.PLAN_PROPOSED, facts), new_event(EventType.PLAN_VETTED, facts)]
     if proposal.degraded_reason is not None:
         data = DegradedEventData(part="planner", reason=proposal.degraded_reason)
@@ -212,7 +215,9 @@ def _no_plan(outcome: NoPlan) -> _Refusal:
     if outcome.suggestions:
         words += ". You could ask for — " + "; ".join(outcome.suggestions)
     codes = tuple(dict.fromkeys((outcome.code, *(v.code for v in outcome.violations))))
-    events = [new_event(EventType.PLAN_REJECTED, PlanEventData(codes=codes, message=words))]
+    router = outcome.route.router if outcome.route is not None else None
+    facts = PlanEventData(codes=codes, message=words, router=router, fallbacks=fallbacks_of(outcome.route))
+    events = [new_event(EventType.PLAN_REJECTED, facts)]
     if outcome.degraded_reason is not None:
         data = DegradedEventData(part="planner", reason=outcome.degraded_reason)
         events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/planner"))

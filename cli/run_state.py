@@ -117,6 +117,7 @@ def result_of(run: Mapping[str, Any], steps: list[dict[str, Any]], seconds: floa
         "status": run["status"],
         "degraded": run["degraded"],
         "plan_hash": run["plan_hash"],
+        "planner": run.get("planner"),
         "error": run.get("error"),
         "steps": shown,
         "answer": run.get("answer"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cli.client import Api
 from cli.errors import CliError
 from cli.output import human_console, progress
-from cli.render.text import STATUS_MARK, clean, duration, one_line
+from cli.render.text import STATUS_MARK, clean, duration, one_line, planner_words
 from cli.run_state import RunState
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def line_of(event: Mapping[str, Any]) -> str:
             said = data.get("part") or ""
         if kind.startswith("run.") and data.get("code"):  # the message follows in full with the result
             said = data["code"]
-        source = f"by playbook {data['playbook']}" if data.get("playbook") else ""
+        source = planner_words(data)
         return f"{clean(kind)}  {source}{one_line(said)}".rstrip()
     return ""
 

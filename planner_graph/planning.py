@@ -18,8 +18,11 @@ from engine.domain.principal import Principal
 from engine.domain.run import PlanProvenance, RunRequest
 from engine.domain.tenant import TenantConfig
 from engine.plan import CheckedPlan, CheckResult, check_plan
+from engine.ports.budget import DailyLimits
 from engine.ports.deps import Deps
 from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Route
+from planner_graph.serialisation import needless_edges
+from planner_graph.state import Finding
 
 PLANNING_TIME = timedelta(seconds=240)
 """What one planning activity may take: less than the shortest function timeout, so that it ends by its own decision."""
@@ -56,21 +59,45 @@ class PlanningCase:
 
 @dataclass(frozen=True, slots=True)
 class PreparedPlan:
-    """A proposal with what the checks and policy say. ``decision`` is None exactly when the checks found errors."""
+    """A proposal with what the checks and policy say. ``decision`` is None exactly when the checks found errors.
+
+    ``serial_edges`` are found by counting: a step that waits for another and uses nothing of it.
+    """
 
     proposal: Proposed
     result: CheckResult
     decision: PlanPolicyDecision | None
+    serial_edges: tuple[Finding, ...] = ()
 
 
 async def prepare_plan(case: PlanningCase, deps: Deps) -> PreparedPlan | NoPlan:
-    """Propose, check and vet. Every proposal passes the same checks here once more, whoever reviewed it before."""
+    """Propose, check and vet. Every proposal passes the same checks here once more, whoever reviewed it before.
+
+    Opens the budget account of ``case.run_id``, because model calls are paid from it; opening it again changes nothing.
+    """
+    budgets = case.tenant.budgets
+    await deps.budgets.open(
+        case.tenant.tenant_id,
+        case.run_id,
+        limit_micro_usd=cost_limit(case.tenant, case.request),
+        daily=DailyLimits(micro_usd=budgets.daily_cost_micro_usd, tokens=budgets.daily_tokens),
+    )
     proposal = await _propose(case, deps)
     if isinstance(proposal, NoPlan):
         return proposal
     result = await _check(case, proposal.document, deps)
-    decision = await vet_plan(case, proposal, result.plan, deps) if result.plan is not None else None
-    return PreparedPlan(proposal, result, decision)
+    if result.plan is None:
+        return PreparedPlan(proposal, result, None)
+    decision = await vet_plan(case, proposal, result.plan, deps)
+    serial = await asyncio.to_thread(needless_edges, result.plan.document, deps.catalog.capabilities)
+    return PreparedPlan(proposal, result, decision, serial)
+
+
+def cost_limit(tenant: TenantConfig, request: RunRequest) -> int:
+    """What a run may cost in micro-USD: the tenant's bound, or less where the caller asks for less."""
+    asked = request.constraints.max_cost_micro_usd
+    limit = tenant.bounds.max_cost_micro_usd
+    return limit if asked is None else min(limit, asked)
 
 
 async def _propose(case: PlanningCase, deps: Deps) -> Proposed | NoPlan:
@@ -151,4 +178,11 @@ def provenance_of(proposal: Proposed) -> PlanProvenance:
         seen_integrity=proposal.seen_integrity,
         model=proposal.model,
         router=proposal.route.router if proposal.route is not None else None,
+        fallbacks=fallbacks_of(proposal.route),
+        attempts=len(proposal.violations_by_attempt) + 1,
     )
+
+
+def fallbacks_of(route: Route | None) -> tuple[str, ...]:
+    """The routers that handed on, each with its reason."""
+    return tuple(f"{hop.router}: {hop.reason}" for hop in route.fallbacks) if route is not None else ()

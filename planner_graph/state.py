@@ -35,11 +35,11 @@ class Gateway(Protocol):
         site: CallSite,
         work: ModelWork,
         messages: Sequence[Message],
-        *,
-        schema: JsonObject,
+        schema: JsonObject | None,
         schema_name: str,
         max_output_tokens: int,
-        prompt: PromptFile,
+        *,
+        prompt_file: PromptFile | None = None,
     ) -> Asked:
         """Ask once; retries, fallbacks, budgets, audit and reuse are behind it."""
         ...

@@ -78,7 +78,15 @@ ANSWER: dict[str, Any] = {
     "degraded_reason": "no model is configured",
 }
 
-RUN_VIEW = RUN_SUMMARY | {"answer": ANSWER}
+PLANNER: dict[str, Any] = {
+    "source": "playbook",
+    "playbook": "explain_change",
+    "model": None,
+    "router": "lexical",
+    "fallbacks": [],
+    "attempts": 1,
+}
+RUN_VIEW = RUN_SUMMARY | {"planner": PLANNER, "answer": ANSWER}
 CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
 RUN_LIST: dict[str, Any] = {"runs": [RUN_SUMMARY], "next_cursor": None}
 

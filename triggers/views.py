@@ -51,9 +51,21 @@ class RunSummary(Frozen):
     links: RunLinks
 
 
-class RunView(RunSummary):
-    """One run, with its answer once there is one."""
+class PlannerView(Frozen):
+    """Who made the plan of a run: the caller, a playbook or a model, routed by whom after which ``fallbacks`` handed on."""
 
+    source: Literal["caller", "playbook", "model"]
+    playbook: str | None
+    model: str | None
+    router: str | None
+    fallbacks: tuple[str, ...]
+    attempts: int
+
+
+class RunView(RunSummary):
+    """One run, with who planned it and its answer once there are such."""
+
+    planner: PlannerView | None = None
     answer: Answer | None = None
 
 
@@ -188,7 +200,22 @@ def summary_of(run: Run) -> RunSummary:
 
 def view_of(run: Run, answer: Answer | None) -> RunView:
     """One run in full."""
-    return RunView(**dict(summary_of(run)), answer=answer)
+    return RunView(**dict(summary_of(run)), planner=planner_view_of(run), answer=answer)
+
+
+def planner_view_of(run: Run) -> PlannerView | None:
+    """Who made the plan of a run that has one."""
+    made = run.provenance
+    if made is None:
+        return None
+    return PlannerView(
+        source=made.source,
+        playbook=made.playbook,
+        model=made.model,
+        router=made.router,
+        fallbacks=made.fallbacks,
+        attempts=made.attempts,
+    )
 
 
 def accepted_of(run: Run, origin: str) -> Accepted:

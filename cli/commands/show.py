@@ -37,10 +37,13 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[str, Any]]) -> None:
     from cli.commands.run import show_answer
+    from cli.render.text import planner_words
     from cli.render.views import plan_tree, steps_table
     from cli.run_state import StepState
 
     console = human_console()
+    if view.get("planner"):
+        console.print(f"planned {planner_words(view['planner'])}", markup=False, highlight=False)
     if plan is not None:
         console.print(plan_tree(plan["plan"], plan["plan_hash"]))
     states = [

@@ -47,6 +47,19 @@ def one_line(value: Any, width: int | None = None) -> str:
     return text if width is None or len(text) <= width else text[: width - 1] + "…"
 
 
+def planner_words(facts: Mapping[str, Any]) -> str:
+    """Who made a plan: `by model gpt-4o in 2 attempts, routed by lexical (small: model.timeout)`; empty when nobody says."""
+    by = next((f"by {kind} {one_line(facts[kind])}" for kind in ("playbook", "model") if facts.get(kind)), "")
+    if not by:
+        by = "by the caller" if facts.get("source") == "caller" else ""
+    if by and (facts.get("attempts") or 1) > 1:
+        by += f" in {facts['attempts']} attempts"
+    if not facts.get("router"):
+        return by
+    handed_on = f" ({one_line('; '.join(facts['fallbacks']))})" if facts.get("fallbacks") else ""
+    return f"{by}{', ' if by else ''}routed by {one_line(facts['router'])}{handed_on}"
+
+
 def failure_lines(run: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> list[str]:
     """Why a run and its steps failed: one line for the run, one per step with an error, nothing shortened."""
     told = [("run", run.get("error")), *((f"step {step['id']}", step.get("error")) for step in steps)]

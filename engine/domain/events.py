@@ -75,13 +75,22 @@ class RunEventData(Frozen):
 
 
 class PlanEventData(Frozen):
-    """Data of ``plan.*``: size and hash of the plan, where it came from, and the codes of what was wrong with it."""
+    """Data of ``plan.*``: size and hash of the plan, where it came from, and the codes of what was wrong with it.
+
+    ``model`` wrote it, ``router`` decided what the intent is about after the ``fallbacks`` handed on, each with its reason
+    (``small: model.timeout``). ``attempts`` counts proposals. ``serial_edges`` counts edges that only make a step wait.
+    """
 
     plan_hash: str | None = None
     plan_version: int | None = None
     steps: int | None = None
     source: Literal["caller", "model", "playbook"] | None = None
     playbook: str | None = None
+    model: str | None = None
+    router: str | None = None
+    fallbacks: tuple[str, ...] = ()
+    attempts: int | None = None
+    serial_edges: int | None = None
     codes: tuple[str, ...] = ()
     message: str | None = None
 

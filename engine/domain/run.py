@@ -60,6 +60,7 @@ class PlanProvenance(Frozen):
 
     ``source``: the caller's own plan, a playbook of the catalog, or a model. ``seen_integrity`` is the meet of the integrity
     of everything the writer read (3: only the request itself and platform text; 0: documents or other untrusted text).
+    ``fallbacks`` are the routers that handed on, each with its reason (``small: model.timeout``); ``attempts`` counts proposals.
     ``vetting_id`` is the hash of (plan hash, policy set, catalog version): what approvals and grants name.
     """
 
@@ -68,6 +69,8 @@ class PlanProvenance(Frozen):
     seen_integrity: int = Field(default=3, ge=0, le=3)
     model: str | None = None
     router: str | None = None
+    fallbacks: tuple[str, ...] = ()
+    attempts: int = Field(default=1, ge=1)
     policy_set_hash: str = ""
     catalog_version: str = ""
     vetting_id: str = ""

@@ -39,8 +39,8 @@ async def ask(session: Session, question: Question) -> Asked:
         site,
         question.work,
         question.messages,
-        schema=question.schema,
-        schema_name=question.schema_name,
-        max_output_tokens=question.max_output_tokens,
-        prompt=question.prompt,
+        question.schema,
+        question.schema_name,
+        question.max_output_tokens,
+        prompt_file=question.prompt,
     )

@@ -65,7 +65,7 @@ def read(asked: Asked, session: Session) -> State:
         case Unanswered(repairable=True):
             model = asked.reply.deployment if asked.reply is not None else ""
             faults = asked.violations or (Violation(code=asked.code, pointer="", message="this is not a proposal"),)
-            return {"draft": Draft(asked.text_for_repair, None, model), "faults": faults, "findings": ()}
+            return {"draft": Draft(_text(asked.text_for_repair), None, model), "faults": faults, "findings": ()}
         case Unanswered():
             return {"trouble": asked.code}
         case Answered():
@@ -81,8 +81,13 @@ def _read_value(asked: Answered, session: Session) -> State:
         lowered = join(lowered, repair)
     model = asked.reply.deployment
     if isinstance(lowered, Rejected):
-        return {"draft": Draft(asked.text, None, model), "faults": lowered.violations, "findings": ()}
-    return {"draft": Draft(asked.text, lowered, model), "faults": (), "findings": ()}
+        return {"draft": Draft(_text(asked.text), None, model), "faults": lowered.violations, "findings": ()}
+    return {"draft": Draft(_text(asked.text), lowered, model), "faults": (), "findings": ()}
+
+
+def _text(text: str) -> str:
+    """What the model wrote, as text that can be sent: a lone surrogate cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _declined(declined: Declined, session: Session) -> NoPlan:

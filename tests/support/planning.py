@@ -63,12 +63,14 @@ class ScriptedGateway:
     def __init__(self, **answers: Sequence[Asked] | Asked | Callable[[tuple[Message, ...]], Asked]) -> None:
         self._answers = answers
         self.asked: list[tuple[str, tuple[Message, ...]]] = []
-        self.keywords: list[dict[str, Any]] = []
+        self.schemas: list[dict[str, Any]] = []
 
-    async def ask(self, site: Any, work: Any, messages: Sequence[Message], **keywords: Any) -> Asked:
+    async def ask(
+        self, site: Any, work: Any, messages: Sequence[Message], schema: Any, *_: Any, **keywords: Any
+    ) -> Asked:
         """See the planner's protocol."""
         self.asked.append((site.node, tuple(messages)))
-        self.keywords.append(keywords)
+        self.schemas.append(schema)
         script = self._answers.get(site.node.partition(".")[0], Unanswered("model.unavailable"))
         if callable(script):
             return script(tuple(messages))

@@ -3,9 +3,11 @@
 import dataclasses
 
 from activities.plan_run import plan_run
+from engine.domain.errors import Violation
 from engine.domain.policy import PolicyDecision, Verdict
 from engine.domain.skeleton import from_wire
 from engine.domain.status import RunStatus
+from engine.ports.planner import NoPlan, PlanProposal, Route, RouteHop
 from engine.ports.run_store import RunChange
 from tests.support.world import World, plan_of, step
 
@@ -100,3 +102,54 @@ async def test_a_store_that_is_down_is_worth_another_attempt():
         "code": "store.unavailable",
         "retryable": True,
     }
+
+
+async def test_who_planned_is_in_the_event_the_record_and_the_run():
+    route = Route("calc", (), True, 0.9, "lexical", fallbacks=(RouteHop("small", "model.timeout"),))
+
+    class Planner:
+        async def propose(self, task, review):
+            attempts = ((Violation(code="plan.input_type", pointer="", message="no"),),)
+            waiting = step("b", needs=["a"])
+            return PlanProposal(
+                plan_of(step("a"), waiting),
+                "model",
+                route=route,
+                model="gpt",
+                violations_by_attempt=attempts,
+                seen_integrity=0,
+            )
+
+    world = World()
+    world.deps = dataclasses.replace(world.deps, planner=Planner())
+    assert (await world.submit(None))["status"] == "planned"
+    told = {
+        "source": "model",
+        "model": "gpt",
+        "router": "lexical",
+        "fallbacks": ["small: model.timeout"],
+        "attempts": 2,
+        "serial_edges": 1,
+    }
+    log = await world.deps.events.read("contoso", "run-1", after_seq=0, limit=10)
+    proposed = next(event for event in log if event.type.value == "plan.proposed")
+    assert told.items() <= proposed.data.items()
+    (record,) = await world.deps.audit.read("contoso", after_seq=0, limit=10)
+    assert {name: record.body[name] for name in told} == told
+    made = (await world.runs.get("contoso", "run-1")).provenance
+    assert (made.model, made.router, made.attempts, made.seen_integrity) == ("gpt", "lexical", 2, 0)
+    assert made.fallbacks == ("small: model.timeout",)
+
+
+async def test_the_account_that_pays_for_model_calls_is_open_before_the_planner_is_asked():
+    world = World()
+    seen = []
+
+    class Planner:
+        async def propose(self, task, review):
+            seen.append(await world.deps.budgets.state("contoso", task.run_id))
+            return NoPlan(code="plan.no_capability", message="no")
+
+    world.deps = dataclasses.replace(world.deps, planner=Planner())
+    await world.submit(None)
+    assert seen[0].limit_micro_usd == world.tenant.bounds.max_cost_micro_usd

@@ -28,7 +28,8 @@ def test_run_submits_follows_and_prints_one_object(connected, double):
         "constraints": {"max_steps": 5},
     }
     assert double.heard[0]["headers"]["authorization"] == "Bearer a-token"
-    assert set(result.json) == {"run_id", "status", "degraded", "plan_hash", "error", "steps", "answer", "seconds"}
+    told = {"run_id", "status", "degraded", "plan_hash", "planner", "error", "steps", "answer", "seconds"}
+    assert set(result.json) == told
     fit = {"id": "fit", "status": "succeeded", "attempt": 2, "duration_ms": 2100, "error": None}
     assert result.json["steps"][1] == fit
 

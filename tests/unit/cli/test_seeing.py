@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -19,7 +20,7 @@ from cli.commands.demo import Crash, _out_of_time, _say_next, same_options
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import human_console
-from cli.render.text import clean, duration, number
+from cli.render.text import clean, duration, number, planner_words
 from cli.render.views import MAX_SHOWN_STEPS, answer_panel, plan_tree, runs_table
 from cli.run_state import RunState
 from cli.stages import Stage, run_stage
@@ -206,3 +207,27 @@ def test_a_stage_reports_its_closing_line_its_failure_and_its_timeout(tmp_path, 
     slow = run_stage(Stage("slow", [sys.executable, "-c", "import time; time.sleep(60)"], 0.5), tmp_path)
     assert (slow.status, slow.exit_code) == ("failed", 124)
     assert run_stage(Stage("none", (), 0, skip="why"), tmp_path).note == "why"
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({}, ""),
+        ({"source": "caller"}, "by the caller"),
+        ({"source": "playbook", "playbook": "explain", "router": "lexical"}, "by playbook explain, routed by lexical"),
+        (
+            {
+                "source": "model",
+                "model": "gpt-4o",
+                "attempts": 2,
+                "router": "lexical",
+                "fallbacks": ["small: model.timeout"],
+            },
+            "by model gpt-4o in 2 attempts, routed by lexical (small: model.timeout)",
+        ),
+        ({"codes": ["plan.no_capability"], "router": "small"}, "routed by small"),
+    ],
+)
+def test_who_planned_is_said_in_words(facts, words):
+    assert planner_words(facts) == words
+    assert line_of(event(3, "plan.proposed", **facts)) == f"plan.proposed  {words}".rstrip()

@@ -117,7 +117,7 @@ async def test_a_router_that_answers_nonsense_hands_on(answer):
 async def test_a_router_can_only_name_what_the_tenant_has_enabled():
     planning = Planning(ScriptedGateway(classify=ROUTED, plan=GOOD))
     await planning.propose()
-    schema = planning.gateway.keywords[0]["schema"]
+    schema = planning.gateway.schemas[0]
     names = schema["properties"]["capabilities"]["items"]["properties"]["name"]["enum"]
     assert names == ["calc.double", "calc.range", "mail.send"]
 
