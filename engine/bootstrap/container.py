@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -74,7 +75,7 @@ def build_deps(settings: Settings) -> Deps:
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
     versioned = VersionedTenants(pages, SqlTenantVersions(database), clock)
     tokens, tenants, agent_credential = _identity(settings, versioned, clock)
-    return Deps(
+    deps = Deps(
         settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
         clock=clock,
         tokens=tokens,
@@ -96,6 +97,19 @@ def build_deps(settings: Settings) -> Deps:
         composer=DegradedComposer(),
         telemetry=configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME),
     )
+    return _with_models(deps)
+
+
+def _with_models(deps: Deps) -> Deps:
+    """The same with models in front of what works without them. One gateway, because it holds the deployments' breakers."""
+    from planner_graph.model_calls import ModelGateway
+    from planner_graph.planner import LangGraphPlanner
+
+    gateway = ModelGateway(
+        deps.models, deps.model_results, deps.budgets, deps.audit, deps.payloads, deps.clock, deps.telemetry
+    )
+    planner = LangGraphPlanner(deps.catalog, deps.clock, gateway, deps.models, deps.planner)
+    return dataclasses.replace(deps, planner=planner)
 
 
 def _models(settings: Settings) -> ChatModels:
