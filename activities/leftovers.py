@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.run import ErrorInfo, Run, StepRecord
 from engine.domain.status import StepStatus
+from engine.ports.budget import MODEL_KEYS
 from engine.ports.deps import Deps
 from engine.step_runner import StepTask
 
@@ -27,11 +28,12 @@ async def release_budget(run: Run, unrecorded: Iterable[str], records: Iterable[
     """Settle the reservations of attempts that did not live to do it: of open records, and of steps that have none.
 
     At the manifest's price where the attempt had begun, because its call may have been made; at nothing otherwise. Call it
-    before those records are closed, or a second delivery does not find them. A reservation that is not found this way stays
-    set aside, which costs the finished run nothing.
+    before those records are closed, or a second delivery does not find them. Requests to models that nobody settled may have
+    been made and are spent as set aside. What is open after that belongs to no attempt that called anybody: it is given back,
+    or the tenant's day would carry it until midnight.
     """
     state = await deps.budgets.state(run.tenant_id, run.run_id)
-    if state is None or not state.reserved_micro_usd:
+    if state is None or not (state.reserved_micro_usd or state.reserved_tokens):
         return
     prices: dict[tuple[str, int | None, int], int] = {(step_id, None, 1): 0 for step_id in unrecorded}
     for record in records:
@@ -42,9 +44,13 @@ async def release_budget(run: Run, unrecorded: Iterable[str], records: Iterable[
     for (step_id, item, attempt), price in prices.items():
         task = StepTask(tenant_id=run.tenant_id, run_id=run.run_id, step_id=step_id, item=item, attempt=attempt)
         await deps.budgets.settle(run.tenant_id, run.run_id, task.attempt_key, spent_micro_usd=price)
+    await deps.budgets.close(run.tenant_id, run.run_id, prefix=MODEL_KEYS, as_spent=True)
+    await deps.budgets.close(run.tenant_id, run.run_id)
 
 
 def _price(record: StepRecord, deps: Deps) -> int:
+    if record.approval_id is not None:  # it waited for a person; nothing was called
+        return 0
     capability = deps.catalog.capabilities.get(record.capability or "")
     return capability.cost.per_call_micro_usd if capability is not None else 0
 

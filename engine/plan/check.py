@@ -9,10 +9,10 @@ The codes, each with the JSON Pointer of the offence:
   ``plan.lone_surrogate``, ``plan.syntax``
 - shape: ``plan.schema``, ``plan.empty``, ``plan.duplicate_step``, ``plan.expression``, ``plan.template_name``,
   ``plan.template_type``, ``plan.wait_invalid``
-- graph: ``plan.unknown_reference``, ``plan.self_reference``, ``plan.cycle``, ``plan.no_output``, ``plan.answer_unknown``,
+- graph: ``plan.unknown_reference``, ``plan.self_reference``, ``plan.cycle``, ``plan.answer_unknown``,
   ``plan.answer_empty``
 - capabilities: ``plan.unknown_capability``, ``plan.capability_not_enabled``, ``plan.capability_schema``,
-  ``plan.delivery_unavailable``, ``plan.kind_unavailable``, ``plan.compensation_missing``
+  ``plan.delivery_unavailable``, ``plan.compensation_missing``
 - types: ``plan.input_missing``, ``plan.input_unknown``, ``plan.input_type``, ``plan.input_enum``, ``plan.input_invalid``,
   ``plan.reference_type``, ``plan.unknown_output``, ``plan.unknown_run_value``, ``plan.item_outside_for_each``,
   ``plan.for_each_not_array``, ``plan.when_type``
@@ -186,9 +186,6 @@ class _Check:
             index = self._outline.index_of.get(step_id)
             if index is None:
                 self._findings.error("plan.answer_unknown", (place, position), f"there is no step {step_id!r}")
-            elif self._reader.output_of(self._entries[index]) is None:
-                message = f"{step_id!r} has no output to answer from"
-                self._findings.error("plan.no_output", (place, position), message)
         return list(dict.fromkeys(answer.uses))
 
     def _checked_plan(

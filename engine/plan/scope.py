@@ -63,6 +63,16 @@ WAIT_OUTPUT = view_of_schema(
 )
 """What a ``wait`` step leaves behind: the instant it was over, RFC 3339 in UTC."""
 
+APPROVAL_OUTPUT = view_of_schema(
+    {
+        "type": "object",
+        "properties": {"approved": {"const": True}, "by": {"type": "string"}, "at": {"type": "string"}},
+        "required": ["approved", "by", "at"],
+        "additionalProperties": False,
+    }
+)
+"""What a granted ``approval`` step leaves behind: whose answer it was, and when."""
+
 
 @dataclass(slots=True)
 class Dependency:
@@ -113,18 +123,20 @@ class Reader:
         """The manifest of this name, if there is one."""
         return self._catalog.capabilities.get(name) if name is not None else None
 
-    def output_of(self, entry: Entry) -> View | None:
-        """What is known of a step's output; None when it has none. A ``for_each`` step gives the array of its outputs."""
+    def output_of(self, entry: Entry) -> View:
+        """What is known of a step's output. A ``for_each`` step gives the array of its outputs."""
         if entry.step is None:
             return ANYTHING
         if entry.step.wait is not None:
             return WAIT_OUTPUT
-        if entry.step.capability is None:
-            return None
+        if entry.step.approval is not None:
+            return APPROVAL_OUTPUT
         view = self._output_view(entry.step.capability)
         return array_of(view) if entry.step.is_map else view
 
-    def _output_view(self, name: str) -> View:
+    def _output_view(self, name: str | None) -> View:
+        if name is None:  # the model says that a step is one of the three kinds
+            return ANYTHING
         if name not in self._views:
             capability = self.capability(name)
             self._views[name] = view_of_schema(capability.output_schema) if capability else ANYTHING
@@ -217,9 +229,6 @@ class Reader:
             edge.referenced = True
             edge.can_do_without &= reference.has_default or reading.tolerant
         view = self.output_of(self._outline.entries[index])
-        if view is None:
-            self._findings.error("plan.no_output", place, "this step has no output to refer to")
-            return ANYTHING
         return self._part(view, reference, place, f"the output of {reference.step_id!r}")
 
     def _part(self, view: View, reference: Reference, place: Place, whose: str) -> View:

@@ -57,10 +57,6 @@ class StepRules:
             self._check_when(step.when, entry)
         if step.wait is not None:
             self._check_wait(entry, step)
-        if step.approval is not None:
-            self._findings.error(
-                "plan.kind_unavailable", (entry.place, "approval"), "approval steps are not available here yet"
-            )
         if step.on_failure not in SERVED_ON_FAILURE:
             message = f"{step.on_failure!r} is not served yet: a failure of this step is treated as 'fail'"
             self._findings.warn("plan.on_failure_as_fail", (entry.place, "on_failure"), message)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from engine.domain.approval import Approval
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
-from engine.domain.policy import PolicyDecision
+from engine.domain.policy import Cures, PolicyDecision, Verdict
 from engine.domain.principal import Principal
 from engine.domain.run import PayloadRef
+from engine.evidence.canonical import canonical_sha256
 from engine.step_runner.task import StepTask
 
 
@@ -37,20 +39,42 @@ def _decision_body(decision: PolicyDecision) -> JsonObject:
     }
 
 
-def denied_entry(
-    task: StepTask, principal: Principal, at: datetime, *, capability: str, inputs_sha256: str, decision: PolicyDecision
+def decision_entry(
+    task: StepTask,
+    principal: Principal,
+    at: datetime,
+    *,
+    capability: str,
+    plan_hash: str,
+    inputs_sha256: str,
+    decision: PolicyDecision,
+    cures: Cures,
+    code: str = "",
 ) -> AuditEntry:
-    """A decision that kept the step from running.
+    """A decision other than a clean allow: a denial, or a verdict with the cures it names.
 
-    Its words stay out: they point into inputs, whose member names may be anybody's data, and a chain cannot forget. The step's
-    record has them.
+    Its words stay out: a chain cannot forget. The step's record, or the approval, has them. ``facts_sha256`` names what policy
+    was asked; ``code`` is why the step ended when that is not the decision's own.
     """
-    body = {
+    done = cures.model_dump(mode="json")
+    facts = {"capability": capability, "plan_hash": plan_hash, "inputs_sha256": inputs_sha256, "cures": done}
+    facts_sha256 = canonical_sha256(facts)
+    body: JsonObject = {
         "capability": capability,
         "inputs_sha256": inputs_sha256,
-        "code": decision.code,
+        "facts_sha256": facts_sha256,
+        "code": code or decision.code,
     }
-    return _entry(task, principal, AuditType.POLICY_DECISION, at, body | _decision_body(decision))
+    if decision.cures:
+        body["cures"] = [cure.model_dump() for cure in decision.cures]
+    if cures != Cures():
+        body["cured"] = done
+    # Several decisions may fall in one attempt; the last word of it keeps the plain id.
+    suffix = f"/{decision.verdict.value}/{facts_sha256[:16]}" if decision.verdict in _CURABLE and not code else ""
+    return _entry(task, principal, AuditType.POLICY_DECISION, at, body | _decision_body(decision), suffix)
+
+
+_CURABLE = (Verdict.ESCALATE, Verdict.TRANSFORM)
 
 
 def intent_entry(
@@ -63,8 +87,16 @@ def intent_entry(
     inputs_sha256: str,
     decision: PolicyDecision,
     reserved_micro_usd: int,
+    approval: Approval | None = None,
+    redacted: tuple[str, ...] = (),
 ) -> AuditEntry:
-    """The effect that is about to happen, with the decision that allowed it. Durable before the call."""
+    """The effect that is about to happen, with the decision that allowed it and what cured it. Durable before the call.
+
+    ``redacted`` are pointers into the inputs: places, not values.
+    """
+    cured: JsonObject = {"redacted": list(redacted)} if redacted else {}
+    if approval is not None:
+        cured |= {"approval_id": approval.approval_id, "approved_by": approval.decided_by}
     return _entry(
         task,
         principal,
@@ -78,7 +110,7 @@ def intent_entry(
             "idempotency_key": task.key,
             "inputs_sha256": inputs_sha256,
             "reserved_micro_usd": reserved_micro_usd,
-            "decision": _decision_body(decision),
+            "decision": _decision_body(decision) | cured,
         },
     )
 

@@ -1,6 +1,7 @@
 """One attempt of one step, in the order that makes it safe.
 
-principal → bind → policy → budget → record start → audit intent → call → check output → store → audit result → settle.
+principal → bind → policy (and its cures) → budget → record start → audit intent → call → check output → store → audit result →
+settle.
 The intent is durable before the call; when it cannot be written the call does not happen. Everything may be delivered
 twice: finished work answers from its record, unfinished work repeats the call under the same idempotency key.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,12 +21,10 @@ from engine.domain.errors import LivoaError
 from engine.domain.events import BudgetEventData, EventType, new_event
 from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
 from engine.domain.outcomes import Cancelled, Failed, StepOutcome, Waiting
-from engine.domain.policy import PolicyDecision, StepPolicyRequest
 from engine.domain.run import PayloadRef, Run
 from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import (
     AGENT_NAME,
-    METRIC_POLICY_DECISIONS,
     METRIC_STEP_DURATION,
     OPERATION,
     RUN_ID,
@@ -37,10 +36,13 @@ from engine.domain.telemetry_names import (
     TOOL_NAME,
 )
 from engine.evidence.canonical import canonical_sha256
-from engine.plan import Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
+from engine.plan import Approval, Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
 from engine.ports.deps import Deps
 from engine.ports.telemetry import Attribute
-from engine.step_runner.evidence import denied_entry, intent_entry, result_entry
+from engine.step_runner.asking import NotApproved, Question, Unanswered, ask
+from engine.step_runner.authorise import Barred, CallInQuestion, Cleared, authorise
+from engine.step_runner.evidence import decision_entry, intent_entry, result_entry
+from engine.step_runner.persistence import persistently
 from engine.step_runner.records import Journal, allowed_attempts, answered
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView, load_view
@@ -92,7 +94,11 @@ async def _attempt(task: StepTask, run: Run, deps: Deps) -> StepOutcome:
         return await unbound_outcome(bound, journal)
     if view.step.wait is not None:
         return await _wait(view, journal, deps)
-    return await _call(_Call(task, view, journal, bound.inputs, deps))
+    if view.step.approval is not None:
+        return await _question(task, view, view.step.approval, journal, deps)
+    name = view.step.capability or ""
+    capability = deps.catalog.capabilities.get(name)
+    return await _call(CallInQuestion(task, view, journal, name, capability, bound.inputs), deps)
 
 
 def _bind(task: StepTask, view: StepView) -> Bound | Unbound:
@@ -138,6 +144,24 @@ async def _wait(view: StepView, journal: Journal, deps: Deps) -> StepOutcome:
     return await journal.succeeded(ref)
 
 
+async def _question(task: StepTask, view: StepView, approval: Approval, journal: Journal, deps: Deps) -> StepOutcome:
+    """An ``approval`` step: its output is the answer, when that is yes."""
+    shown = {"question": approval.question}
+    arguments_sha256 = canonical_sha256(shown)
+    journal = journal.with_inputs(arguments_sha256, deps.clock.now())
+    question = Question("question", shown, approval.timeout_s, arguments_sha256)
+    answer = await ask(question, task, view, journal, deps)
+    if isinstance(answer, Unanswered):
+        return answer.outcome
+    if isinstance(answer, NotApproved):
+        return await journal.denied(answer.code, answer.message)
+    if not answer.approver_differs or answer.decided_at is None:
+        return await journal.denied("approval.self", "the run's requester cannot be the one who answers")
+    output = {"approved": True, "by": answer.decided_by, "at": iso_utc(answer.decided_at)}
+    ref = await deps.payloads.put(task.tenant_id, task.run_id, json.dumps(output).encode())
+    return await journal.succeeded(ref)
+
+
 @dataclass(slots=True)
 class _Call:
     """One attempt on its way to the capability."""
@@ -149,62 +173,46 @@ class _Call:
     deps: Deps
 
 
-async def _call(call: _Call) -> StepOutcome:
-    name = call.view.step.capability or ""
-    capability = call.deps.catalog.capabilities.get(name)
-    inputs_sha256 = canonical_sha256({"capability": name, "inputs": call.inputs})
-    call.journal = call.journal.with_inputs(inputs_sha256, call.deps.clock.now())
-    decision = await _authorise(call, name, capability)
-    if capability is None or not decision.allows:
-        return await _denied(call, name, inputs_sha256, decision)
-    amount = capability.cost.per_call_micro_usd
+async def _call(asked: CallInQuestion, deps: Deps) -> StepOutcome:
+    asked = replace(asked, journal=asked.journal.with_inputs(asked.inputs_sha256, deps.clock.now()))
+    cleared = await authorise(asked, deps)
+    if isinstance(cleared, Unanswered):
+        return cleared.outcome
+    # What was taken out of the inputs is not in what the records name.
+    inputs_sha256 = cleared.call.inputs_sha256
+    journal = replace(cleared.call.journal, input_sha256=inputs_sha256)
+    call = _Call(asked.task, asked.view, journal, cleared.call.inputs, deps)
+    if isinstance(cleared, Barred):
+        return await _denied(call, cleared, inputs_sha256)
+    amount = cleared.capability.cost.per_call_micro_usd
     if not await _reserve(call, amount):
         return await call.journal.failed(
             "budget.exhausted", "the run's budget does not cover this step", retryable=False
         )
     if not await call.journal.started():
         return await _already_settled(call, amount)
-    if not await _intend(call, capability, inputs_sha256, decision, amount):
+    if not await _intend(call, cleared, inputs_sha256, amount):
         await _settle(call, 0)
         return await call.journal.failed("audit.unavailable", "the intent could not be recorded", retryable=True)
-    response = await _invoke(call, capability)
-    return await _conclude(call, capability, response, amount)
+    response = await _invoke(call, cleared.capability)
+    return await _conclude(call, cleared.capability, response, amount)
 
 
-async def _authorise(call: _Call, name: str, capability: Capability | None) -> PolicyDecision:
-    decision = await call.deps.policy.decide_step(
-        StepPolicyRequest(
-            principal=call.view.run.principal,
-            tenant=call.view.tenant,
-            run_id=call.task.run_id,
-            plan_hash=call.view.plan_hash,
-            step_id=call.task.step_id,
-            item=call.task.item,
-            capability_name=name,
-            capability=capability,
-            inputs=call.inputs,
-            plan=call.view.plan,
-            request=call.view.request,
-            provenance=call.view.run.provenance,
-        )
-    )
-    call.deps.telemetry.count(METRIC_POLICY_DECISIONS, attributes={"verdict": decision.verdict.value})
-    return decision
-
-
-async def _denied(call: _Call, name: str, inputs_sha256: str, decision: PolicyDecision) -> StepOutcome:
-    entry = denied_entry(
+async def _denied(call: _Call, barred: Barred, inputs_sha256: str) -> StepOutcome:
+    entry = decision_entry(
         call.task,
         call.view.run.principal,
         call.deps.clock.now(),
-        capability=name,
+        capability=barred.call.name,
+        plan_hash=call.view.plan_hash,
         inputs_sha256=inputs_sha256,
-        decision=decision,
+        decision=barred.decision,
+        cures=barred.call.cures,
+        code=barred.code,
     )
     await call.deps.audit.append(entry)
     await _settle(call, 0)  # an earlier delivery may have been allowed, and died with its reservation
-    message = "; ".join(decision.reasons) or "policy denies this step"
-    return await call.journal.denied(decision.code or "policy.denied", message)
+    return await call.journal.denied(barred.code, barred.message)
 
 
 async def _reserve(call: _Call, amount: int) -> bool:
@@ -240,18 +248,18 @@ async def _already_settled(call: _Call, amount: int) -> StepOutcome:
     return (record and answered(record, call.task.attempt)) or Failed(code="step.superseded")
 
 
-async def _intend(
-    call: _Call, capability: Capability, inputs_sha256: str, decision: PolicyDecision, amount: int
-) -> bool:
+async def _intend(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int) -> bool:
     entry = intent_entry(
         call.task,
         call.view.run.principal,
         call.deps.clock.now(),
-        capability=capability,
+        capability=cleared.capability,
         plan_hash=call.view.plan_hash,
         inputs_sha256=inputs_sha256,
-        decision=decision,
+        decision=cleared.decision,
         reserved_micro_usd=amount,
+        approval=cleared.call.approval,
+        redacted=cleared.call.redacted,
     )
     try:
         await call.deps.audit.append(entry)
@@ -312,8 +320,8 @@ async def _conclude(call: _Call, capability: Capability, response: ExecuteRespon
         output=output,
         cost_micro_usd=cost,
     )
-    await call.deps.audit.append(entry)
-    await _settle(call, cost)
+    await persistently(lambda: call.deps.audit.append(entry))
+    await persistently(lambda: _settle(call, cost))
     started_at = call.journal.started_at
     if started_at is not None:
         elapsed_s = (call.deps.clock.now() - started_at).total_seconds()
@@ -330,6 +338,10 @@ async def _conclude(call: _Call, capability: Capability, response: ExecuteRespon
             "code": error.code if error else None,
         },
     )
+    return await persistently(lambda: _record(call, output, error, cost))
+
+
+async def _record(call: _Call, output: PayloadRef | None, error: ExecuteError | None, cost: int) -> StepOutcome:
     if error is None:
         return await call.journal.succeeded(output, cost_micro_usd=cost)
     return await call.journal.failed(
@@ -364,4 +376,5 @@ async def _accept(call: _Call, capability: Capability, output: Any) -> tuple[Pay
         data = json.dumps(output, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):
         return None, ExecuteError(code="agent.contract_violation", message="the output is not JSON")
-    return await call.deps.payloads.put(call.task.tenant_id, call.task.run_id, data), None
+    task = call.task
+    return await persistently(lambda: call.deps.payloads.put(task.tenant_id, task.run_id, data)), None

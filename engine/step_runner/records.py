@@ -72,6 +72,11 @@ class Journal:
         outcome = Failed(code=code, retryable=retryable, retry_after_s=retry_after_s)
         return await self._settle(outcome, record, event_type, data, cost_micro_usd)
 
+    async def awaiting(self, approval_id: str) -> bool:
+        """Record that the step waits for this approval; who asks for it tells the event log. False as in ``started``."""
+        record = self._record(StepStatus.WAITING).model_copy(update={"approval_id": approval_id})
+        return await self.deps.runs.put_step(record)
+
     async def denied(self, code: str, message: str) -> StepOutcome:
         """Record a policy denial."""
         record = self._record(
@@ -137,6 +142,10 @@ class Journal:
             cost_micro_usd=cost,
         )
 
+    async def known(self) -> StepOutcome:
+        """What another delivery, or a later attempt, has made of the step while this one was under way."""
+        return await self._known() or Failed(code="step.superseded")
+
     async def _known(self) -> StepOutcome | None:
         task = self.task
         stored = await self.deps.runs.get_step(task.tenant_id, task.run_id, task.step_id, task.item)
@@ -161,7 +170,7 @@ class Journal:
                 raise
             return known
         if not written:
-            return await self._known() or Failed(code="step.superseded")
+            return await self.known()
         self.deps.telemetry.count(METRIC_STEPS_FINISHED, attributes={"status": record.status.value})
         return outcome
 
@@ -191,12 +200,12 @@ def outcome_of(record: StepRecord) -> StepOutcome | None:
 
 def answered(record: StepRecord, attempt: int) -> StepOutcome | None:
     """What is already known about ``attempt``: the step is final, a later attempt has begun, or this one failed and the next
-    is due. None when the attempt is still to be made, or was begun and nobody knows how it ended."""
+    is due. None when the attempt is still to be made (it may wait for a person), or was begun and nobody knows how it ended."""
     finished = outcome_of(record)
     if finished is not None:
         return finished
     if record.attempt > attempt:
         return Failed(code="step.superseded")
-    if record.attempt == attempt and record.status is StepStatus.WAITING:
+    if record.attempt == attempt and record.status is StepStatus.WAITING and record.approval_id is None:
         return Failed(code=record.error.code if record.error is not None else "step.waiting", retryable=True)
     return None

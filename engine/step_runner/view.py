@@ -112,10 +112,13 @@ class StepView:
 async def load_view(task: StepTask, run: Run, deps: Deps) -> StepView:
     """Read the step's surroundings.
 
-    Raises ``LivoaError``: ``step.no_plan``, ``step.unknown`` or ``policy.tenant_unknown``, or what a store raises.
+    Raises ``LivoaError``: ``step.no_plan``, ``plan.tampered``, ``step.unknown`` or ``policy.tenant_unknown``, or what a store
+    raises.
     """
     if run.plan_ref is None or run.plan_hash is None:
         raise LivoaError("step.no_plan", "the run has no plan", status=409)
+    if run.plan_ref.sha256 != run.plan_hash:  # the plan is stored in the form that its hash is the hash of
+        raise LivoaError("plan.tampered", "the stored plan is not the one that was vetted", status=409)
     tenant = await deps.tenants.get(run.tenant_id)
     if tenant is None:
         raise NotFoundError("policy.tenant_unknown", "the tenant is not known any more")

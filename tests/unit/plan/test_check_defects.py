@@ -94,9 +94,12 @@ def found(document: Any) -> list[tuple[str, str]]:
         pytest.param(plan(step("a", "llm.write")), "plan.delivery_unavailable", "/steps/0/capability", id="llm"),
         pytest.param(plan(step("a", "bus.long")), "plan.delivery_unavailable", "/steps/0/capability", id="service-bus"),
         pytest.param(
-            plan(step(), {"id": "q", "approval": {"question": "ok?"}}),
-            "plan.kind_unavailable",
-            "/steps/1/approval",
+            plan(
+                step("a", "data.query", inputs={"job": {"$ref": "steps.q#/because"}}),
+                {"id": "q", "approval": {"question": "ok?"}},
+            ),
+            "plan.unknown_output",
+            "/steps/0/inputs/job/$ref",
             id="approval",
         ),
         pytest.param(plan(step("a", "data.query")), "plan.input_missing", "/steps/0/inputs", id="missing"),
