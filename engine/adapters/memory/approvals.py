@@ -15,7 +15,7 @@ from engine.adapters.approval_rules import (
     requested,
 )
 from engine.adapters.memory.run_store import MemoryRunStore
-from engine.adapters.store_rules import bounded
+from engine.adapters.store_rules import bounded, run_not_found
 from engine.domain.approval import Approval, ApprovalAnswer, ApprovalStatus
 from engine.domain.events import NewEvent
 from engine.domain.run import Run
@@ -82,6 +82,8 @@ class MemoryApprovalStore:
 
     async def close(self, tenant_id: str, run_id: str) -> tuple[Approval, ...]:
         """See ``ApprovalStore.close``."""
+        if self._runs.peek(tenant_id, run_id) is None:
+            raise run_not_found(run_id)
         void = closed(self._of(tenant_id, run_id).values(), self._clock.now())
         if void and not self._is_over(tenant_id, run_id):
             self._apply(tenant_id, run_id, lambda run: ApprovalWrite(void[0], void))
