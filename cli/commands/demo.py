@@ -22,6 +22,7 @@ from cli.exit_codes import ExitCode
 from cli.output import print_json, progress
 from cli.paths import home, running_stack
 from cli.run_state import result_of
+from cli.stack.models import add_model_options, as_typed, model_arguments, model_environment
 
 EXAMPLE = """
   ./livoa demo
@@ -44,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", default="contoso", choices=sorted(INTENTS), help="sample tenant (contoso)")
     parser.add_argument("--crash", action="store_true", help="kill -9 the host once the first step is done")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS", help="give up after this (180)")
+    add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> ExitCode:
@@ -52,9 +54,10 @@ def run(options: argparse.Namespace) -> ExitCode:
 
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
+    model_environment(options)  # so that wrong options are said before anything is made
     data = usable(_data_folder(options.data))
     progress(f"starting the host and the sample agents (logs: {data / 'logs'})")
-    with StackProcess(data) as stack:
+    with StackProcess(data, arguments=model_arguments(options)) as stack:
         progress(f"{stack.url} is up after {time.monotonic() - started:.1f} s")
         return _one_run(options, stack.url, data, started)
 
@@ -87,7 +90,8 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
         print_json(result)
     else:
         show_answer(view, steps, result["seconds"])
-        _say_next(f"{url}/api/runs/{run_id}", run_id, same_options(data, options.tenant), crash)
+        leading = same_options(data, options.tenant)
+        _say_next(f"{url}/api/runs/{run_id}", run_id, leading, crash, models=as_typed(options))
     good = view["status"] == "succeeded" and (crash is None or crash.held())
     return ExitCode.OK if good else ExitCode.FAILED
 
@@ -140,14 +144,14 @@ def _data_folder(given: Path | None) -> Path:
     return demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
-def _say_next(address: str, run_id: str, leading: tuple[str, str], crash: Crash | None) -> None:
+def _say_next(address: str, run_id: str, leading: tuple[str, str], crash: Crash | None, *, models: str = "") -> None:
     if crash is not None and crash.after_step is not None:
         again = f"ran again: {', '.join(crash.repeated)}" if crash.repeated else "no finished step ran again"
         progress(f"the host was killed after {crash.after_step} and came back; {again}")
     data_only, both = leading
     progress(f"run: {address} (until the demo ends; 1. brings it back)")
     progress("try next (2. and 3. in another terminal):")
-    progress(f"  1. ./livoa up{data_only}")
+    progress(f"  1. ./livoa up{data_only}{models}")
     progress(f"  2. ./livoa show {run_id}{both}")
     progress(f'  3. ./livoa run "{NEXT_INTENT}"{both}')
     if crash is None:
@@ -169,7 +173,7 @@ def _out_of_time(err: CliError, options: argparse.Namespace, data: Path) -> CliE
         return err
     return CliError(
         f"the run was not over after {options.timeout:g} s; the demo has stopped it together with the host",
-        hint=f"allow more with --timeout, or let it go on: ./livoa up{same_options(data, options.tenant)[0]}",
+        hint=f"allow more with --timeout, or let it go on: ./livoa up{same_options(data, options.tenant)[0]}{as_typed(options)}",
         exit_code=ExitCode.TIMEOUT,
         code=err.code,
     )

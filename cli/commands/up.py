@@ -6,16 +6,19 @@ import argparse
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from cli.data_folder import usable
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress
 from cli.paths import home
+from cli.stack.models import add_model_options, model_environment
 
 EXAMPLE = """
   ./livoa up                                        http://127.0.0.1:7071, data in .livoa
   ./livoa up --port 0 --data /tmp/try --json        {"url": "http://127.0.0.1:40123", "pid": 4711, "data": "/tmp/try"}
+  ./livoa up --model-endpoint http://127.0.0.1:11434/v1 --model qwen3:8b      with any OpenAI-compatible server
 
 Stops on Ctrl-C or SIGTERM. Runs survive: start it again with the same folder and they go on.
 Logs are in DATA/logs. A process that crashes is started again, up to five times a minute.
@@ -28,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--port", type=_port, default=7071, help="port of the API on 127.0.0.1; 0 for a free one (7071)"
     )
     parser.add_argument("--data", type=Path, help="folder for state, keys and logs (default: LIVOA_HOME, else .livoa)")
+    add_model_options(parser)
 
 
 def _port(text: str) -> int:
@@ -39,21 +43,22 @@ def _port(text: str) -> int:
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Run until SIGTERM, SIGINT or a process that cannot be kept alive."""
+    host_settings = model_environment(options)
     before = os.umask(0o077)  # content, keys and logs of every process of the stack are for this user only
     try:
-        return asyncio.run(_serve(usable(home(options.data)), options.port, as_json=options.json))
+        return asyncio.run(_serve(usable(home(options.data)), options.port, host_settings, as_json=options.json))
     finally:
         os.umask(before)
 
 
-async def _serve(data: Path, port: int, *, as_json: bool) -> ExitCode:
+async def _serve(data: Path, port: int, host_settings: Mapping[str, str], *, as_json: bool) -> ExitCode:
     from cli.connection import data_option
     from cli.stack.local import LocalStack
 
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    stack = LocalStack(data, port)
+    stack = LocalStack(data, port, host_settings=host_settings)
     starting = asyncio.create_task(stack.__aenter__())
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)

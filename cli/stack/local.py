@@ -44,9 +44,17 @@ class StackFacts:
 class LocalStack:
     """Agents and host as supervised children. Use as an async context manager; leaving it stops everything."""
 
-    def __init__(self, data: Path, port: int, notify: Callable[[str], None] = progress) -> None:
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        notify: Callable[[str], None] = progress,
+        *,
+        host_settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._data = data
         self._port = port
+        self._host_settings = dict(host_settings or {})
         self._supervisor = Supervisor(notify)
         self._owns_file = False
 
@@ -75,7 +83,7 @@ class LocalStack:
     async def _start(self) -> StackFacts:
         open_issuer(self._data)  # the agents read its keys, so they must be there first
         agents = await self._supervisor.start(self._spec("agents", self._agents_command, {}))
-        environment = {"LIVOA_AGENT_ENDPOINTS": json.dumps(agents.facts["endpoints"])}
+        environment = {**self._host_settings, "LIVOA_AGENT_ENDPOINTS": json.dumps(agents.facts["endpoints"])}
         host = await self._supervisor.start(self._spec("host", self._host_command, environment))
         facts = StackFacts(str(host.facts["url"]), os.getpid(), self._data)
         await _until_healthy(facts.url)

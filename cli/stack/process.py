@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli.errors import CliError
@@ -23,10 +24,13 @@ STOP_TIMEOUT_S = 40.0
 
 
 class StackProcess:
-    """`./livoa up` on a free port. A context manager; ``url`` is set inside."""
+    """`./livoa up` on a free port, with further ``arguments``. A context manager; ``url`` is set inside."""
 
-    def __init__(self, data: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> None:
+    def __init__(
+        self, data: Path, *, start_timeout_s: float = START_TIMEOUT_S, arguments: Sequence[str] = ()
+    ) -> None:
         self._data = data
+        self._arguments = tuple(arguments)
         self._start_timeout_s = start_timeout_s
         self._log = data / "logs" / "up.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,7 +52,8 @@ class StackProcess:
             parents=True, exist_ok=True, mode=0o700
         )  # it holds keys and content; its folders inherit nothing
         self._log.parent.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "cli", "up", "--port", "0", "--data", str(self._data), "--json"]
+        where = ["--port", "0", "--data", str(self._data)]
+        command = [sys.executable, "-m", "cli", "up", *where, *self._arguments, "--json"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 guarded_command(command),
