@@ -24,6 +24,8 @@ from pydantic import SecretStr
 from engine.adapters.azure_openai.endpoints import ModelEndpoint
 from engine.adapters.azure_openai.failures import of_finish, of_status, of_stream_error
 from engine.adapters.azure_openai.transport import ReplyEncodingError, ReplyTooLargeError, http_client
+from engine.adapters.egress.connector import Lookup
+from engine.domain.egress import EgressRefusedError
 from engine.domain.errors import LivoaError
 from engine.ports.models import ModelCall, ModelDelta, ModelFailure, ModelReply, ModelResult, ModelUsage
 
@@ -142,12 +144,15 @@ class DeploymentClient:
         connections: int,
         idle_timeout_s: float,
         connect_timeout_s: float,
+        lookup: Lookup,
     ) -> None:
         _silence()
         self._endpoint = endpoint
         self._idle_timeout_s = idle_timeout_s
         authorised = endpoint.key is not None or endpoint.kind == "azure_openai"
-        self._http = http_client(connections=connections, connect_timeout_s=connect_timeout_s, authorised=authorised)
+        self._http = http_client(
+            connections=connections, connect_timeout_s=connect_timeout_s, authorised=authorised, lookup=lookup
+        )
         self._chat = _chat(endpoint, credential, self._http)
 
     async def complete(self, call: ModelCall, traceparent: str | None) -> ModelResult:
@@ -261,6 +266,9 @@ def _failure_of(error: Exception, call: ModelCall) -> ModelFailure:
         return ModelFailure("model.invalid_output", "the reply is larger than a reply may be")
     if any(isinstance(cause, ReplyEncodingError) for cause in causes):
         return ModelFailure("model.invalid_output", "the reply has a content encoding that was not asked for")
+    refused = next((cause for cause in causes if isinstance(cause, EgressRefusedError)), None)
+    if refused is not None:
+        return ModelFailure("model.not_configured", f"the address of the deployment must not be called: {refused.code}")
     if any(isinstance(cause, LivoaError) for cause in causes):
         return ModelFailure("model.unauthorised", "no token of the app's own identity", retryable=True)
     match error:

@@ -16,6 +16,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from engine.adapters.azure_openai.endpoints import ModelEndpoint
+from engine.adapters.egress.connector import Lookup, system_lookup
 from engine.domain.tenant import TenantConfig
 from engine.ports.models import ModelCall, ModelDelta, ModelDeployment, ModelFailure, ModelResult, ModelWork
 
@@ -44,12 +45,14 @@ class AzureOpenAiChatModels:
         connections: int = 64,
         idle_timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
+        lookup: Lookup = system_lookup,
     ) -> None:
         self._endpoints = {endpoint.deployment.name: endpoint for endpoint in endpoints}
         self._credential = credential
         self._connections = connections
         self._idle_timeout_s = idle_timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._lookup = lookup
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Clients] = weakref.WeakKeyDictionary()
         self._warned: set[tuple[str, str]] = set()
 
@@ -143,6 +146,7 @@ class AzureOpenAiChatModels:
             connections=self._connections,
             idle_timeout_s=self._idle_timeout_s,
             connect_timeout_s=self._connect_timeout_s,
+            lookup=self._lookup,
         )
         _LOG.info(
             "client for the model deployment %s built in %.1f s", endpoint.deployment.name, time.monotonic() - started

@@ -292,6 +292,50 @@ async def test_a_port_where_nobody_listens_is_unavailable():
         await models.close()
 
 
+@pytest.mark.parametrize("addresses", [["169.254.169.254"], ["127.0.0.1"], ["10.0.0.7", "168.63.129.16"], []])
+async def test_a_name_that_leads_where_no_call_may_go_is_not_called(server, addresses):
+    async def lookup(host: str, port: int) -> list[str]:
+        return addresses
+
+    url = server.url.replace("127.0.0.1", "models.example")
+    models = AzureOpenAiChatModels([compatible(server, url=url)], lookup=lookup)
+    for streamed in (False, True):
+        result = await outcome(models, streamed)
+        assert isinstance(result, ModelFailure)
+        assert (result.code, result.retryable) == ("model.not_configured", False)
+    assert server.attempted == 0
+    await models.close()
+
+
+async def test_a_name_without_an_address_is_unavailable(server):
+    async def lookup(host: str, port: int) -> list[str]:
+        raise socket.gaierror("no such name")
+
+    models = AzureOpenAiChatModels([compatible(server, url="https://models.example/v1")], lookup=lookup)
+    result = await models.complete(call())
+    assert isinstance(result, ModelFailure)
+    assert (result.code, result.retryable) == ("model.unavailable", True)
+    await models.close()
+
+
+async def test_the_address_that_was_checked_is_the_one_that_is_called(server):
+    asked: list[str] = []
+
+    async def lookup(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.2", "127.0.0.1"]  # nobody listens on the first
+
+    server.script(always(WORDS))
+    models = AzureOpenAiChatModels(
+        [compatible(server, url=server.url.replace("127.0.0.1", "localhost"))], lookup=lookup
+    )
+    assert isinstance(await models.complete(call()), ModelReply)
+    assert isinstance(await models.complete(call()), ModelReply)
+    assert asked == ["localhost"]
+    assert server.requests[0].headers["host"].startswith("localhost:")
+    await models.close()
+
+
 async def test_no_identity_is_unauthorised_and_no_request(server):
     from engine.domain.errors import LivoaError
     from tests.contract.models.conftest import azure
