@@ -77,10 +77,15 @@ class Stack:
         return {str(key): str(token) for key, token in rows(self.data / "agents" / "executions.db", query)}
 
     def traces(self) -> dict[str, int]:
-        """How much there is of everything a submission could leave behind."""
+        """How much there is of everything a submission could leave behind. That somebody was turned away is on record too."""
+        tables = {
+            "runs": "runs",
+            "audit_records": "audit_records WHERE entry_id NOT LIKE '%/auth.rejected'",
+            "events": "events",
+        }
         counts = {
-            table: int(rows(self.data / "livoa.db", f"SELECT count(*) FROM {table}")[0][0])  # names are ours
-            for table in ("runs", "audit_records", "events")
+            name: int(rows(self.data / "livoa.db", f"SELECT count(*) FROM {source}")[0][0])  # names are ours
+            for name, source in tables.items()
         }
         instances = rows(self.data / "host" / "durable.sqlite", "SELECT count(*) FROM instances")
         payloads = [path for path in (self.data / "payloads").rglob("*") if path.is_file()]

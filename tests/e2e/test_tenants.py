@@ -45,7 +45,7 @@ def operations(stack: Stack) -> list[tuple[str, str, bool]]:
 
 
 def filled(path: str, run_id: str) -> str:
-    return path.replace("{run_id}", run_id).replace("{step_id}", "a").replace("{name}", "plan")
+    return path.replace("{run_id}", run_id).replace("{step_id}", "a").replace("{name}", "plan").replace("{tenant}", "contoso")
 
 
 def shape(answer: Answer, run_id: str) -> tuple[int, Any, Any]:
@@ -72,6 +72,38 @@ def test_another_tenants_run_looks_like_an_absent_one_on_every_route(
             assert (foreign.status, foreign.code) == (404, "run.not_found"), (method, path)
             assert shape(foreign, theirs) == shape(absent, ABSENT), (method, path)
     assert contoso.run(theirs) == before
+
+
+def test_another_tenants_configuration_looks_like_an_absent_one(stack: Stack) -> None:
+    admins = (Role.TENANTS_ADMIN,)
+    ours, theirs = stack.client("contoso", roles=admins), stack.client("fabrikam", roles=admins)
+    before = ours.get("/api/tenants/contoso")
+    assert (before.status, before.json["tenant_id"]) == (200, "contoso")
+    for method, part in (("GET", ""), ("GET", "/versions"), ("PUT", "")):
+        foreign = theirs.send(method, f"/api/tenants/contoso{part}", body=before.json if method == "PUT" else None)
+        absent = theirs.send(method, f"/api/tenants/nobody{part}", body=before.json if method == "PUT" else None)
+        assert (foreign.status, foreign.code) == (404, "tenant.not_found")
+        assert shape(foreign, "contoso") == shape(absent, "nobody")
+    assert ours.get("/api/tenants/contoso").body == before.body
+
+
+def test_a_tenants_admin_narrows_and_it_holds_for_the_next_request(stack: Stack, contoso: Client) -> None:
+    admin = stack.client("fabrikam", roles=(Role.TENANTS_ADMIN,))
+    current = admin.get("/api/tenants/fabrikam")
+    tag = {"If-Match": current.headers["etag"]}
+    wider = admin.send("PUT", "/api/tenants/fabrikam", body=current.json | {"tier": "dedicated"}, headers=tag)
+    assert (wider.status, wider.code) == (422, "tenant.invalid")
+    less = current.json | {"enabled_capabilities": ["insights.summarise"]}
+    assert admin.send("PUT", "/api/tenants/fabrikam", body=less, headers=tag).json["version"] == current.json["version"] + 1
+    fabrikam = stack.client("fabrikam")
+    refused = fabrikam.post("/api/runs", request_of(search("a")))
+    assert (refused.status, refused.code) == (422, "plan.invalid")
+    assert contoso.submit(request_of(search("a")))
+    now = admin.get("/api/tenants/fabrikam")
+    again = admin.send("PUT", "/api/tenants/fabrikam", body=current.json | {"version": now.json["version"]},
+                       headers={"If-Match": now.headers["etag"]})  # fmt: skip
+    assert again.status == 200
+    assert fabrikam.submit(request_of(search("a")))
 
 
 def test_a_running_run_cannot_be_cancelled_from_outside(contoso: Client, fabrikam: Client) -> None:

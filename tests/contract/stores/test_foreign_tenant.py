@@ -32,6 +32,7 @@ FOREIGN = "fabrikam"
 DAY = run().created_at.date()
 
 Call = Callable[[Stores], Awaitable[Any]]
+YES = ApprovalAnswer(granted=True, by="tid:bo")
 KEY = ModelCallKey("contoso", "run-1", 1, "plan", sha("prompt"))
 
 
@@ -63,7 +64,7 @@ CALLS: dict[tuple[type, str], tuple[Call, Any]] = {
     (ApprovalStore, "of_run"): (lambda s: s.approvals.of_run(FOREIGN, "run-1"), ()),
     (ApprovalStore, "pending"): (lambda s: s.approvals.pending(FOREIGN, limit=9), ()),
     (ApprovalStore, "answer"): (
-        lambda s: s.approvals.answer(FOREIGN, "run-1", _approval_id(s), ApprovalAnswer(granted=True, by="tid:bo")), NotFoundError),
+        lambda s: s.approvals.answer(FOREIGN, "run-1", _approval_id(s), YES), NotFoundError),
     (ApprovalStore, "close"): (lambda s: s.approvals.close(FOREIGN, "run-1"), NotFoundError),
     (ModelResults, "get"): (lambda s: s.model_results.get(replace(KEY, tenant_id=FOREIGN)), None),
 }  # fmt: skip
