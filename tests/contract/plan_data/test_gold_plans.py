@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 import pytest
 
-from engine.plan import check_plan
-
 from .corpus import Corpus, load_corpora
-from .data import read_jsonl
-
-CODES: dict[str, set[str]] = {
-    "unknown_tool": {"plan.unknown_capability"},
-    "unknown_dependency": {"plan.unknown_reference"},
-    "dangling_reference": {"plan.unknown_reference"},
-    "self_dependency": {"plan.self_reference"},
-    "cycle": {"plan.cycle"},
-    "duplicate_id": {"plan.duplicate_step"},
-    "empty_plan": {"plan.empty"},
-    "missing_argument": {"plan.input_missing"},
-    "unknown_argument": {"plan.input_unknown"},
-    "enum_violation": {"plan.input_enum"},
-    "type_mismatch": {"plan.input_type"},
-    "unknown_output_field": {"plan.unknown_output"},
-}
-"""The code of ours that stands for each defect of the corpora."""
-
-
-WRONG_BY_THEIR_OWN_TOOLS = {
-    "nestful-exec-031",
-    "nestful-glaive-000",
-    "nestful-glaive-066",
-    "nestful-glaive-068",
-    "nestful-glaive-161",
-    "nestful-glaive-162",
-    "sealtools-dev-difficult-676",
-    "sealtools-test_in_domain-difficult-274",
-    "sealtools-test_in_domain-difficult-547",
-    "sealtools-test_in_domain-difficult-569",
-    "sealtools-test_in_domain-difficult-595",
-    "sealtools-test_out_domain-difficult-117",
-}
-"""Gold plans without a labelled defect that give a literal of another type than their own tool declares (a number for text,
-"per month" for a number, an array for a number). We coerce nothing, so under the declared types they are refused."""
+from .verdicts import (
+    BFCL,
+    BFCL_NO_CALL,
+    BFCL_TURNS,
+    NOT_A_DEFECT_HERE,
+    REPEATED_NAMES,
+    WRONG_BY_THEIR_OWN_FUNCTIONS,
+    WRONG_BY_THEIR_OWN_TOOLS,
+    bfcl_verdicts,
+    corruption,
+    verdicts,
+    worfbench_verdicts,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,33 +28,6 @@ def declared() -> dict[str, Corpus]:
 @pytest.fixture(scope="module")
 def as_labelled() -> dict[str, Corpus]:
     return load_corpora(declared_types=False)
-
-
-def codes_of(record: dict[str, Any], corpora: dict[str, Corpus]) -> tuple[set[str], set[str]]:
-    corpus = corpora[record["catalog"]]
-    result = check_plan(corpus.plan(record), tenant=corpus.tenant, catalog=corpus.catalog)
-    assert result.ok == (not result.violations)
-    return {each.code for each in result.violations}, {each.code for each in result.warnings}
-
-
-def verdicts(name: str, corpora: dict[str, Corpus]) -> tuple[Counter[str], list[tuple[str, list[str], list[str]]]]:
-    """How many plans were accepted and refused as their labels say, and the others."""
-    counts: Counter[str] = Counter()
-    other = []
-    for record in read_jsonl(f"plans/{name}.jsonl"):
-        errors, _ = codes_of(record, corpora)
-        defects = record["natural_defects"]
-        expected = {code for defect in defects for code in CODES[defect]}
-        if "self_dependency" in defects:
-            expected.discard(
-                "plan.cycle"
-            )  # the labels call a loop of one step a cycle as well; we have one code for it
-        if expected <= errors if defects else not errors:
-            counts["refused" if defects else "accepted"] += 1
-        else:
-            other.append((record["id"], defects, sorted(errors)))
-    print(f"{name}: {counts['accepted']} sound accepted, {counts['refused']} flawed refused, {len(other)} otherwise")
-    return counts, other
 
 
 @pytest.mark.parametrize(("name", "sound", "flawed"), [("nestful", 58, 30), ("sealtools", 626, 0)])
@@ -104,17 +50,33 @@ def test_with_declared_types_only_plans_that_contradict_their_own_tools_are_refu
 
 
 def test_every_corrupted_plan_is_refused_for_its_defect(as_labelled: dict[str, Corpus]) -> None:
-    refused: Counter[str] = Counter()
-    inferred, wrong = 0, []
-    for record in read_jsonl("plans/corrupted.jsonl"):
-        errors, warnings = codes_of(record, as_labelled)
-        if record["defect"] == "undeclared_dependency":
-            # Decided once: a reference is an edge whether or not 'needs' names it; the author is told.
-            inferred += not errors and "plan.edge_inferred" in warnings
-            continue
-        refused[record["defect"]] += 1
-        if not CODES[record["defect"]] <= errors:
-            wrong.append((record["id"], record["defect"], sorted(errors)))
-    print(f"corrupted: {dict(refused)} refused, {inferred} edges inferred, {len(wrong)} wrong")
-    assert wrong == []
-    assert (sum(refused.values()), inferred) == (808, 21)
+    found = corruption(as_labelled)
+    assert found.wrong == []
+    assert (sum(found.refused[each].total() for each in found.refused), found.inferred) == (808, 21)
+
+
+def test_workflow_graphs_are_plans_but_those_with_repeated_names_or_edges_from_nowhere() -> None:
+    codes = {each.name: (each.errors, each.defects) for each in worfbench_verdicts()}
+    refused = {name: errors for name, (errors, _) in codes.items() if errors}
+    assert refused == {
+        "worf-seal_tools-028": ("plan.unknown_reference",),
+        "worf-wikihow-154": ("plan.duplicate_step",),
+        "worf-wikihow-261": ("plan.duplicate_step",),
+        **dict.fromkeys(REPEATED_NAMES, ("plan.duplicate_step",)),
+    }
+    assert {name for name, (errors, defects) in codes.items() if defects and not errors} == NOT_A_DEFECT_HERE
+    assert len(codes) == 654
+
+
+@pytest.mark.parametrize("name", [*BFCL, *BFCL_TURNS])
+def test_function_calls_are_plans_but_those_that_contradict_their_own_functions(name: str) -> None:
+    found = list(bfcl_verdicts(name))
+    wrong = {each.name: each.errors for each in found if each.errors}
+    assert set(wrong) <= WRONG_BY_THEIR_OWN_FUNCTIONS
+    assert all(errors == ("plan.input_type",) for errors in wrong.values())
+    assert found
+
+
+@pytest.mark.parametrize("name", BFCL_NO_CALL)
+def test_calling_nothing_is_not_a_plan(name: str) -> None:
+    assert {each.errors for each in bfcl_verdicts(name)} == {("plan.empty",)}
