@@ -27,7 +27,15 @@ from engine.ports.deps import Deps
 from engine.ports.planner import NoPlan
 from engine.ports.run_store import RunChange
 from engine.ports.telemetry import Span
-from planner_graph.planning import PlanningCase, PreparedPlan, Proposed, fallbacks_of, prepare_plan, provenance_of
+from planner_graph.planning import (
+    PlanningCase,
+    PreparedPlan,
+    Proposed,
+    fallbacks_of,
+    open_account,
+    prepare_plan,
+    provenance_of,
+)
 
 _LOG = logging.getLogger("livoa.plans")
 _MAX_MESSAGES = 5
@@ -76,6 +84,7 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
         return {"status": "failed", "code": "run.cancelled", "retryable": True}
     request = await load_request(run, deps)
     case = PlanningCase(run.run_id, run.principal, tenant, request, run.deadline_at, run.traceparent)
+    await open_account(case, deps)
     prepared = await prepare_plan(case, deps)
     if isinstance(prepared, NoPlan):
         return await _refuse(run, _no_plan(prepared), deps)

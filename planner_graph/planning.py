@@ -7,13 +7,15 @@ is stored here and nothing runs.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from engine.domain.base import JsonObject
 from engine.domain.errors import Violation
-from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest, Verdict
+from engine.domain.policy import Cures, PlanPolicyDecision, PlanPolicyRequest, Verdict
 from engine.domain.principal import Principal
 from engine.domain.run import PlanProvenance, RunRequest
 from engine.domain.tenant import TenantConfig
@@ -24,6 +26,7 @@ from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Route
 from planner_graph.serialisation import needless_edges
 from planner_graph.state import Finding
 
+_UNCURED = Cures()
 PLANNING_TIME = timedelta(seconds=240)
 """What one planning activity may take: less than the shortest function timeout, so that it ends by its own decision."""
 
@@ -73,15 +76,8 @@ class PreparedPlan:
 async def prepare_plan(case: PlanningCase, deps: Deps) -> PreparedPlan | NoPlan:
     """Propose, check and vet. Every proposal passes the same checks here once more, whoever reviewed it before.
 
-    Opens the budget account of ``case.run_id``, because model calls are paid from it; opening it again changes nothing.
+    A planner's model calls are paid from the account of ``case.run_id``: open it first (``open_account``).
     """
-    budgets = case.tenant.budgets
-    await deps.budgets.open(
-        case.tenant.tenant_id,
-        case.run_id,
-        limit_micro_usd=cost_limit(case.tenant, case.request),
-        daily=DailyLimits(micro_usd=budgets.daily_cost_micro_usd, tokens=budgets.daily_tokens),
-    )
     proposal = await _propose(case, deps)
     if isinstance(proposal, NoPlan):
         return proposal
@@ -91,6 +87,41 @@ async def prepare_plan(case: PlanningCase, deps: Deps) -> PreparedPlan | NoPlan:
     decision = await vet_plan(case, proposal, result.plan, deps)
     serial = await asyncio.to_thread(needless_edges, result.plan.document, deps.catalog.capabilities)
     return PreparedPlan(proposal, result, decision, serial)
+
+
+async def open_account(case: PlanningCase, deps: Deps) -> None:
+    """Open the budget account of ``case.run_id`` with the limits of the run and of its tenant's day. Again changes nothing."""
+    budgets = case.tenant.budgets
+    await deps.budgets.open(
+        case.tenant.tenant_id,
+        case.run_id,
+        limit_micro_usd=cost_limit(case.tenant, case.request),
+        daily=DailyLimits(micro_usd=budgets.daily_cost_micro_usd, tokens=budgets.daily_tokens),
+    )
+
+
+async def preview_plan(case: PlanningCase, deps: Deps) -> PreparedPlan | NoPlan:
+    """What planning would come to, without a run: nothing is stored but the evidence and the cost of model calls."""
+    if case.request.plan is not None:
+        return await prepare_plan(case, deps)
+    async with _own_account(case, deps):
+        return await prepare_plan(case, deps)
+
+
+async def preview_route(case: PlanningCase, deps: Deps) -> Route:
+    """Only what the intent is about."""
+    async with _own_account(case, deps):
+        return await deps.planner.route(planning_task(case, deps))
+
+
+@asynccontextmanager
+async def _own_account(case: PlanningCase, deps: Deps) -> AsyncIterator[None]:
+    """An account for as long as nobody else uses it; what is left open at its end counts as spent."""
+    await open_account(case, deps)
+    try:
+        yield
+    finally:
+        await deps.budgets.close(case.tenant.tenant_id, case.run_id, as_spent=True)
 
 
 def cost_limit(tenant: TenantConfig, request: RunRequest) -> int:
@@ -135,6 +166,13 @@ async def _check(case: PlanningCase, document: JsonObject, deps: Deps) -> CheckR
 
 async def vet_plan(case: PlanningCase, proposal: Proposed, plan: CheckedPlan, deps: Deps) -> PlanPolicyDecision:
     """The early policy decision over a checked plan."""
+    return await decide_plan(case, provenance_of(proposal), plan, deps)
+
+
+async def decide_plan(
+    case: PlanningCase, provenance: PlanProvenance, plan: CheckedPlan, deps: Deps, cures: Cures = _UNCURED
+) -> PlanPolicyDecision:
+    """What policy says about a checked plan, as far as it is cured."""
     return await deps.policy.decide_plan(
         PlanPolicyRequest(
             principal=case.principal,
@@ -145,7 +183,8 @@ async def vet_plan(case: PlanningCase, proposal: Proposed, plan: CheckedPlan, de
             estimated_cost_micro_usd=plan.estimated_cost_micro_usd,
             plan=plan.plan,
             request=case.request,
-            provenance=provenance_of(proposal),
+            provenance=provenance,
+            cures=cures,
         )
     )
 

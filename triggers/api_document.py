@@ -21,6 +21,7 @@ from engine.domain.tenant import TenantConfig
 from triggers import api_examples as examples
 from triggers.endpoint import AnyEndpoint, Endpoint
 from triggers.http_admin import VersionList
+from triggers.plan_views import PlanPreview, RouteView
 from triggers.problems import PROBLEM_JSON, TYPE_PREFIX
 from triggers.schemas import Problem, schema
 from triggers.views import Accepted, DurableStatus, EventPage, PlanView, RunList, RunSummary, RunView, StepList
@@ -29,8 +30,8 @@ _JSON = "application/json"
 _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    Accepted, DurableStatus, EventPage, PlanView, Problem, RunList, RunRequest, RunSummary, RunView, StepList,
-    TenantConfig, VersionList,
+    Accepted, DurableStatus, EventPage, PlanPreview, PlanView, Problem, RouteView, RunList, RunRequest, RunSummary, RunView,
+    StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -184,10 +185,17 @@ DOCS: dict[str, Doc] = {
         refusals=(_NO_RUN, {409: ("run.finished",), 503: ("audit.unavailable", "engine.unavailable")}),
     ),
     "check_plan": Doc(
-        "Check a plan for the caller's tenant without running it. What is wrong with it stands in errors.",
-        {200: Answer("The findings.", {_JSON: (_OBJECT, examples.CHECK_RESULT)})},
-        body=({"$ref": "#/components/schemas/TaskGraph"}, examples.PLAN),
-        refusals=(_JSON_BODY,),
+        "Look at a plan, or at the plan for an intent, without running it: findings, policy decision, critical path, cost. "
+        "An intent needs the role Runs.Submit, because models may be asked.",
+        {200: _json("The findings.", PlanPreview, examples.PLAN_PREVIEW)},
+        body=({"anyOf": [{"$ref": "#/components/schemas/TaskGraph"}, _ref(RunRequest)]}, examples.PLAN),
+        refusals=(_JSON_BODY, {422: ("request.invalid",)}),
+    ),
+    "route_intent": Doc(
+        "What an intent is about: domain, capabilities, and which router said so.",
+        {200: _json("The route.", RouteView, examples.ROUTE)},
+        body=(_ref(RunRequest), examples.RUN_REQUEST),
+        refusals=(_JSON_BODY, {422: ("request.invalid",)}),
     ),
     "list_schemas": Doc(
         "Names of the published JSON Schemas.", {200: Answer("Names.", {_JSON: (_OBJECT, examples.SCHEMA_LIST)})}

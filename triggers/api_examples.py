@@ -141,7 +141,29 @@ EVENT_STREAM = (
     f'"at":"{_AT}","data":{{}}}}\n\n: heartbeat\n\n'
 )
 
-CHECK_RESULT: dict[str, Any] = {
+ROUTE: dict[str, Any] = {
+    "domain": "marketing",
+    "capabilities": [{"name": "marketing.compare_periods", "score": 0.9}],
+    "in_scope": True,
+    "confidence": 0.9,
+    "router": "lexical",
+    "playbooks": [{"name": "explain_change", "score": 0.9}],
+    "fallbacks": [{"router": "small", "reason": "model.timeout"}],
+}
+_VERDICT: dict[str, Any] = {
+    "verdict": "allow",
+    "code": "",
+    "reasons": [],
+    "policy_ids": ["builtin.read"],
+    "cures": [],
+    "findings": [],
+}
+DECISION: dict[str, Any] = _VERDICT | {
+    "policy_set_hash": PLAN_HASH,
+    "steps": {"spend": _VERDICT},
+    "approvals": [],
+}
+PLAN_PREVIEW: dict[str, Any] = {
     "ok": True,
     "errors": [],
     "warnings": [],
@@ -151,6 +173,14 @@ CHECK_RESULT: dict[str, Any] = {
     "critical_path_s": 1.0,
     "estimated_cost_micro_usd": 1200,
     "plan_hash": PLAN_HASH,
+    "plan": PLAN,
+    "decision": DECISION,
+    "planner": PLANNER,
+    "degraded_reason": "no model is configured",
+    "route": ROUTE,
+    "refusal": None,
+    "violations_by_attempt": [],
+    "serial_edges": [],
 }
 
 READY: dict[str, Any] = {

@@ -17,6 +17,7 @@ from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.principal import Role
 from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
+from engine.ports.planner import Route
 from engine.ports.run_store import RunChange
 from tests.unit.identity.tokens import NOW
 from tests.unit.triggers.world import INTENT, PLAN, Answered, World
@@ -31,7 +32,7 @@ REPLIES: dict[str, Any] = {}
 """Bodies of routes that look at the body before they look for what it is about."""
 
 WITH_ID = [e for e in all_endpoints() if isinstance(e, Endpoint) and PLACEHOLDER.search(e.path)]
-WITHOUT_ID = {"submit_run", "list_runs", "check_plan", "health_ready"}
+WITHOUT_ID = {"submit_run", "list_runs", "check_plan", "route_intent", "health_ready"}
 """Routes of the caller's own tenant alone; each is tried below."""
 
 
@@ -169,6 +170,19 @@ async def test_a_request_cannot_say_for_which_tenant_it_is(world: World) -> None
     run_id = await world.submitted(token=token, headers=headers)
     assert await world.runs.get("contoso", run_id) is None
     assert await world.runs.get("fabrikam", run_id) is not None
+
+
+async def test_an_intent_is_routed_for_the_callers_own_tenant(world: World) -> None:
+    asked: list[str] = []
+
+    class Planner:
+        async def route(self, task: Any) -> Route:
+            asked.append(task.tenant.tenant_id)
+            return Route("", (), False, 0.0, "lexical")
+
+    world.with_deps(planner=Planner())
+    assert (await world.post("/api/route", INTENT, token=world.token("fabrikam"))).status == 200
+    assert asked == ["fabrikam"]
 
 
 async def test_a_plan_is_checked_by_the_callers_own_configuration(world: World) -> None:

@@ -20,6 +20,7 @@ from triggers.api_document import DOCS, build_document
 from triggers.endpoint import Endpoint
 from triggers.http_admin import VersionList
 from triggers.openapi import all_endpoints
+from triggers.plan_views import PlanPreview, RouteView
 from triggers.schemas import NAMES, schema
 from triggers.views import Accepted, DurableStatus, EventPage, PlanView, RunList, RunSummary, RunView, StepList
 
@@ -58,7 +59,7 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
     assert described == {
         "POST /runs", "GET /runs", "GET /runs/{run_id}", "GET /runs/{run_id}/status", "GET /runs/{run_id}/plan",
         "GET /runs/{run_id}/steps", "GET /runs/{run_id}/steps/{step_id}/output", "GET /runs/{run_id}/events",
-        "POST /runs/{run_id}/cancel", "POST /plans", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
+        "POST /runs/{run_id}/cancel", "POST /plans", "POST /route", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
         "GET /health/ready", "GET /openapi.json", "GET /tenants/{tenant}", "PUT /tenants/{tenant}",
         "GET /tenants/{tenant}/versions",
     }  # fmt: skip
@@ -96,7 +97,7 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
         (RunSummary, examples.CANCELLING), (RunView, examples.RUN_VIEW), (RunList, examples.RUN_LIST),
         (DurableStatus, examples.STATUS_RUNNING), (DurableStatus, examples.STATUS_DONE), (PlanView, examples.PLAN_VIEW),
         (StepList, examples.STEP_LIST), (EventPage, examples.EVENT_PAGE), (TenantConfig, examples.TENANT),
-        (VersionList, examples.TENANT_VERSIONS),
+        (VersionList, examples.TENANT_VERSIONS), (PlanPreview, examples.PLAN_PREVIEW), (RouteView, examples.ROUTE),
     ],
 )  # fmt: skip
 def test_every_example_is_what_its_model_would_say(model: type[BaseModel], example: dict[str, Any]) -> None:

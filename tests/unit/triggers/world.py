@@ -28,6 +28,7 @@ from engine.domain.principal import Role
 from engine.domain.tenant import Bounds, TenantConfig
 from engine.identity import AuditedRejections, DevelopmentIssuer, JwtTokenValidator, WithDevelopmentIssuer
 from engine.ports.deps import AppSettings, Deps
+from policy.builtin import BuiltinPolicyEngine
 from tests.unit.identity.tokens import AUDIENCE, FixedClock, rsa_key
 from triggers.endpoint import AnyEndpoint, serve_function
 from triggers.http_adapter import HttpRequest, HttpResponse
@@ -220,7 +221,7 @@ class World:
             payloads=self.payloads,
             audit=self.audit,
             rejections=AuditedRejections(self.audit, self.clock),
-            policy=not_used,
+            policy=BuiltinPolicyEngine(),
             budgets=MemoryBudgetLedger(),
             invoker=not_used,
             planner=not_used,
