@@ -12,6 +12,7 @@ from engine.domain.events import EventType, RunEventData, StepEventData, new_eve
 from engine.domain.run import ErrorInfo, Run, StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.domain.telemetry_names import METRIC_RUNS_FINISHED
+from engine.evidence.approvals import approval_entry
 from engine.ports.deps import Deps
 from engine.ports.run_store import RunChange
 
@@ -39,6 +40,8 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     if run is None or run.status.is_final:
         return {}
     status = RunStatus(payload["status"])
+    for approval in await deps.approvals.close(run.tenant_id, run.run_id):
+        await deps.audit.append(approval_entry(approval))
     await _close_steps(run, payload.get("steps") or {}, payload.get("codes") or {}, deps)
     error = run.error or _error(payload.get("code"))
     spent = await deps.budgets.state(run.tenant_id, run.run_id)

@@ -1,6 +1,7 @@
 """Plan a run: propose (or take the caller's plan), check, vet, store. Repeatable: a stored plan is answered again.
 
-The plan stays in the payload store; durable history gets its skeleton.
+The plan stays in the payload store; durable history gets its skeleton. A plan that policy wants approved is stored first and
+asked about; when this is delivered again after the answer, the stored plan goes on, vetted anew.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.payloads import load_json, load_request
+from activities.plan_approval import CANCELLED, ask_about_plan, needs_a_person
+from engine.domain.approval import Approval
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import DegradedEventData, EventType, NewEvent, PlanEventData, new_event
-from engine.domain.policy import PlanPolicyDecision
+from engine.domain.policy import Cures, PlanPolicyDecision
 from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, Run
 from engine.domain.skeleton import to_wire
 from engine.domain.status import RunStatus
@@ -31,6 +34,7 @@ from planner_graph.planning import (
     PlanningCase,
     PreparedPlan,
     Proposed,
+    decide_plan,
     fallbacks_of,
     open_account,
     prepare_plan,
@@ -51,10 +55,26 @@ class _Refusal:
     degraded_reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A checked plan in the payload store, who made it (``origin`` as events tell it), and whether that was without a model."""
+
+    plan: CheckedPlan
+    ref: PayloadRef
+    origin: JsonObject
+    provenance: PlanProvenance
+    degraded_reason: str | None
+
+
+_MAX_ROUNDS = 4
+"""How often policy is asked about one plan: as it is, approved, and once more for a policy set that changed meanwhile."""
+
+
 async def plan_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     """Input ``{tenant_id, run_id}``.
 
-    Result ``{"status": "planned", "skeleton"}``, or ``{"status": "rejected" | "denied" | "failed", "code", "retryable"?}``.
+    Result ``{"status": "planned", "skeleton"}``, ``{"status": "awaiting_approval", "approval_id", "expires_at"}``, or
+    ``{"status": "rejected" | "denied" | "failed", "code", "retryable"?}``.
     """
     run = await deps.runs.get(payload["tenant_id"], payload["run_id"])
     if run is None:
@@ -76,12 +96,11 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     if run.plan_ref is not None and run.error is not None:
         return {"status": "denied", "code": run.error.code}
     if run.plan_ref is not None:
-        document = await load_json(run, run.plan_ref, deps)
-        return _planned(await asyncio.to_thread(_checked, document, tenant, deps), tenant)
+        kept = await _load_plan(run, run.plan_ref, tenant, deps)
+        return _planned(kept, tenant) if run.plan_version else await _resume(run, tenant, kept, run.plan_ref, deps)
     run = await _begin(run, deps)
     if run.status.is_final or run.status is RunStatus.CANCELLING:
-        # Retryable, because only the orchestration can end the run, and the cancel it waits for is on its way to it.
-        return {"status": "failed", "code": "run.cancelled", "retryable": True}
+        return CANCELLED
     request = await load_request(run, deps)
     case = PlanningCase(run.run_id, run.principal, tenant, request, run.deadline_at, run.traceparent)
     await open_account(case, deps)
@@ -96,10 +115,68 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     span.set(PLAN_HASH, plan.plan_hash)
     await _audit_plan(run, prepared, plan, decision, deps)
     ref = await deps.payloads.put(run.tenant_id, run.run_id, plan.canonical_bytes())
-    if not decision.allows:
-        return await _refuse(run, _denied(plan, decision), deps, plan_ref=ref, plan_hash=plan.plan_hash)
-    await _accept(run, prepared, plan, ref, decision, deps)
-    return _planned(plan, tenant)
+    stored = _Stored(plan, ref, _origin(prepared), provenance_of(proposal), proposal.degraded_reason)
+    return await _by_decision(run, case, stored, decision, deps)
+
+
+async def _resume(run: Run, tenant: TenantConfig, plan: CheckedPlan, ref: PayloadRef, deps: Deps) -> dict[str, Any]:
+    """Go on with a plan that was held for an approval."""
+    if run.status.is_final or run.status is RunStatus.CANCELLING:
+        return CANCELLED
+    if run.provenance is None or plan.plan_hash != run.plan_hash:
+        raise LivoaError("plan.tampered", "the stored plan is not the one that was vetted", status=409)
+    request = await load_request(run, deps)
+    case = PlanningCase(run.run_id, run.principal, tenant, request, run.deadline_at, run.traceparent)
+    stored = _Stored(plan, ref, _told(run.provenance), run.provenance, run.degraded_reason)
+    decision = await decide_plan(case, run.provenance, plan, deps)
+    return await _by_decision(run, case, stored, decision, deps)
+
+
+async def _by_decision(
+    run: Run, case: PlanningCase, stored: _Stored, decision: PlanPolicyDecision, deps: Deps
+) -> dict[str, Any]:
+    """Accept what policy allows; ask a person where that helps, and policy again; refuse everything else."""
+    approval: Approval | None = None
+    for _ in range(_MAX_ROUNDS):
+        if decision.allows and (approval is None or approval.binding.policy_set_hash == decision.policy_set_hash):
+            await _accept(run, stored, decision, deps)
+            return _planned(stored.plan, case.tenant)
+        if decision.allows:
+            approval = None  # it was given under other policies
+        elif approval is not None or not needs_a_person(decision):
+            break
+        else:
+            run = await _hold(run, stored, decision, deps)
+            answer = await ask_about_plan(run, case.tenant, stored.ref, stored.plan.plan_hash, decision, deps)
+            if isinstance(answer, dict):
+                return answer
+            if isinstance(answer, ErrorInfo):
+                return await _refuse_plan(run, stored, _not_approved(stored.plan, answer), deps)
+            approval = answer
+        differs = approval is not None and approval.approver_differs
+        cures = Cures(approved=approval is not None, approver_differs=differs)
+        decision = await decide_plan(case, stored.provenance, stored.plan, deps, cures)
+    return await _refuse_plan(run, stored, _denied(stored.plan, decision), deps)
+
+
+async def _refuse_plan(run: Run, stored: _Stored, refusal: _Refusal, deps: Deps) -> dict[str, Any]:
+    return await _refuse(run, refusal, deps, plan_ref=stored.ref, plan_hash=stored.plan.plan_hash)
+
+
+async def _hold(run: Run, stored: _Stored, decision: PlanPolicyDecision, deps: Deps) -> Run:
+    """Keep the plan with its run while a person is asked; it is not in force, so its version stays 0."""
+    change = RunChange(
+        plan_ref=stored.ref,
+        plan_hash=stored.plan.plan_hash,
+        provenance=_vetted(stored.provenance, stored.plan, decision, deps),
+        degraded_reason=stored.degraded_reason,
+    )
+    only_from = frozenset({RunStatus.PLANNING, RunStatus.AWAITING_APPROVAL})
+    events = _proposed(stored, new_event(EventType.PLAN_PROPOSED, _facts(stored)))
+    try:
+        return await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=only_from)
+    except ConflictError as err:
+        raise LivoaError("run.cancelled", "the run was cancelled while it was planned", status=503) from err
 
 
 async def _begin(run: Run, deps: Deps) -> Run:
@@ -115,6 +192,11 @@ async def _begin(run: Run, deps: Deps) -> Run:
         if current is None:
             raise
         return current
+
+
+async def _load_plan(run: Run, ref: PayloadRef, tenant: TenantConfig, deps: Deps) -> CheckedPlan:
+    document = await load_json(run, ref, deps)
+    return await asyncio.to_thread(_checked, document, tenant, deps)
 
 
 def _checked(document: Any, tenant: TenantConfig, deps: Deps) -> CheckedPlan:
@@ -145,13 +227,30 @@ async def _audit_plan(
         AuditEntry(
             tenant_id=run.tenant_id,
             entry_id=f"{run.run_id}/plan/{plan.plan_hash}",
-            type=AuditType.PLAN_VALIDATED if decision.allows else AuditType.PLAN_REJECTED,
+            type=_audit_type(decision),
             at=deps.clock.now(),
             run_id=run.run_id,
             actor=run.principal.subject,
             body=body,
         )
     )
+
+
+def _audit_type(decision: PlanPolicyDecision) -> AuditType:
+    if decision.allows:
+        return AuditType.PLAN_VALIDATED
+    return AuditType.PLAN_PROPOSED if needs_a_person(decision) else AuditType.PLAN_REJECTED
+
+
+def _told(provenance: PlanProvenance) -> JsonObject:
+    """Who made the plan, as events tell it, from what the run's record keeps of it."""
+    told: JsonObject = {
+        "source": provenance.source,
+        "playbook": provenance.playbook,
+        "model": provenance.model,
+        "router": provenance.router,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _origin(prepared: PreparedPlan) -> JsonObject:
@@ -167,36 +266,32 @@ def _origin(prepared: PreparedPlan) -> JsonObject:
     return {name: value for name, value in told.items() if value is not None}
 
 
-async def _accept(
-    run: Run,
-    prepared: PreparedPlan,
-    plan: CheckedPlan,
-    ref: PayloadRef,
-    decision: PlanPolicyDecision,
-    deps: Deps,
-) -> None:
-    facts = PlanEventData.model_validate(
-        {
-            "plan_hash": plan.plan_hash,
-            "plan_version": 1,
-            "steps": len(plan.steps),
-            **_origin(prepared),
-        }
-    )
-    proposal = prepared.proposal
-    events = [new_event(EventType.PLAN_PROPOSED, facts), new_event(EventType.PLAN_VETTED, facts)]
-    if proposal.degraded_reason is not None:
-        data = DegradedEventData(part="planner", reason=proposal.degraded_reason)
-        events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/planner"))
+def _facts(stored: _Stored) -> PlanEventData:
+    plan = stored.plan
+    told = {"plan_hash": plan.plan_hash, "plan_version": 1, "steps": len(plan.steps), **stored.origin}
+    return PlanEventData.model_validate(told)
+
+
+def _proposed(stored: _Stored, *events: NewEvent) -> list[NewEvent]:
+    """Events about a plan, after the one that it was made without a model."""
+    if stored.degraded_reason is None:
+        return list(events)
+    data = DegradedEventData(part="planner", reason=stored.degraded_reason)
+    return [new_event(EventType.DEGRADED_ENTERED, data, "degraded/planner"), *events]
+
+
+async def _accept(run: Run, stored: _Stored, decision: PlanPolicyDecision, deps: Deps) -> None:
+    plan, facts = stored.plan, _facts(stored)
+    events = _proposed(stored, new_event(EventType.PLAN_PROPOSED, facts), new_event(EventType.PLAN_VETTED, facts))
     change = RunChange(
         status=RunStatus.RUNNING,
-        plan_ref=ref,
+        plan_ref=stored.ref,
         plan_hash=plan.plan_hash,
         plan_version=1,
-        provenance=_vetted(provenance_of(proposal), plan, decision, deps),
-        degraded_reason=proposal.degraded_reason,
+        provenance=_vetted(stored.provenance, plan, decision, deps),
+        degraded_reason=stored.degraded_reason,
     )
-    only_from = frozenset({RunStatus.PLANNING, RunStatus.RUNNING})
+    only_from = frozenset({RunStatus.PLANNING, RunStatus.AWAITING_APPROVAL, RunStatus.RUNNING})
     try:
         await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=only_from)
     except ConflictError as err:
@@ -239,6 +334,11 @@ def _rejected(proposal: Proposed, findings: list[tuple[str, str, str]]) -> _Refu
     data = PlanEventData.model_validate({"codes": codes, "message": words, "source": proposal.source})
     events = (new_event(EventType.PLAN_REJECTED, data),)
     return _Refusal("rejected", ErrorInfo(code="plan.rejected", message=words), events, proposal.degraded_reason)
+
+
+def _not_approved(plan: CheckedPlan, error: ErrorInfo) -> _Refusal:
+    data = PlanEventData(plan_hash=plan.plan_hash, steps=len(plan.steps), codes=(error.code,), message=error.message)
+    return _Refusal("denied", error, (new_event(EventType.PLAN_REJECTED, data),))
 
 
 def _denied(plan: CheckedPlan, decision: PlanPolicyDecision) -> _Refusal:

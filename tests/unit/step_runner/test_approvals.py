@@ -175,6 +175,7 @@ async def test_policies_that_changed_meanwhile_ask_again(governed: Governed) -> 
     await governed.world.perform("a")
     await governed.answer()
     governed.policy.version = "set-2"
+    governed.world.clock.advance(1)
     assert isinstance(await governed.world.perform("a"), AwaitingApproval)
     first, second = await governed.approvals()
     assert (first.status, second.status) == (ApprovalStatus.VOID, ApprovalStatus.PENDING)
@@ -204,6 +205,7 @@ async def test_arguments_that_changed_meanwhile_void_the_yes() -> None:
     await governed.world.perform("a")
     await governed.answer()
     forged = await governed.deps.payloads.put("contoso", "run-1", b'{"n":1000000}')
+    governed.world.clock.advance(1)
     held = governed.world.runs._runs["contoso", "run-1"]
     held.steps["source", None] = held.steps["source", None].model_copy(update={"output_ref": forged})
     assert isinstance(await governed.world.perform("a"), AwaitingApproval)
@@ -309,3 +311,93 @@ async def test_items_of_a_map_are_asked_about_one_by_one() -> None:
     assert await governed.world.perform("each", item=2) == Succeeded()
     await governed.answer()
     assert await governed.world.perform("each", item=1) == Succeeded()
+
+
+class Asked(Governed):
+    """A plan with a question to a person, and a step that goes on with the answer."""
+
+    async def ask(self, **fields: Any) -> Any:
+        question = {"id": "ok", "approval": {"question": "Shall we send it?"} | fields}
+        await self.plan(question, step("a", "mail.send", needs=["ok"]))
+        return await self.world.perform("ok")
+
+
+async def test_a_question_waits_and_its_yes_is_its_output() -> None:
+    asked = Asked()
+    outcome = await asked.ask()
+    assert isinstance(outcome, AwaitingApproval)
+    (approval,) = await asked.approvals()
+    shown = json.loads(await asked.deps.payloads.get("contoso", "run-1", approval.arguments_ref))
+    assert shown == {"question": "Shall we send it?"}
+    assert (approval.binding.kind, approval.subject) == ("question", "ok")
+    await asked.answer()
+    assert await asked.world.perform("ok") == Succeeded()
+    assert await asked.world.output("ok") == {"approved": True, "by": "tid:ben", "at": iso_utc(START)}
+    assert (await asked.record("ok")).kind == "approval"
+    events = await asked.deps.events.read("contoso", "run-1", after_seq=0, limit=100)
+    assert "Shall we send it?" not in json.dumps([event.data for event in events])
+
+
+async def test_a_questions_no_denies_the_step() -> None:
+    asked = Asked()
+    await asked.ask()
+    await asked.answer(NO)
+    assert await asked.world.perform("ok") == Denied(code="approval.refused")
+
+
+async def test_a_question_has_its_own_time() -> None:
+    asked = Asked()
+    await asked.ask(timeout_s=60)
+    asked.world.clock.advance(60)
+    assert await asked.world.perform("ok") == Denied(code="approval.expired")
+
+
+async def test_the_requester_cannot_answer_their_own_question() -> None:
+    asked = Asked()
+    await asked.ask()
+    await asked.answer(ApprovalAnswer(granted=True, by="tid:ana"))
+    assert await asked.world.perform("ok") == Denied(code="approval.self")
+
+
+async def test_results_survive_a_store_that_fails_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write after the call is tried again; the call itself is not repeated."""
+    from engine.step_runner import persistence
+
+    monkeypatch.setattr(persistence, "PAUSES_S", (0, 0))
+    world = World()
+    await world.submit(plan_of(step("a", "mail.send")))
+    failures = {"put": 2, "settle": 2, "put_step": 2, "append": 2}
+
+    def failing(name: str, real: Any) -> Any:
+        async def write(*args: Any, **kwargs: Any) -> Any:
+            if world.invoker.calls and failures[name]:
+                failures[name] -= 1
+                raise LivoaError("store.unavailable", "not now", status=503)
+            return await real(*args, **kwargs)
+
+        return write
+
+    world.deps.payloads.put = failing("put", world.deps.payloads.put)
+    world.deps.budgets.settle = failing("settle", world.deps.budgets.settle)
+    world.deps.runs.put_step = failing("put_step", world.deps.runs.put_step)
+    world.deps.audit.append = failing("append", world.deps.audit.append)
+    assert await world.perform("a") == Succeeded()
+    assert len(world.invoker.calls) == 1
+    assert set(failures.values()) == {0}
+
+
+async def test_trouble_that_lasts_is_left_to_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.step_runner import persistence
+
+    monkeypatch.setattr(persistence, "PAUSES_S", (0, 0))
+    world = World()
+    await world.submit(plan_of(step("a")))
+    real = world.deps.audit.append
+
+    async def never(entry: Any) -> Any:
+        if entry.type.value == "dispatch.result":
+            raise LivoaError("store.unavailable", "not today", status=503)
+        return await real(entry)
+
+    world.deps.audit.append = never
+    assert await world.perform("a") == Failed(code="store.unavailable", retryable=True)
