@@ -130,7 +130,22 @@ class Api:
             if deadline is not None and time.monotonic() >= deadline:
                 raise _too_late(run_id, self.again)
 
-    def _json(
+    def tenant(self, tenant: str) -> tuple[dict[str, Any], str]:
+        """A tenant's configuration, and the ETag that a change of it must name."""
+        return self._exchange("GET", f"/api/tenants/{quote(tenant, safe='')}")
+
+    def set_tenant(self, tenant: str, config: Mapping[str, Any], tag: str) -> dict[str, Any]:
+        """Replace a tenant's configuration, if it is still the one of ``tag``."""
+        return self._json("PUT", f"/api/tenants/{quote(tenant, safe='')}", body=config, headers={"If-Match": tag})
+
+    def tenant_versions(self, tenant: str, **query: Any) -> dict[str, Any]:
+        """A page of changes: ``{versions, operator_version, next_below}``."""
+        return self._json("GET", f"/api/tenants/{quote(tenant, safe='')}/versions", query=query)
+
+    def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        return self._exchange(method, path, **more)[0]
+
+    def _exchange(
         self,
         method: str,
         path: str,
@@ -139,7 +154,8 @@ class Api:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         extra_s: float = 0.0,
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], str]:
+        """The body of the answer and its ETag, empty where it has none."""
         wanted = {name: value for name, value in (query or {}).items() if value is not None}
         url = f"{self.url}{path}{'?' + urlencode(wanted) if wanted else ''}"
         data = None if body is None else json.dumps(body).encode()
@@ -151,7 +167,7 @@ class Api:
             request.add_header(name, value)
         try:
             with self._opener.open(request, timeout=self._timeout_s + extra_s) as response:
-                return _object(response.read(MAX_RESPONSE_BYTES), url)
+                return _object(response.read(MAX_RESPONSE_BYTES), url), response.headers.get("ETag", "")
         except urllib.error.HTTPError as err:
             with err:
                 raise problem_of(err.code, err.read(MAX_RESPONSE_BYTES), self.url) from err
@@ -208,6 +224,7 @@ _HINTS = {
     401: "the host does not accept this token: use the data folder the host uses (--data or LIVOA_HOME), or set LIVOA_TOKEN",
     403: "use a token with the role: ./livoa token --role ROLE, handed over as LIVOA_TOKEN",
     404: "./livoa runs lists the runs you may see; --tenant chooses another tenant",
+    412: "read it again: somebody else has changed it meanwhile",
     413: "put less into the request; a request holds at most 4 MiB",
     503: "try again in a few seconds; logs/host.log in the data folder tells more",
 }

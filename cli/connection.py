@@ -6,14 +6,14 @@ import argparse
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cli.client import Api
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.paths import DEFAULT_URL, home, running_stack
-from cli.tokens import DEFAULT_TENANT, DEFAULT_USER, bearer_for
+from cli.tokens import DEFAULT_ROLES, DEFAULT_TENANT, DEFAULT_USER, bearer_for
 
 _RENEW_AFTER_S = 1500.0
 
@@ -27,12 +27,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", type=Path, help="data folder of the host (default: LIVOA_HOME, else .livoa)")
 
 
-def connect(options: argparse.Namespace) -> Api:
-    """The API that the options and the environment mean."""
+def connect(options: argparse.Namespace, roles: Sequence[str] = DEFAULT_ROLES) -> Api:
+    """The API that the options and the environment mean. ``roles`` are what the command needs of a development token."""
     data = home(options.data)
     stack = running_stack(data) or {}
     url = options.url or os.environ.get("LIVOA_URL") or stack.get("url") or DEFAULT_URL
-    token = renewing(lambda: bearer_for(str(url), data, options.tenant, options.user))
+    token = renewing(lambda: bearer_for(str(url), data, options.tenant, options.user, roles))
     return Api(str(url), token, again=same_options(options))
 
 

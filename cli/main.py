@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("cli.commands.events", "print the event log of a run; --follow waits for more"),
     "cancel": ("cli.commands.cancel", "ask a run to stop"),
     "plan": ("cli.commands.plan", "check a plan offline, without a host"),
+    "tenant": ("cli.commands.tenant", "show or narrow a tenant's configuration, list its changes"),
     "token": ("cli.commands.token", "mint a development token"),
     "host": ("cli.commands.host", "run any Functions app on the embedded host"),
 }

@@ -71,8 +71,8 @@ def mint(
         raise CliError(str(err), exit_code=ExitCode.USAGE, code=err.code) from err
 
 
-def bearer_for(url: str, data: Path, tenant: str | None, user: str | None) -> str:
-    """The token to call ``url`` with.
+def bearer_for(url: str, data: Path, tenant: str | None, user: str | None, roles: Sequence[str] = DEFAULT_ROLES) -> str:
+    """The token to call ``url`` with; ``roles`` are those of a development token.
 
     Raises CliError (FORBIDDEN) for a host elsewhere without LIVOA_TOKEN: a development token would be worth nothing there.
     """
@@ -87,4 +87,4 @@ def bearer_for(url: str, data: Path, tenant: str | None, user: str | None) -> st
             exit_code=ExitCode.FORBIDDEN,
             code="cli.no_token",
         )
-    return mint(data, tenant or DEFAULT_TENANT, user or DEFAULT_USER, DEFAULT_ROLES)
+    return mint(data, tenant or DEFAULT_TENANT, user or DEFAULT_USER, roles)

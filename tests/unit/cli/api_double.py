@@ -62,6 +62,7 @@ class Double:
     heard: list[dict[str, Any]] = field(default_factory=list)
     scripts: dict[str, Callable[[dict[str, Any]], tuple[int, Any]]] = field(default_factory=dict)
     page_size: int = 4
+    etag: str = ""
 
     def answer(self, asked: dict[str, Any]) -> tuple[int, Any]:
         self.heard.append(asked)
@@ -128,13 +129,15 @@ def serve_double() -> Iterator[Double]:
             data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
+            if double.etag:
+                self.send_header("etag", double.etag)
             self.send_header("content-length", str(len(data)))
             if status == 302:
                 self.send_header("location", "http://192.0.2.1/elsewhere")
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = _any  # noqa: N815  # names of the base class
+        do_GET = do_POST = do_PUT = _any  # noqa: N815  # names of the base class
 
         def log_message(self, *_: object) -> None:
             """Quiet."""
