@@ -60,12 +60,21 @@ def agent_id(capability: Capability) -> str:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """The policies that can apply to an action: parsed together, and those of them that look at arguments."""
+
+    policies: PolicySet
+    on_inputs: tuple[Rule, ...]
+
+
+@dataclass(frozen=True)
 class Book:
     """The rules of the platform and of one tenant, by id. ``hash`` names them, with the built-in rules, in evidence."""
 
     rules: Mapping[str, Rule]
     hash: str
-    _slices: dict[frozenset[str], PolicySet] = field(default_factory=dict, repr=False)
+    _slices: dict[frozenset[str], Slice] = field(default_factory=dict, repr=False)
+    _sets: dict[frozenset[str], PolicySet] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> Book:
@@ -74,20 +83,23 @@ class Book:
         name = sha256_of({"builtin": BUILTIN_HASH, "policies": {key: rule.est for key, rule in by_id.items()}})
         return cls(by_id, name)
 
-    def slice_for(self, actions: frozenset[str]) -> PolicySet:
-        """The parsed policies that can apply to an action, given with every group it is in."""
-        ids = frozenset(rule.id for rule in self.rules.values() if rule.applies_to(actions))
-        found = self._slices.get(ids)
+    def slice_for(self, actions: frozenset[str]) -> Slice:
+        """The policies that can apply to an action, which is given with every group it is in."""
+        found = self._slices.get(actions)
         if found is None:
-            found = PolicySet({rule_id: self.rules[rule_id].est for rule_id in ids})
-            self._slices[ids] = found
+            rules = {rule.id: rule for rule in self.rules.values() if rule.applies_to(actions)}
+            ids = frozenset(rules)
+            if ids not in self._sets:
+                self._sets[ids] = PolicySet({rule_id: rule.est for rule_id, rule in rules.items()})
+            found = Slice(self._sets[ids], tuple(rule for rule in rules.values() if rule.inputs != frozenset()))
+            self._slices[actions] = found
         return found
 
     def ask(self, requests: Sequence[CedarRequest], entities: Entities, words: Words) -> list[CedarAnswer]:
         """Answer each request, in order; requests that meet the same policies are asked together."""
         batches: dict[int, tuple[PolicySet, list[int]]] = {}
         for place, request in enumerate(requests):
-            policies = self.slice_for(words.actions.get(request.action.id, frozenset({request.action.id})))
+            policies = self.slice_for(words.actions.get(request.action.id, frozenset({request.action.id}))).policies
             batches.setdefault(id(policies), (policies, []))[1].append(place)
         answers: dict[int, CedarAnswer] = {}
         for policies, places in batches.values():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -55,7 +55,7 @@ class Uid:
         return {"type": self.type, "id": self.id}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CedarRequest:
     """One question. ``needs`` are entities, beyond principal and resource, without which it must not be answered."""
 
@@ -64,6 +64,11 @@ class CedarRequest:
     resource: Uid
     context: JsonObject
     needs: tuple[Uid, ...] = ()
+
+    @cached_property
+    def context_text(self) -> str:
+        """The context as JSON, written once for the question, for telling equal questions, and for the hash of the facts."""
+        return json.dumps(self.context, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +145,17 @@ def decide(
     answers: list[CedarAnswer | None] = [_missing(request, entities) for request in requests]
     open_places = [place for place, answer in enumerate(answers) if answer is None]
     if open_places:
-        found = _ask([requests[place] for place in open_places], policies, entities, schema)
-        for place, answer in zip(open_places, found, strict=True):
-            answers[place] = answer
+        # Large plans repeat themselves; the same question has the same answer, and most of its price is reading it.
+        distinct = {_key(requests[place]): requests[place] for place in open_places}
+        found = _ask(list(distinct.values()), policies, entities, schema)
+        by_key = dict(zip(distinct, found, strict=True))
+        for place in open_places:
+            answers[place] = by_key[_key(requests[place])]
     return [answer if answer is not None else CedarAnswer("deny", code=ERROR) for answer in answers]
+
+
+def _key(request: CedarRequest) -> tuple[Uid, Uid, Uid, str]:
+    return request.principal, request.action, request.resource, request.context_text
 
 
 def _missing(request: CedarRequest, entities: Entities) -> CedarAnswer | None:
@@ -158,16 +170,16 @@ def _ask(
     requests: Sequence[CedarRequest], policies: PolicySet, entities: Entities, schema: Schema | None
 ) -> list[CedarAnswer]:
     # No correlation id: the library raises TypeError for one that is None, and order is kept anyway.
-    wire = [
-        {
-            "principal": request.principal.wire(),
-            "action": request.action.wire(),
-            "resource": request.resource.wire(),
-            "context": request.context,
-        }
-        for request in requests
-    ]
     try:
+        wire = [
+            {
+                "principal": request.principal.wire(),
+                "action": request.action.wire(),
+                "resource": request.resource.wire(),
+                "context": request.context_text,
+            }
+            for request in requests
+        ]
         results = _cedar().is_authorized_batch(
             wire, policies.handle, entities.handle, schema.handle if schema is not None else None
         )

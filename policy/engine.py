@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
-from engine.domain.plan import Plan, Step
+from engine.domain.plan import Call, Plan, Step
 from engine.domain.policy import (
     Cures,
     PlanPolicyDecision,
@@ -37,9 +38,8 @@ from policy.flow import plan_facts, step_facts
 from policy.flow.hosts import entry_of
 from policy.hashes import sha256_of
 from policy.library import InForce, PolicyLibrary
-from policy.questions import Ask, NotSayableError, entities_of, sayable, step_question, submit_question
+from policy.questions import Ask, NotSayableError, entities_of, hosts_of_tenant, sayable, step_question, submit_question
 from policy.rules import Rule
-from policy.schema import SUBMIT
 from policy.verdicts import Subject, refusal, verdict_of
 
 _LOG = logging.getLogger("livoa.policy")
@@ -68,6 +68,17 @@ class _Case:
 
     subject: Subject
     question: CedarRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What the questions about the steps of one plan share."""
+
+    request: PlanPolicyRequest
+    ask: Ask
+    facts: PlanFacts
+    words: Words
+    environment: BindingEnvironment
 
 
 class GovernedPolicyEngine:
@@ -126,10 +137,9 @@ class GovernedPolicyEngine:
         if capability != self._catalog.capabilities.get(capability.name):
             return _refused("policy.capability_unknown", f"{capability.name} is not what the catalog says")
         facts = self._facts_of(request, capability)
-        ask = Ask.of(request, None)
-        actions = bench.words.actions[capability.name]
-        hosts = frozenset(map(entry_of, request.tenant.egress_hosts))
-        subject = Subject(request.step_id, facts, actions, allowed_hosts=hosts, what=_called(request))
+        ask = Ask.of(request)
+        hosts = hosts_of_tenant(request.tenant)
+        subject = Subject(request.step_id, facts, allowed_hosts=hosts, what=_called(request))
         try:
             question = step_question(
                 ask, capability, facts, request.inputs, request.cures, bench.words, purpose=request.purpose
@@ -158,11 +168,12 @@ class GovernedPolicyEngine:
 
     def _decide_plan(self, request: PlanPolicyRequest, plan: Plan, bench: _Bench) -> PlanPolicyDecision:
         facts = plan_facts(plan, self._catalog.capabilities, request.request, request.provenance, request.tenant)
-        ask = Ask.of(request, facts)
-        own = _Case(Subject(None, None, bench.words.actions[SUBMIT]), submit_question(ask, request.cures))
+        ask = Ask.of(request)
+        own = _Case(Subject(None, None), submit_question(ask, facts, request.cures))
         cases, steps = [own], dict[str, PolicyDecision]()
+        room = _Room(request, ask, facts, bench.words, _environment(request))
         for index, step in enumerate(plan.steps):
-            for case in self._step_cases(request, ask, facts, index, step, bench.words):
+            for case in self._step_cases(room, index, step):
                 if isinstance(case, PolicyDecision):
                     steps[step.id] = _worse(steps.get(step.id), case)
                 else:
@@ -175,20 +186,18 @@ class GovernedPolicyEngine:
         whole = _stamped(_of_plan(decided[0], steps), bench, [case.question for case in cases])
         return PlanPolicyDecision(**dict(whole), steps={key: _named(one, bench) for key, one in steps.items()})
 
-    def _step_cases(
-        self, request: PlanPolicyRequest, ask: Ask, facts: PlanFacts, index: int, step: Step, words: Words
-    ) -> Iterable[_Case | PolicyDecision]:
+    def _step_cases(self, room: _Room, index: int, step: Step) -> Iterable[_Case | PolicyDecision]:
         """The questions of one step: its call, and the undoing that it names."""
         if step.capability is not None:
-            inputs = _known(step.inputs, request, facts.steps[step.id])
+            facts = room.facts.steps[step.id]
+            inputs = _known(step.inputs, room.environment, facts)
             where = f"/steps/{index}/inputs"
-            yield self._case(request, ask, step, step.capability, facts.steps[step.id], inputs, where, words)
+            yield self._case(room, step, Call(capability=step.capability, inputs=step.inputs), facts, inputs, where)
         if step.compensate_with is not None:
-            undo = step.compensate_with
-            inputs = _known(undo.inputs, request, None)
-            own = self._undo_facts(request, step, inputs)
+            inputs = _known(step.compensate_with.inputs, room.environment, None)
+            facts = self._undo_facts(room.request, step, inputs)
             where = f"/steps/{index}/compensate_with/inputs"
-            yield self._case(request, ask, step, undo.capability, own, inputs, where, words, purpose="compensation")
+            yield self._case(room, step, step.compensate_with, facts, inputs, where, purpose="compensation")
 
     def _undo_facts(self, request: PlanPolicyRequest, step: Step, inputs: JsonObject) -> StepFacts:
         assert request.plan is not None
@@ -199,28 +208,25 @@ class GovernedPolicyEngine:
 
     def _case(
         self,
-        request: PlanPolicyRequest,
-        ask: Ask,
+        room: _Room,
         step: Step,
-        name: str,
+        call: Call,
         facts: StepFacts,
         inputs: JsonObject,
         where: str,
-        words: Words,
         *,
         purpose: str = "step",
     ) -> _Case | PolicyDecision:
+        name = call.capability
         capability = self._catalog.capabilities.get(name)
-        if capability is None or not request.tenant.enables(name):
+        if capability is None or not room.request.tenant.enables(name):
             return _refused("policy.capability_not_enabled", f"{name} is not enabled", where, step.id)
-        inputs = sayable(inputs, capability, words)
-        every = set(step.inputs if purpose == "step" or step.compensate_with is None else step.compensate_with.inputs)
-        known = None if every <= set(inputs) else frozenset(inputs)
+        inputs = sayable(inputs, capability, room.words)
+        known = None if call.inputs.keys() <= inputs.keys() else frozenset(inputs)
         what = "" if purpose == "step" else f"the undoing of step {step.id}"
-        hosts = frozenset(map(entry_of, request.tenant.egress_hosts))
-        subject = Subject(step.id, facts, words.actions[name], where, known, what, hosts)
+        subject = Subject(step.id, facts, where, known, what, hosts_of_tenant(room.request.tenant))
         # The plan's own cures are for the plan; what cures a step is looked at when the step is about to run.
-        question = step_question(ask, capability, facts, inputs, Cures(), words, purpose=purpose)
+        question = step_question(room.ask, capability, facts, inputs, Cures(), room.words, purpose=purpose)
         return _Case(subject, question)
 
 
@@ -231,7 +237,14 @@ def _decide(bench: _Bench, ask: Ask, used: Iterable[Capability], cases: list[_Ca
     if bench.platform is not None:
         today = bench.platform.ask(questions, entities, bench.words)
         answers = [_stricter(pinned, now) for pinned, now in zip(answers, today, strict=True)]
-    return [verdict_of(answer, bench.rules, case.subject) for answer, case in zip(answers, cases, strict=True)]
+    return [
+        verdict_of(answer, bench.rules, case.subject, bench.book.slice_for(_actions_of(case, bench.words)).on_inputs)
+        for answer, case in zip(answers, cases, strict=True)
+    ]
+
+
+def _actions_of(case: _Case, words: Words) -> frozenset[str]:
+    return words.actions[case.question.action.id]
 
 
 def _stricter(pinned: CedarAnswer, now: CedarAnswer) -> CedarAnswer:
@@ -244,15 +257,18 @@ def _stricter(pinned: CedarAnswer, now: CedarAnswer) -> CedarAnswer:
     return pinned if pinned.outcome == "deny" and pinned.code not in ("", FORBIDDEN) else now
 
 
-def _known(inputs: JsonObject, request: PlanPolicyRequest, facts: StepFacts | None) -> JsonObject:
-    """The arguments whose values are certain before any step has run."""
+def _environment(request: PlanPolicyRequest) -> BindingEnvironment:
+    """What of a run is known before any step: what was asked."""
     asked = request.request
-    run: JsonObject = {}
-    if asked is not None:
-        documents = [{"name": one.name, "text": one.text} for one in asked.context.documents]
-        context = {"values": asked.context.values, "documents": documents}
-        run = {"intent": asked.intent, "goals": list(asked.goals), "context": context}
-    environment = BindingEnvironment(run=run, outputs={})
+    if asked is None:
+        return BindingEnvironment(run={}, outputs={})
+    documents = [{"name": one.name, "text": one.text} for one in asked.context.documents]
+    context = {"values": asked.context.values, "documents": documents}
+    return BindingEnvironment(run={"intent": asked.intent, "goals": list(asked.goals), "context": context}, outputs={})
+
+
+def _known(inputs: JsonObject, environment: BindingEnvironment, facts: StepFacts | None) -> JsonObject:
+    """The arguments whose values are certain before any step has run."""
     unbound = {one.name for one in facts.arguments if not one.bound} if facts is not None else set()
     found: JsonObject = {}
     for name, value in inputs.items():
@@ -332,8 +348,10 @@ def _unknown_facts(step_id: str, capability: Capability, inputs: JsonObject) -> 
 
 
 def _stamped(decision: PolicyDecision, bench: _Bench, questions: list[CedarRequest]) -> PolicyDecision:
-    facts = [{"action": one.action.id, "context": one.context} for one in questions]
-    return _named(decision, bench).model_copy(update={"facts_hash": sha256_of(facts)})
+    facts = hashlib.sha256()
+    for one in questions:
+        facts.update(f"{one.action.id}\n{one.context_text}\n".encode())
+    return _named(decision, bench).model_copy(update={"facts_hash": facts.hexdigest()})
 
 
 def _named(decision: PolicyDecision, bench: _Bench) -> PolicyDecision:

@@ -38,19 +38,11 @@ class Ask:
     tenant: TenantConfig
     run_id: str
     provenance: PlanProvenance | None
-    budget: JsonObject
 
     @classmethod
-    def of(cls, request: PlanPolicyRequest | StepPolicyRequest, facts: PlanFacts | None) -> Ask:
-        """The common part of a request; ``facts`` are the plan's, when they are at hand."""
-        budget = {
-            "planMicroUsd": facts.cost_micro_usd if facts is not None else 0,
-            "stepMicroUsd": 0,
-            "steps": facts.step_count if facts is not None else 0,
-            "depth": facts.depth if facts is not None else 0,
-            "fanOut": facts.fan_out if facts is not None else 0,
-        }
-        return cls(request.principal, request.tenant, request.run_id, request.provenance, budget)
+    def of(cls, request: PlanPolicyRequest | StepPolicyRequest) -> Ask:
+        """The common part of a request."""
+        return cls(request.principal, request.tenant, request.run_id, request.provenance)
 
     @property
     def user(self) -> Uid:
@@ -62,21 +54,22 @@ class Ask:
         """The tenant whose data it is."""
         return Uid(TENANT, self.tenant.tenant_id)
 
+    @property
+    def plan(self) -> Uid:
+        """The plan of the run."""
+        return Uid(PLAN, self.run_id)
+
+    @property
+    def writer(self) -> str:
+        """Who wrote the plan: caller, playbook, model, or unknown."""
+        return self.provenance.source if self.provenance is not None else "unknown"
+
     def common(self, cures: Cures) -> JsonObject:
         """The part of the context that every action has."""
-        writer = self.provenance
+        redacted = sorted(cures.redacted)
         return {
             "tenant": _ref(self.home),
-            "budget": self.budget,
-            "cures": {
-                "approved": cures.approved,
-                "approverDiffers": cures.approver_differs,
-                "redacted": sorted(cures.redacted),
-            },
-            "writer": {
-                "source": writer.source if writer is not None else "unknown",
-                "seenIntegrity": writer.seen_integrity if writer is not None else 0,
-            },
+            "cures": {"approved": cures.approved, "approverDiffers": cures.approver_differs, "redacted": redacted},
         }
 
 
@@ -91,7 +84,7 @@ def entities_of(ask: Ask, capabilities: Iterable[Capability], words: Words) -> E
             "parents": [own, *({"type": ROLE, "id": role} for role in roles)],
         },
         {"uid": ask.home.wire(), "attrs": _tenant(ask.tenant), "parents": [], "tags": _tags(ask.tenant)},
-        {"uid": _plan(ask).wire(), "attrs": {"tenant": _ref(ask.home)}, "parents": [ask.home.wire()]},
+        {"uid": ask.plan.wire(), "attrs": _written(ask), "parents": [ask.home.wire()]},
         *({"uid": {"type": ROLE, "id": role}, "attrs": {}, "parents": []} for role in roles),
     ]
     agents = {agent_id(one): one for one in capabilities}
@@ -101,9 +94,16 @@ def entities_of(ask: Ask, capabilities: Iterable[Capability], words: Words) -> E
     return Entities(found, words.schema)
 
 
-def submit_question(ask: Ask, cures: Cures) -> CedarRequest:
+def submit_question(ask: Ask, facts: PlanFacts, cures: Cures) -> CedarRequest:
     """May the plan run at all?"""
-    return CedarRequest(ask.user, Uid(ACTION_TYPE, SUBMIT), _plan(ask), ask.common(cures), (ask.home,))
+    context = ask.common(cures)
+    context["budget"] = {
+        "planMicroUsd": facts.cost_micro_usd,
+        "steps": facts.step_count,
+        "depth": facts.depth,
+        "fanOut": facts.fan_out,
+    }
+    return CedarRequest(ask.user, Uid(ACTION_TYPE, SUBMIT), ask.plan, context, (ask.home,))
 
 
 def step_question(
@@ -118,14 +118,13 @@ def step_question(
 ) -> CedarRequest:
     """May this capability be called with these inputs (all of them, or those known so far)? Raises ``NotSayableError``."""
     context = ask.common(cures)
-    context["budget"] = {**ask.budget, "stepMicroUsd": capability.cost.per_call_micro_usd}
     context["call"] = {
         "capability": capability.name,
-        "version": capability.version,
         "purpose": purpose,
         "clearance": capability.receives_up_to,
-        "allowedHosts": list(_hosts(ask.tenant.egress_hosts)),
+        "costMicroUsd": capability.cost.per_call_micro_usd,
         "itemsAtMost": facts.items_at_most,
+        "plannedBy": ask.writer,
     }
     context["flow"] = {
         "selectors": _label(facts.selectors),
@@ -191,6 +190,7 @@ def _tenant(tenant: TenantConfig) -> JsonObject:
         "maxDepth": tenant.bounds.max_depth,
         "maxFanOut": tenant.bounds.max_fan_out,
         "maxCostMicroUsd": tenant.bounds.max_cost_micro_usd,
+        "hosts": sorted(hosts_of_tenant(tenant)),
     }
 
 
@@ -198,13 +198,23 @@ def _tags(tenant: TenantConfig) -> JsonObject:
     return {name: list(entries) for name, entries in tenant.directories.items()}
 
 
+def hosts_of_tenant(tenant: TenantConfig) -> frozenset[str]:
+    """The hosts outside that steps of this tenant may reach, in the spelling of facts."""
+    return _hosts(tenant.egress_hosts)
+
+
 @lru_cache(maxsize=1_000)
-def _hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted({entry_of(entry) for entry in entries}))
+def _hosts(entries: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(entry_of, entries))
 
 
-def _plan(ask: Ask) -> Uid:
-    return Uid(PLAN, ask.run_id)
+def _written(ask: Ask) -> JsonObject:
+    author = ask.provenance
+    return {
+        "tenant": _ref(ask.home),
+        "writtenBy": ask.writer,
+        "seenIntegrity": author.seen_integrity if author is not None else 0,
+    }
 
 
 def _ref(uid: Uid) -> JsonObject:

@@ -6,8 +6,9 @@ Generated, never written by hand, so that a policy that misspells a parameter is
   capability out, in its region, or the ``Livoa::Plan``.
 - Actions ``plan.submit`` and one per capability, in the groups ``call`` (all), ``read`` (side effect none or read),
   ``sideEffect`` (write or external), ``write`` and ``external``.
-- ``context``: ``tenant``, ``writer``, ``call``, ``input`` (every argument optional: it may not be bound yet), ``flow``,
-  ``budget``, ``cures``.
+- ``context`` of a call: ``tenant``, ``call``, ``input`` (every argument optional: it may not be bound yet), ``flow``,
+  ``cures``; of a plan: ``tenant``, ``budget``, ``cures``. Every attribute costs time in every question, a reference six times
+  as much, so what is the same for all steps stands on the tenant.
 
 Arguments appear where their JSON Schema has an exact counterpart: text, integer, boolean, lists of text, and records of these;
 ``number`` becomes ``decimal`` (four places, rounded away from zero, so that an upper limit cannot be slipped under). Lists of
@@ -67,12 +68,12 @@ def groups_above(group: str) -> tuple[str, ...]:
 def cedar_schema(capabilities: Iterable[Capability]) -> JsonObject:
     """The schema in Cedar's JSON form."""
     actions: JsonObject = {name: {"memberOf": _in(*above)} for name, above in GROUPS.items()}
-    actions[SUBMIT] = _action((), "Plan", _COMMON)
+    actions[SUBMIT] = _action((), "Plan", _SUBMIT)
     for group in (READ, WRITE, EXTERNAL):
         # A policy over a group without any action would not fit the schema. Capabilities have no colon in their names.
-        actions[f"{group}:none"] = _action((group,), "Agent", {**_COMMON, **_CALL, "input": _record()})
+        actions[f"{group}:none"] = _action((group,), "Agent", {**_CALL, "input": _record()})
     for one in sorted(capabilities, key=lambda capability: capability.name):
-        context = {**_COMMON, **_CALL, "input": input_type(one)}
+        context = {**_CALL, "input": input_type(one)}
         actions[one.name] = _action((group_of(one),), "Agent", context)
     return {
         NAMESPACE: {
@@ -182,11 +183,15 @@ def _action(groups: tuple[str, ...], target: str, context: JsonObject) -> JsonOb
 _LABEL: JsonObject = {"type": "Label"}
 _TYPES: JsonObject = {
     "Label": _record(integrity=_NUMBER, confidentiality=_NUMBER, pii=_FLAG),
-    "Budget": _record(planMicroUsd=_NUMBER, stepMicroUsd=_NUMBER, steps=_NUMBER, depth=_NUMBER, fanOut=_NUMBER),
+    "Budget": _record(planMicroUsd=_NUMBER, steps=_NUMBER, depth=_NUMBER, fanOut=_NUMBER),
     "Cures": _record(approved=_FLAG, approverDiffers=_FLAG, redacted=_TEXTS),
-    "Writer": _record(source=_TEXT, seenIntegrity=_NUMBER),
     "Call": _record(
-        capability=_TEXT, version=_TEXT, purpose=_TEXT, clearance=_NUMBER, allowedHosts=_TEXTS, itemsAtMost=_NUMBER
+        capability=_TEXT,
+        purpose=_TEXT,
+        clearance=_NUMBER,
+        costMicroUsd=_NUMBER,
+        itemsAtMost=_NUMBER,
+        plannedBy=_TEXT,
     ),
     "Flow": _record(
         selectors=_LABEL, payload=_LABEL, control=_LABEL, externalHosts=_TEXTS, untrustedHosts=_TEXTS, personal=_TEXTS
@@ -194,11 +199,10 @@ _TYPES: JsonObject = {
 }
 _COMMON: JsonObject = {
     "tenant": _entity("Tenant"),
-    "budget": {"type": "Budget"},
     "cures": {"type": "Cures"},
-    "writer": {"type": "Writer"},
 }
-_CALL: JsonObject = {"call": {"type": "Call"}, "flow": {"type": "Flow"}}
+_SUBMIT: JsonObject = {**_COMMON, "budget": {"type": "Budget"}}
+_CALL: JsonObject = {**_COMMON, "call": {"type": "Call"}, "flow": {"type": "Flow"}}
 _ENTITIES: JsonObject = {
     "Tenant": {
         "shape": _record(
@@ -208,11 +212,15 @@ _ENTITIES: JsonObject = {
             maxDepth=_NUMBER,
             maxFanOut=_NUMBER,
             maxCostMicroUsd=_NUMBER,
+            hosts=_TEXTS,
         ),
         "tags": _TEXTS,
     },
     "Role": {},
     "User": {"memberOfTypes": ["Tenant", "Role"], "shape": _record(tenant=_entity("Tenant"), kind=_TEXT, app=_TEXT)},
     "Agent": {"shape": _record(name=_TEXT, region=_TEXT)},
-    "Plan": {"memberOfTypes": ["Tenant"], "shape": _record(tenant=_entity("Tenant"))},
+    "Plan": {
+        "memberOfTypes": ["Tenant"],
+        "shape": _record(tenant=_entity("Tenant"), writtenBy=_TEXT, seenIntegrity=_NUMBER),
+    },
 }

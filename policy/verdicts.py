@@ -33,7 +33,6 @@ class Subject:
 
     step_id: str | None
     facts: StepFacts | None
-    actions: frozenset[str]
     where: str = ""
     bound: frozenset[str] | None = None
     what: str = ""
@@ -45,23 +44,26 @@ class Subject:
         return self.what or (f"step {self.step_id}" if self.step_id is not None else "the plan")
 
 
-def verdict_of(answer: CedarAnswer, rules: Mapping[str, Rule], subject: Subject) -> PolicyDecision:
-    """The verdict on one answer. ``rules`` are those that were asked, by id."""
+def verdict_of(
+    answer: CedarAnswer, rules: Mapping[str, Rule], subject: Subject, on_inputs: Sequence[Rule] = ()
+) -> PolicyDecision:
+    """The verdict on one answer. ``rules`` are those that were asked, by id; ``on_inputs`` those of them that can apply to the
+    action and look at its arguments."""
     if answer.outcome == "allow":
-        open_rules = [] if subject.bound is None else _uncertain(rules.values(), subject)
+        open_rules = _uncertain(on_inputs, subject)
         verdict = Verdict.DEFERRED if open_rules else Verdict.ALLOW
         return PolicyDecision(verdict=verdict, policy_ids=answer.ids, reasons=_waiting(open_rules, subject))
     if answer.code == NO_PERMIT:
-        return _no_permit(rules.values(), subject)
+        return _no_permit(on_inputs, subject)
     if answer.code == FORBIDDEN and all(rule_id in rules for rule_id in answer.ids):
         return _forbidden([rules[rule_id] for rule_id in answer.ids], subject)
     words = f"{subject.words}: the policies could not be evaluated ({'; '.join(answer.errors) or answer.code})"
     return PolicyDecision(verdict=Verdict.DENY, policy_ids=answer.ids, code=answer.code, reasons=(words,))
 
 
-def _uncertain(rules: Iterable[Rule], subject: Subject) -> list[Rule]:
-    bound = subject.bound or frozenset()
-    return [rule for rule in rules if rule.applies_to(subject.actions) and not rule.certain_with(bound)]
+def _uncertain(on_inputs: Iterable[Rule], subject: Subject) -> list[Rule]:
+    bound = subject.bound
+    return [] if bound is None else [rule for rule in on_inputs if not rule.certain_with(bound)]
 
 
 def _waiting(rules: Sequence[Rule], subject: Subject) -> tuple[str, ...]:
@@ -71,8 +73,8 @@ def _waiting(rules: Sequence[Rule], subject: Subject) -> tuple[str, ...]:
     return (f"{subject.words}: its arguments decide when they are known ({ids})",)
 
 
-def _no_permit(rules: Iterable[Rule], subject: Subject) -> PolicyDecision:
-    hopeful = [] if subject.bound is None else [rule for rule in _uncertain(rules, subject) if not rule.forbids]
+def _no_permit(on_inputs: Iterable[Rule], subject: Subject) -> PolicyDecision:
+    hopeful = [rule for rule in _uncertain(on_inputs, subject) if not rule.forbids]
     if hopeful:
         return PolicyDecision(verdict=Verdict.DEFERRED, reasons=_waiting(hopeful, subject))
     words = f"{subject.words}: no policy permits it"
