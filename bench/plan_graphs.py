@@ -2,8 +2,8 @@
 
 Every gold plan of NESTFUL, Seal-Tools (with its 4,076 tools), WorFBench, AsyncHow and BFCL is turned into our plan language and
 checked; the ones refused although their source does not call them wrong are named, because they break the types their own tools
-declare. Every corrupted plan must be refused with the code of its defect, except an undeclared dependency: a reference is an edge,
-so it is accepted and the edge is told. The converters are those of the contract tests. Prints one JSON object.
+declare. Every corrupted plan must be refused with the code of its defect, except an undeclared dependency: a reference is an edge
+there, so it is accepted and the edge is told. The converters are those of the contract tests. Prints one JSON object.
 
     .venv/bin/python bench/plan_graphs.py --data ../shared/data
 """

@@ -144,7 +144,7 @@ class IntentModel:
 
     def assess(self, text: str, *, limit: int = 10) -> Assessment:
         """The ``limit`` best labels, whether the text is in scope, and how surely. Ties go by name."""
-        scores, known = self._scores(text)
+        ((scores, known),) = self._scores([text])
         if not scores.size:
             return Assessment((), False, 0.0)
         rule = self.settings.scope
@@ -173,18 +173,21 @@ class IntentModel:
         if not in_scope or not out_of_scope or not self.labels:
             return self
         places = {label: at for at, label in enumerate(self.labels)}
-        inside = [(*self._scores(text), places.get(label, _NONE)) for label, text in in_scope]
-        rows = [(float(scores.max()), known) for scores, known, _ in inside]
-        right = [int(scores.argmax()) == at for scores, _, at in inside]
-        others = [(float(scores.max()), known) for scores, known in map(self._scores, out_of_scope)]
+        inside = list(self._scores([text for _, text in in_scope]))
+        rows = [(float(scores.max()), known) for scores, known in inside]
+        wanted = [places.get(label, _NONE) for label, _ in in_scope]
+        right = [int(scores.argmax()) == at for (scores, _), at in zip(inside, wanted, strict=True)]
+        others = [(float(scores.max()), known) for scores, known in self._scores(out_of_scope)]
         rule = fit_rule(rows, right, others, max_loss=max_loss)
         return IntentModel(
             self.labels, self._vocabulary, self._scorer, self._encoder, replace(self.settings, scope=rule)
         )
 
-    def _scores(self, text: str) -> tuple[Floats, float]:
-        features = self._vocabulary.features(text)
-        return self._scorer.scores(features, _embed(self._encoder, [text], self.settings)[0]), features.known
+    def _scores(self, texts: Sequence[str]) -> Iterator[tuple[Floats, float]]:
+        """The scores of all labels and the known share, per text. All texts are embedded at once."""
+        for text, embedding in zip(texts, _embed(self._encoder, texts, self.settings), strict=True):
+            features = self._vocabulary.features(text)
+            yield self._scorer.scores(features, embedding), features.known
 
     def _best(self, scores: Floats, limit: int) -> tuple[Ranked, ...]:
         import numpy as np
