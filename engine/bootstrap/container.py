@@ -104,12 +104,14 @@ def _with_models(deps: Deps) -> Deps:
     """The same with models in front of what works without them. One gateway, because it holds the deployments' breakers."""
     from planner_graph.model_calls import ModelGateway
     from planner_graph.planner import LangGraphPlanner
+    from planner_graph.synthesis.composer import ModelComposer
 
     gateway = ModelGateway(
         deps.models, deps.model_results, deps.budgets, deps.audit, deps.payloads, deps.clock, deps.telemetry
     )
     planner = LangGraphPlanner(deps.catalog, deps.clock, gateway, deps.models, deps.planner)
-    return dataclasses.replace(deps, planner=planner)
+    composer = ModelComposer(gateway, deps.models, deps.clock)
+    return dataclasses.replace(deps, planner=planner, composer=composer)
 
 
 def _models(settings: Settings) -> ChatModels:
