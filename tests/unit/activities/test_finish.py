@@ -133,3 +133,17 @@ async def test_an_unknown_run_is_nothing_to_finish():
     from activities.finish_run import finish_run
 
     assert await finish_run(REF | {"status": "failed"}, world.deps) == {}
+
+
+async def test_nothing_stays_set_aside_when_a_run_is_over():
+    """Requests to models may have been made and count in full; the rest belongs to nobody and is given back."""
+    world = World()
+    await world.submit(plan_of(step("a")))
+    budgets, day = world.deps.budgets, world.clock.now().date()
+    await budgets.reserve("contoso", "run-1", "model/1/plan/abc/1", amount_micro_usd=0, tokens=700)
+    await budgets.reserve("contoso", "run-1", "run-1/nobody/1", amount_micro_usd=40)
+    for _ in range(2):
+        await world.finish(RunStatus.FAILED, code="run.steps_failed")
+        state, of_day = await budgets.state("contoso", "run-1"), await budgets.daily_state("contoso", day)
+        assert (state.reserved_micro_usd, state.reserved_tokens, state.spent_tokens) == (0, 0, 700)
+        assert (of_day.reserved_micro_usd, of_day.reserved_tokens, of_day.spent_tokens) == (0, 0, 700)
