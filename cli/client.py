@@ -23,6 +23,8 @@ MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 LONG_POLL_S = 20
 RECONNECT_S = 60.0
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+_PLANNING_S = 120.0
+"""How long the host may plan before it answers."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -62,6 +64,14 @@ class Api:
         """POST a run; returns the body of the 202."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._json("POST", "/api/runs", body=request, headers=headers)
+
+    def preview_plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What the plan for a request would be, without a run. Models may take a while."""
+        return self._json("POST", "/api/plans", body=request, extra_s=_PLANNING_S)
+
+    def route(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What a request is about."""
+        return self._json("POST", "/api/route", body=request, extra_s=_PLANNING_S)
 
     def runs(self, **query: Any) -> dict[str, Any]:
         """A page of runs: ``{runs, next_cursor}``."""

@@ -1,4 +1,4 @@
-"""`./livoa plan check`: every fault of a plan at once, offline."""
+"""`./livoa plan`: the plan for an intent, without running it; and `plan check`: every fault of a plan at once, offline."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.commands.run import INTENT_HELP, add_request_options, request_of
+from cli.connection import add_options, connect
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
-from cli.output import print_json, progress, say
+from cli.output import human_console, print_json, progress, say
 from cli.paths import ROOT
 from cli.tokens import DEFAULT_TENANT
 
@@ -18,33 +20,64 @@ if TYPE_CHECKING:
     from engine.plan import CheckResult
 
 EXAMPLE = """
+  ./livoa plan "Why did sales fall in Q3?" --tenant contoso
+  ./livoa plan "Mail the Q3 report to finance@contoso.example" --json
+      {"ok": true, "plan": …, "decision": {"verdict": "allow", "approvals": ["send"], …}, "planner": {"source": "model", …}, …}
   ./livoa plan check my-plan.json --tenant contoso
   ./livoa plan check - --json < my-plan.json
       {"ok": true, "errors": [], "steps": 4, "edges": 5, "critical_path": ["spend", "mmm"], "plan_hash": "…", …}
 
-Exit code 0 for a plan that may go on to policy, 1 for one with errors. Needs no host and no token.
+Exit code 0 for a plan that may run (perhaps after approvals), 1 for one with errors, that policy denies, or for no plan at all.
+For an intent the host plans, which may ask models; `plan check` needs no host, no token, and looks at no policy.
 """
+_CHECK = "check"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of `plan check`."""
-    parser.add_argument("action", choices=["check"], help="the one thing to do with a plan so far")
-    parser.add_argument("file", help="the plan as JSON; - reads standard input")
-    parser.add_argument(
-        "--tenant", default=DEFAULT_TENANT, help=f"whose capabilities and bounds count ({DEFAULT_TENANT})"
-    )
-    parser.add_argument("--catalog", type=Path, default=ROOT / "catalog", help="folder of the catalog")
+    """Options of `plan` and `plan check`."""
+    parser.add_argument("intent", help=f"{INTENT_HELP}; or the word {_CHECK}")
+    parser.add_argument("file", nargs="?", help=f"with {_CHECK}: the plan as JSON; - reads standard input")
+    parser.add_argument("--catalog", type=Path, default=ROOT / "catalog", help=f"with {_CHECK}: folder of the catalog")
+    add_request_options(parser)
+    add_options(parser)
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Check and print."""
+    """Plan or check, and print."""
+    if options.file is None:
+        return _plan(options)
+    if options.intent != _CHECK:
+        raise CliError("an intent is one argument", hint="put it in quotes", exit_code=ExitCode.USAGE, code="cli.usage")
     document = _read(options.file)
-    result = asyncio.run(_check(document, options.tenant, options.catalog))
+    result = asyncio.run(_check(document, options.tenant or DEFAULT_TENANT, options.catalog))
     if options.json:
         print_json(result.to_json())
     else:
         _show(result)
     return ExitCode.OK if result.ok else ExitCode.FAILED
+
+
+def _plan(options: argparse.Namespace) -> ExitCode:
+    """The plan for an intent, as the host would make it."""
+    if options.intent == _CHECK:
+        raise CliError("which plan?", hint="./livoa plan check FILE", exit_code=ExitCode.USAGE, code="cli.usage")
+    preview = connect(options).preview_plan(request_of(options))
+    if options.json:
+        print_json(preview)
+    else:
+        _show_preview(preview)
+    verdict = (preview.get("decision") or {}).get("verdict")
+    return ExitCode.OK if preview["ok"] and verdict not in (None, "deny") else ExitCode.FAILED
+
+
+def _show_preview(preview: dict[str, Any]) -> None:
+    from cli.render.previews import preview_lines
+    from cli.render.views import plan_tree
+
+    if preview.get("plan"):
+        human_console().print(plan_tree(preview["plan"], preview["plan_hash"]))
+    for line in preview_lines(preview):
+        say(line)
 
 
 def _read(name: str) -> bytes:

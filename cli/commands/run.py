@@ -22,21 +22,29 @@ EXAMPLE = """
 """
 
 
+INTENT_HELP = "what you want to know or have done, in your own words; - reads standard input"
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
-    parser.add_argument("intent", help="what you want to know or have done, in your own words; - reads standard input")
+    parser.add_argument("intent", help=INTENT_HELP)
+    add_request_options(parser)
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="bring your own plan instead of having one made")
+    parser.add_argument("--idempotency-key", metavar="KEY", help="the same key and request lead to the same run")
+    parser.add_argument("--no-wait", action="store_true", help="print where to look, and leave")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="stop watching after this; the run goes on")
+    add_options(parser)
+
+
+def add_request_options(parser: argparse.ArgumentParser) -> None:
+    """What a request says beside its intent."""
     parser.add_argument("--goal", action="append", default=[], help="a goal the answer must serve; repeatable")
     parser.add_argument("--value", action="append", default=[], metavar="NAME=JSON",
                         help="a fact for the context; text that is not JSON is taken as a string; repeatable")  # fmt: skip
     parser.add_argument("--document", action="append", default=[], metavar="NAME=FILE",
                         help="a text for the context (untrusted by the engine); repeatable")  # fmt: skip
-    parser.add_argument("--plan", type=Path, metavar="FILE", help="bring your own plan instead of having one made")
     parser.add_argument("--max-steps", type=int, help="at most so many steps")
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="the run ends after this, done or not")
-    parser.add_argument("--idempotency-key", metavar="KEY", help="the same key and request lead to the same run")
-    parser.add_argument("--no-wait", action="store_true", help="print where to look, and leave")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="stop watching after this; the run goes on")
-    add_options(parser)
 
 
 def run(options: argparse.Namespace) -> ExitCode:
@@ -113,7 +121,7 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
     request |= {"goals": options.goal} if options.goal else {}
     request |= {"context": context} if context else {}
     request |= {"constraints": given} if given else {}
-    if options.plan is not None:
+    if getattr(options, "plan", None) is not None:
         request["plan"] = _read_plan(options.plan)
     return request
 
