@@ -109,7 +109,7 @@ AUTHORS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(steps=plans(), by=AUTHORS, data=st.data())
 def test_taking_a_source_for_untrusted_never_allows_more(steps: list[Any], by: PlanProvenance, data: Any) -> None:
     before = facts_of(*steps, by=by)
@@ -122,7 +122,7 @@ def test_taking_a_source_for_untrusted_never_allows_more(steps: list[Any], by: P
         no_better(facts_of(*steps, by=by.model_copy(update={"seen_integrity": by.seen_integrity - 1})), before)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps=plans(), by=AUTHORS, name=st.sampled_from(sorted(CAPABILITIES)))
 def test_a_manifest_that_promises_less_never_allows_more(steps: list[Any], by: PlanProvenance, name: str) -> None:
     own = CAPABILITIES[name]
@@ -133,7 +133,7 @@ def test_a_manifest_that_promises_less_never_allows_more(steps: list[Any], by: P
     no_better(plan_facts(plan, less, asked(), by, TENANT), before)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps=plans(), by=AUTHORS)
 def test_nothing_is_trusted_more_than_the_least_of_its_sources(steps: list[Any], by: PlanProvenance) -> None:
     """The other direction: a plan without untrusted sources, by the user, is not suspected of anything."""
@@ -155,7 +155,7 @@ _PIECES = st.sampled_from(
 _TRUSTED = ("run#/intent", "run#/goals", "run#/context/values")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=st.lists(_PIECES, max_size=9).map("".join))
 def test_a_reference_is_trusted_only_when_it_says_exactly_a_trusted_source(text: str) -> None:
     facts = facts_of(
@@ -176,7 +176,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(value=_JSON)
 def test_any_value_has_facts(value: Any) -> None:
     facts = facts_of(
