@@ -47,6 +47,8 @@ from planner_graph.model_calls.transports import Made, Transport
 _LOG = logging.getLogger("livoa.models")
 _MEDIA_TYPE = "text/plain; charset=utf-8"
 _NOTHING_USED = ModelUsage(0, 0)
+_WELL_KNOWN = {"azure_openai": "azure.ai.openai", "openai_compatible": "openai"}
+"""What the GenAI conventions call our kinds of endpoints. Compatible servers count as what they are compatible with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Requests:
     ) -> Made:
         attributes: dict[str, Attribute] = {
             OPERATION: SPAN_CHAT,
-            PROVIDER_NAME: deployment.provider,
+            PROVIDER_NAME: _WELL_KNOWN.get(deployment.provider, deployment.provider),
             REQUEST_MODEL: deployment.model,
             REQUEST_MAX_TOKENS: question.output_tokens(deployment),
             REQUEST_SEED: question.seed,
@@ -197,7 +199,7 @@ class Requests:
         """Figures for the span and the metrics. Names and counts, no content."""
         labels: dict[str, Attribute] = {
             OPERATION: SPAN_CHAT,
-            PROVIDER_NAME: deployment.provider,
+            PROVIDER_NAME: _WELL_KNOWN.get(deployment.provider, deployment.provider),
             REQUEST_MODEL: deployment.model,
         }
         if isinstance(made.result, ModelReply):
