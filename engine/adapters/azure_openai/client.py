@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -34,6 +36,7 @@ _ALOUD = ("openai", "httpx2", "httpcore2", "langchain_openai", "langchain_core",
 _BYTES_PER_TOKEN = 4
 """Of English text, roughly; used only where the provider does not count."""
 
+_NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,100}")
 _MAX_TOKENS = 1_000_000_000
 """Counts beyond it are no counts, and would end up in budgets."""
 
@@ -44,6 +47,8 @@ def _silence() -> None:
         logger = logging.getLogger(name)
         logger.setLevel(logging.CRITICAL + 1)
         logger.propagate = False
+    # Of a field of another type than expected it would print the value.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
 
 
 def _with_refusal(made: ChatGenerationChunk | None, chunk: dict[str, Any]) -> ChatGenerationChunk | None:
@@ -99,7 +104,9 @@ class _Reply:
         self.parts.append(text)
         self.refused = self.refused or bool(message.additional_kwargs.get("refusal"))
         self.finish_reason = message.response_metadata.get("finish_reason") or self.finish_reason
-        self._model = message.response_metadata.get("model_name") or self._model
+        model = message.response_metadata.get("model_name")
+        # It goes into records and spans, so it must be a name and not whatever a server says.
+        self._model = model if isinstance(model, str) and _NAME.fullmatch(model) else self._model
         counted = message.usage_metadata
         if counted is not None:
             cached = counted.get("input_token_details", {}).get("cache_read", 0)

@@ -122,6 +122,14 @@ def test_only_a_call_loads_the_libraries_and_nobody_else_is_contacted(server):
     assert found["contacts"] == [server.address.removeprefix("http://")]
 
 
+def test_a_value_of_the_wrong_type_is_not_printed_as_a_warning(server):
+    server.script(
+        always(text("ok", usage={"prompt_tokens": "provider-words", "completion_tokens": {"provider-words": 1}}))
+    )
+    _, logged = run_with({}, server)
+    assert "provider-words" not in logged
+
+
 async def test_callbacks_of_a_graph_around_the_call_never_see_the_prompt(server, models):
     from langchain_core.callbacks import AsyncCallbackHandler
     from langchain_core.runnables import RunnableConfig, RunnableLambda
