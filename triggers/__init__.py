@@ -12,10 +12,19 @@ if TYPE_CHECKING:
 
 def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
     """Every blueprint of this package. ``streaming`` chooses the way of serving HTTP for the whole app (ADR 0003)."""
-    from triggers import http_admin, http_events, http_health, http_plans, http_runs, openapi, timer_sweep
+    from triggers import (
+        http_admin,
+        http_approvals,
+        http_events,
+        http_health,
+        http_plans,
+        http_runs,
+        openapi,
+        timer_sweep,
+    )
 
     served = [
         m.build(deps, streaming=streaming)
-        for m in (http_runs, http_events, http_plans, http_health, http_admin, openapi)
+        for m in (http_runs, http_approvals, http_events, http_plans, http_health, http_admin, openapi)
     ]
     return [*served, timer_sweep.build(deps)]

@@ -19,6 +19,7 @@ from engine.domain.run import RunRequest
 from engine.domain.status import RunStatus
 from engine.domain.tenant import TenantConfig
 from triggers import api_examples as examples
+from triggers.approval_views import AnswerRequest, ApprovalList, ApprovalView, PendingApprovals
 from triggers.endpoint import AnyEndpoint, Endpoint
 from triggers.http_admin import VersionList
 from triggers.plan_views import PlanPreview, RouteView
@@ -30,8 +31,8 @@ _JSON = "application/json"
 _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    Accepted, DurableStatus, EventPage, PlanPreview, PlanView, Problem, RouteView, RunList, RunRequest, RunSummary, RunView,
-    StepList, TenantConfig, VersionList,
+    Accepted, AnswerRequest, ApprovalList, ApprovalView, DurableStatus, EventPage, PendingApprovals, PlanPreview, PlanView,
+    Problem, RouteView, RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -183,6 +184,33 @@ DOCS: dict[str, Doc] = {
         "Cancel a run: no new steps, and it ends cancelled with what it has. Asking again changes nothing.",
         {202: _json("The run is being cancelled.", RunSummary, examples.CANCELLING, _POLL)},
         refusals=(_NO_RUN, {409: ("run.finished",), 503: ("audit.unavailable", "engine.unavailable")}),
+    ),
+    "list_run_approvals": Doc(
+        "What of this run a person must approve, with the arguments as they will be used, and what was answered.",
+        {200: _json("The approvals, oldest first.", ApprovalList, examples.APPROVAL_LIST)},
+        refusals=(_NO_RUN,),
+    ),
+    "answer_approval": Doc(
+        "Answer an approval; the subject is plan or the id of a step. The same answer again changes nothing.",
+        {200: _json("The approval with its answer.", ApprovalView, examples.APPROVAL)},
+        body=(_ref(AnswerRequest), examples.ANSWER_APPROVAL),
+        refusals=(
+            _JSON_BODY,
+            {
+                403: ("approval.self", "approval.app_only"),
+                404: ("run.not_found", "approval.not_found"),
+                409: ("approval.closed",),
+                410: ("approval.expired",),
+                422: ("request.invalid", "approval.item_missing"),
+                503: ("audit.unavailable",),
+            },
+        ),
+    ),
+    "list_pending_approvals": Doc(
+        "What waits for an answer in the caller's tenant.",
+        {200: _json("The open approvals, oldest first.", PendingApprovals, examples.PENDING_APPROVALS)},
+        (_query("limit", "Approvals a page.", _LIMIT | {"maximum": 200, "default": 50}),),
+        refusals=({400: ("query.invalid",)},),
     ),
     "check_plan": Doc(
         "Look at a plan, or at the plan for an intent, without running it: findings, policy decision, critical path, cost. "

@@ -63,6 +63,7 @@ RUN_SUMMARY: dict[str, Any] = {
         "status": f"{_PATH}/status",
         "plan": f"{_PATH}/plan",
         "steps": f"{_PATH}/steps",
+        "approvals": f"{_PATH}/approvals",
         "events": f"{_PATH}/events",
         "cancel": f"{_PATH}/cancel",
     },
@@ -203,4 +204,55 @@ TENANT_VERSIONS: dict[str, Any] = {
     "versions": [{"version": 3, "sha256": PLAN_HASH, "changed_by": "tid:oid", "changed_at": _AT}],
     "operator_version": 1,
     "next_below": None,
+}
+
+_ASKED: dict[str, Any] = {
+    "run_id": RUN_ID,
+    "approval_id": "ap-5d41402abc4b2a76b9719d911017c592",
+    "subject": "tell_finance",
+    "item": None,
+    "kind": "step",
+    "status": "pending",
+    "capability": "mail.send",
+    "reasons": ["mail to somebody who is not in the directory of recipients needs a second person"],
+    "requested_by": RUN_SUMMARY["submitted_by"],
+    "requested_at": _AT,
+    "expires_at": "2026-11-22T13:00:00Z",
+    "decided_by": None,
+    "decided_at": None,
+    "answer": f"{_PATH}/approvals/tell_finance",
+}
+PENDING_APPROVALS: dict[str, Any] = {"approvals": [_ASKED]}
+APPROVAL: dict[str, Any] = _ASKED | {
+    "status": "granted",
+    "decided_by": "9b0f4a52-6f0a-5c1e-9d64-0f5a1b2c3d4e:7f2a9c1d-3b5e-5d8f-a1c3-e5d7f9b0a2c4",
+    "decided_at": _LATER,
+    "comment": "Checked with finance.",
+    "findings": [
+        {
+            "policy_id": "t/contoso/mail-outside",
+            "severity": "curable",
+            "message": "mail to somebody who is not in the directory of recipients needs a second person",
+            "step_id": "tell_finance",
+            "pointer": "/to",
+            "path": ["run#/context/values/finance_contact"],
+            "cure": {"kind": "approval", "detail": "four-eyes"},
+        }
+    ],
+    "redacted": [],
+    "arguments": {"capability": "mail.send", "inputs": {"to": ["cfo@contoso.example"], "subject": "Q3", "body": "…"}},
+    "arguments_omitted": False,
+    "plan": f"{_PATH}/plan",
+    "plan_hash": PLAN_HASH,
+    "plan_version": 1,
+    "arguments_sha256": "9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e430635ab",
+    "policy_set_hash": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+    "vetting_id": "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9",
+}
+APPROVAL_LIST: dict[str, Any] = {"run_id": RUN_ID, "approvals": [APPROVAL]}
+ANSWER_APPROVAL: dict[str, Any] = {
+    "decision": "approve",
+    "approval_id": _ASKED["approval_id"],
+    "item": None,
+    "comment": "Checked with finance.",
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from engine.domain.approval import Approval
 from engine.domain.base import iso_utc
 from engine.domain.errors import LivoaError
-from engine.domain.names import CANCEL_EVENT, INPUT_VERSION, RUN_ORCHESTRATOR
+from engine.domain.names import CANCEL_EVENT, INPUT_VERSION, RUN_ORCHESTRATOR, approval_event
 from engine.domain.run import Run
 from triggers.http_adapter import DurableClient
 
@@ -59,6 +60,18 @@ async def ask_to_cancel(run: Run, client: DurableClient) -> None:
         await client.raise_event(run.run_id, CANCEL_EVENT, {"run_id": run.run_id})
     except Exception as err:
         raise _unavailable() from err
+
+
+async def tell_answer(approval: Approval, client: DurableClient) -> bool:
+    """Announce an answer to whoever waits for it. A failure is logged and left to the sweep: the answer itself is written."""
+    try:
+        await client.raise_event(
+            approval.waiter, approval_event(approval.approval_id), {"approval_id": approval.approval_id}
+        )
+    except Exception:
+        _LOG.warning("answer not announced, left to the sweep", exc_info=True, extra={"run_id": approval.run_id})
+        return False
+    return True
 
 
 def _unavailable() -> LivoaError:

@@ -1,4 +1,5 @@
-"""The sweep: every 15 seconds, start accepted runs that never started and remind cancelled ones.
+"""The sweep: every 15 seconds, start accepted runs that never started, remind cancelled ones, and repeat answers of people that
+the run they were for has not heard.
 
 It makes up for crashes and lost events, nothing else: a run that is under way is the orchestration's business.
 """
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.domain.approval import Approval
 from engine.domain.run import Run
-from engine.domain.status import RunStatus
+from engine.domain.status import RunStatus, StepStatus
 from engine.ports.deps import Deps, DepsProvider
 from triggers.http_adapter import CLIENT_PARAMETER, DurableClient
-from triggers.starting import ask_to_cancel, is_started, start
+from triggers.starting import ask_to_cancel, is_started, start, tell_answer
 
 if TYPE_CHECKING:
     from azure.durable_functions import Blueprint
@@ -24,7 +26,7 @@ MAX_RUNS = 1_000
 GRACE_S = 10.0
 """Younger runs are still in the hands of the request that accepted or cancelled them."""
 REMIND_FOR_S = 120.0
-"""How long a cancelled run is reminded; every reminder is an entry in its history, so there is an end to it."""
+"""How long a run is reminded of a cancel or of an answer; every reminder is an entry in its history, so there is an end to it."""
 
 CARED_FOR = frozenset({RunStatus.ACCEPTED, RunStatus.CANCELLING})
 """The statuses in which a run may need help; asking for these alone keeps them visible behind any number under way."""
@@ -41,6 +43,7 @@ class SweepReport:
     started: int = 0
     reminded: int = 0
     failed: int = 0
+    told: int = 0
 
 
 def care_for(run: Run, *, started: bool, now: datetime) -> Care:
@@ -68,10 +71,32 @@ async def sweep(deps: Deps, client: DurableClient) -> SweepReport:
         except Exception:
             counts["failed"] += 1
             _LOG.warning("sweep could not help a run", exc_info=True, extra={"run_id": run.run_id})
-    report = SweepReport(len(runs), counts["start"], counts["remind"], counts["failed"])
-    if report.started or report.reminded:
-        _LOG.info("sweep: started %d, reminded %d", report.started, report.reminded)
+    told = await _repeat_answers(deps, client, now)
+    report = SweepReport(len(runs), counts["start"], counts["remind"], counts["failed"], told)
+    if report.started or report.reminded or report.told:
+        _LOG.info("sweep: started %d, reminded %d, told %d answers", report.started, report.reminded, report.told)
     return report
+
+
+async def _repeat_answers(deps: Deps, client: DurableClient, now: datetime) -> int:
+    """Announce again what was answered a moment ago and not taken up; a step that waits longer looks by itself."""
+    told = 0
+    for approval in await deps.approvals.answered_since(now - timedelta(seconds=REMIND_FOR_S), MAX_RUNS):
+        fresh = approval.decided_at is None or now - approval.decided_at < timedelta(seconds=GRACE_S)
+        if not fresh and await _is_unheard(approval, deps):
+            told += await tell_answer(approval, client)
+    return told
+
+
+async def _is_unheard(approval: Approval, deps: Deps) -> bool:
+    """True while whoever asked has not gone on."""
+    binding = approval.binding
+    if binding.step_id is None:
+        run = await deps.runs.get(approval.tenant_id, approval.run_id)
+        return run is not None and not run.plan_version and run.error is None
+    record = await deps.runs.get_step(approval.tenant_id, approval.run_id, binding.step_id, binding.item)
+    waits = record is not None and record.status is StepStatus.WAITING
+    return waits and record is not None and record.approval_id == approval.approval_id
 
 
 async def _care(run: Run, client: DurableClient, now: datetime) -> Care:

@@ -27,6 +27,7 @@ class RunLinks(Frozen):
     status: str
     plan: str
     steps: str
+    approvals: str
     events: str
     cancel: str
 
@@ -172,6 +173,7 @@ def links_of(run_id: str) -> RunLinks:
         status=f"{path}/status",
         plan=f"{path}/plan",
         steps=f"{path}/steps",
+        approvals=f"{path}/approvals",
         events=f"{path}/events",
         cancel=f"{path}/cancel",
     )

@@ -1,4 +1,4 @@
-"""Audit entries about approvals: who was asked what, by hashes, and who answered. What was asked in words stays out of the chain."""
+"""Audit entries about approvals: who was asked what, by hashes, and who answered. Words stay out of the chain."""
 
 from __future__ import annotations
 

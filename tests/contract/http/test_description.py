@@ -17,6 +17,7 @@ from engine.plan import check_plan
 from tests.unit.triggers.world import PLAN, World
 from triggers import api_examples as examples
 from triggers.api_document import DOCS, build_document
+from triggers.approval_views import AnswerRequest, ApprovalList, ApprovalView, PendingApprovals
 from triggers.endpoint import Endpoint
 from triggers.http_admin import VersionList
 from triggers.openapi import all_endpoints
@@ -59,6 +60,7 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
     assert described == {
         "POST /runs", "GET /runs", "GET /runs/{run_id}", "GET /runs/{run_id}/status", "GET /runs/{run_id}/plan",
         "GET /runs/{run_id}/steps", "GET /runs/{run_id}/steps/{step_id}/output", "GET /runs/{run_id}/events",
+        "GET /runs/{run_id}/approvals", "POST /runs/{run_id}/approvals/{subject}", "GET /approvals",
         "POST /runs/{run_id}/cancel", "POST /plans", "POST /route", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
         "GET /health/ready", "GET /openapi.json", "GET /tenants/{tenant}", "PUT /tenants/{tenant}",
         "GET /tenants/{tenant}/versions",
@@ -96,7 +98,9 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
         (RunRequest, examples.RUN_REQUEST), (Accepted, examples.ACCEPTED), (RunSummary, examples.RUN_SUMMARY),
         (RunSummary, examples.CANCELLING), (RunView, examples.RUN_VIEW), (RunList, examples.RUN_LIST),
         (DurableStatus, examples.STATUS_RUNNING), (DurableStatus, examples.STATUS_DONE), (PlanView, examples.PLAN_VIEW),
-        (StepList, examples.STEP_LIST), (EventPage, examples.EVENT_PAGE), (TenantConfig, examples.TENANT),
+        (StepList, examples.STEP_LIST), (ApprovalList, examples.APPROVAL_LIST), (ApprovalView, examples.APPROVAL),
+        (PendingApprovals, examples.PENDING_APPROVALS), (AnswerRequest, examples.ANSWER_APPROVAL),
+        (EventPage, examples.EVENT_PAGE), (TenantConfig, examples.TENANT),
         (VersionList, examples.TENANT_VERSIONS), (PlanPreview, examples.PLAN_PREVIEW), (RouteView, examples.ROUTE),
     ],
 )  # fmt: skip

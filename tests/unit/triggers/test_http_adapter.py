@@ -72,7 +72,7 @@ def test_every_function_is_open_to_the_platform_because_identity_is_the_token(wo
 def test_only_what_starts_or_wakes_orchestrations_has_a_durable_client(world: World) -> None:
     functions = functions_of(world, streaming=False)
     with_client = {n for n, f in functions.items() if any(b.type == "durableClient" for b in f.get_bindings())}
-    assert with_client == {"submit_run", "cancel_run", "sweep_runs"}
+    assert with_client == {"submit_run", "cancel_run", "answer_approval", "sweep_runs"}
     assert {endpoint.name for endpoint in ENDPOINTS} <= functions.keys()
 
 
