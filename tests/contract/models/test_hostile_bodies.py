@@ -16,7 +16,7 @@ from tests.support.model_server.wire import pieces
 
 MARK = "provider-words"
 VALUES = [None, True, -1, 10**400, 1.5, "", MARK, "\u0000", "\ud800", [], {}, [[]], {"a": {"b": [MARK]}}]
-MUTATIONS = 120
+MUTATIONS = 80
 
 
 def mutated(body: bytes, seed: int) -> bytes:

@@ -114,19 +114,14 @@ def test_no_variable_of_the_environment_changes_what_is_sent_or_where(server):
 
 
 def test_only_a_call_loads_the_libraries_and_nobody_else_is_contacted(server):
-    """Not a token table of tiktoken, which it would download, nor anything else."""
-    server.script(always(text("ok")))
-    found, _ = run_with({}, server)
-    assert found["before"] == []
-    assert "langchain_openai" in found["after"]
-    assert found["contacts"] == [server.address.removeprefix("http://")]
-
-
-def test_a_value_of_the_wrong_type_is_not_printed_as_a_warning(server):
+    """Not for a token table of tiktoken, nor for anything else. A value of the wrong type is not printed as a warning."""
     server.script(
         always(text("ok", usage={"prompt_tokens": "provider-words", "completion_tokens": {"provider-words": 1}}))
     )
-    _, logged = run_with({}, server)
+    found, logged = run_with({}, server)
+    assert found["before"] == []
+    assert "langchain_openai" in found["after"]
+    assert found["contacts"] == [server.address.removeprefix("http://")]
     assert "provider-words" not in logged
 
 
