@@ -105,11 +105,13 @@ def plan_document(steps: int, known: list[Capability]) -> dict[str, Any]:
     for n in range(steps):
         found = {"$ref": f"steps.s{n - 1}#/passages/0/title"}
         if n % 10 == 9:
-            name, inputs = mails[n % len(mails)], {"to": ["finance@contoso.example"], "subject": f"s{n}", "body": "b"}
+            name = mails[n % len(mails)]
+            inputs: dict[str, Any] = {"to": ["finance@contoso.example"], "subject": f"s{n}", "body": "b"}
             inputs |= {"lines": [{"label": "found", "value": found}]}
         else:
             query: Any = "budget" if n % 10 == 0 else {"$template": "on {it}", "it": found}
-            name, inputs = searches[n % len(searches)], {"query": query, "top_k": 1 + n // len(searches) % 20}
+            name = searches[n % len(searches)]
+            inputs = {"query": query, "top_k": 1 + n // len(searches) % 20}
         made.append({"id": f"s{n}", "capability": name, "inputs": inputs})
     return {"schema_version": "1.0", "goal": "bench", "steps": made}
 
@@ -183,7 +185,7 @@ async def _one_step(engine: GovernedPolicyEngine, plan: PlanPolicyRequest, known
     capability = next(one for one in known if one.name == step.capability)
     inputs = {
         "to": ["finance@contoso.example"],
-        "subject": "s",
+        "subject": "s9",
         "body": "b",
         "lines": [{"label": "found", "value": "x"}],
     }

@@ -25,9 +25,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("cli.commands.show", "show one run: plan, steps, answer"),
     "events": ("cli.commands.events", "print the event log of a run; --follow waits for more"),
     "cancel": ("cli.commands.cancel", "ask a run to stop"),
+    "approvals": ("cli.commands.approvals", "list what waits for a person's answer, or what was asked about a run"),
+    "approve": ("cli.commands.approve", "let a plan or a step that waits for a person go on"),
+    "reject": ("cli.commands.reject", "refuse a plan or a step that waits for a person"),
     "plan": ("cli.commands.plan", "the plan for an intent, without running it; or check a plan offline"),
     "route": ("cli.commands.route", "what an intent is about, and which router said so"),
     "tenant": ("cli.commands.tenant", "show or narrow a tenant's configuration, list its changes"),
+    "policy": ("cli.commands.policy", "try policies offline: golden requests, a linter, the schema"),
     "token": ("cli.commands.token", "mint a development token"),
     "host": ("cli.commands.host", "run any Functions app on the embedded host"),
 }

@@ -53,7 +53,7 @@ def admit(files: Sequence[PolicyText], layer: Layer, schema: JsonObject, agents:
         for place, words in errors:
             pointer = f"{file.name}#L{_line(lines, place)}"
             found.append(Violation(code="policy.schema_mismatch", pointer=pointer, message=words))
-    found.extend(lint(written, layer, agents))
+    found.extend(lint(written, layer, agents, schema))
     if found:
         return Admitted((), tuple(found))
     return _loaded([one.est for one in written])

@@ -14,8 +14,18 @@ from typing import Any
 from engine.domain.base import JsonObject
 from engine.domain.errors import Violation
 from engine.domain.principal import Role
-from policy.rules import ABOUT_INPUT, ABOUTS, ANNOTATIONS, CURES, Layer, annotations_of, context_reads, entities_in
-from policy.schema import ACTION_TYPE, AGENT, PLAN, ROLE, TENANT, USER
+from policy.rules import (
+    ABOUT_INPUT,
+    ABOUTS,
+    ANNOTATIONS,
+    CURES,
+    Layer,
+    annotations_of,
+    context_reads,
+    entities_in,
+    scope_actions,
+)
+from policy.schema import ACTION_TYPE, AGENT, GROUPS, NAMESPACE, PLAN, ROLE, TENANT, USER
 
 MAX_POLICIES = 200
 MAX_LAYER_BYTES = 200 * 1024
@@ -36,15 +46,16 @@ class Written:
     est: JsonObject
 
 
-def lint(policies: Sequence[Written], layer: Layer, agents: frozenset[str]) -> list[Violation]:
-    """Everything wrong with the policies of one layer. ``agents`` are the ids of the agents the catalog knows."""
+def lint(policies: Sequence[Written], layer: Layer, agents: frozenset[str], schema: JsonObject) -> list[Violation]:
+    """Everything wrong with the policies of one layer. ``agents`` are the ids of the agents the catalog knows, ``schema`` is the
+    vocabulary in its JSON form."""
     found: list[Violation] = []
     if len(policies) > MAX_POLICIES:
         words = f"{len(policies)} policies are more than the {MAX_POLICIES} a layer may have"
         found.append(Violation(code="policy.too_many", pointer="", message=words))
     seen: dict[str, Written] = {}
     for one in policies:
-        found.extend(_at(one, code, words) for code, words in _faults(one.est, layer, agents))
+        found.extend(_at(one, code, words) for code, words in _faults(one.est, layer, agents, schema))
         policy_id = annotations_of(one.est).get("id", "")
         first = seen.setdefault(policy_id, one)
         if policy_id and first is not one:
@@ -57,7 +68,7 @@ def _at(one: Written, code: str, words: str) -> Violation:
     return Violation(code=code, pointer=f"{one.file}#L{one.line}", message=words)
 
 
-def _faults(est: JsonObject, layer: Layer, agents: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _faults(est: JsonObject, layer: Layer, agents: frozenset[str], schema: JsonObject) -> Iterator[tuple[str, str]]:
     notes = annotations_of(est)
     yield from _id_faults(notes, layer)
     yield from _note_faults(notes)
@@ -65,6 +76,7 @@ def _faults(est: JsonObject, layer: Layer, agents: frozenset[str]) -> Iterator[t
     yield from _reach_faults(est, layer)
     yield from _entity_faults(est, layer, agents)
     yield from _text_faults(est)
+    yield from _word_faults(est, schema[NAMESPACE])
 
 
 def _id_faults(notes: dict[str, str], layer: Layer) -> Iterator[tuple[str, str]]:
@@ -160,3 +172,28 @@ def _texts(node: Any) -> Iterable[str]:
             stack.extend(found.values())
         elif isinstance(found, list | tuple):
             stack.extend(found)
+
+
+def _word_faults(est: JsonObject, schema: JsonObject) -> Iterator[tuple[str, str]]:
+    """Ways into the context that lead nowhere: the validator lets ``context.input has recipent`` pass, which is never true."""
+    asked = scope_actions(est["action"])
+    named = asked if asked is not None and not asked & set(GROUPS) else None
+    contexts = [
+        action["appliesTo"]["context"]
+        for name, action in schema["actions"].items()
+        if "appliesTo" in action and (named is None or name in named)
+    ]
+    for way in sorted(context_reads(est)):
+        if not any(_leads(context, way, schema["commonTypes"]) for context in contexts):
+            yield "policy.word_unknown", f"context.{'.'.join(way)} is never there for these actions"
+
+
+def _leads(kind: JsonObject, way: tuple[str, ...], types: JsonObject) -> bool:
+    for name in way:
+        kind = types.get(kind["type"], kind)
+        if kind["type"] != "Record":
+                return bool(kind["type"] == "Entity")  # its attributes are the validator's business
+        if name not in kind["attributes"]:
+            return False
+        kind = kind["attributes"][name]
+    return True

@@ -75,7 +75,7 @@ def rule_of(est: JsonObject) -> Rule:
         cure=_cure(notes),
         message=notes.get("message", ""),
         about=notes.get("about", ""),
-        actions=_scope_actions(est["action"]),
+        actions=scope_actions(est["action"]),
         inputs=_inputs(est),
     )
 
@@ -141,7 +141,8 @@ def _inputs(est: JsonObject) -> frozenset[str] | None:
     return frozenset(names)
 
 
-def _scope_actions(scope: JsonObject) -> frozenset[str] | None:
+def scope_actions(scope: JsonObject) -> frozenset[str] | None:
+    """The action and group names a scope asks for; None for any action."""
     match scope.get("op"):
         case "==":
             entities = [scope["entity"]]
