@@ -2,6 +2,7 @@
 
 Closed by default: what could be read as an address, in Markdown, HTML or bare, stays only when it is plainly an https URL of an
 allowed host. Relative destinations, other schemes, credentials, ports and HTML go. The words of a link stay, its address goes.
+Character references are resolved first, because renderers resolve them in addresses, where they hide the punctuation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from urllib.parse import urlsplit
 REMOVED = "(address removed)"
 _MAX_ROUNDS = 8
 _TAG = re.compile(r"<(?=[A-Za-z/!?])[^<>]*(?:>|\Z)")
+_REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ANY_DEFINITION = re.compile(r"\]:")
+"""A definition may stand in a list item, a quotation, or have a label of several lines: parted from its colon it is none."""
 _DEFINITION = re.compile(r"(?m)^[ \t>*+-]{0,20}\[[^\]\n]{1,1000}\]:")
 _SCHEME = r"(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:)"
 _BARE = re.compile(
@@ -32,9 +36,6 @@ def clean_links(text: str, allowed_hosts: Collection[str]) -> tuple[str, int]:
     ``allowed_hosts`` are exact host names; a subdomain is another host. Cleaning a cleaned text changes nothing.
     """
     hosts = frozenset(host.lower() for host in allowed_hosts)
-    text = "".join(
-        char for char in text if char in "\n\t" or unicodedata.category(char) not in ("Cf", "Cc", "Cs", "Co")
-    )
     removed = 0
     for _ in range(_MAX_ROUNDS):
         before = text
@@ -50,6 +51,8 @@ def allowed(address: str, hosts: Collection[str]) -> bool:
     """True when the address is an https URL of one of the hosts, with nothing in it that a reader could take otherwise."""
     if not re.fullmatch(r"https://[A-Za-z0-9.-]{1,253}(?:[/?#][\x21-\x7e]*)?", address) or "\\" in address:
         return False
+    if "//" in address[len("https://") :]:  # where one address ends and the next begins is the reader's opinion
+        return False
     try:
         parts = urlsplit(address)
         return parts.hostname in hosts and parts.port is None and parts.username is None
@@ -57,14 +60,23 @@ def allowed(address: str, hosts: Collection[str]) -> bool:
         return False
 
 
+def _plain(text: str) -> str:
+    """Character references resolved, and nothing left that one cannot see."""
+    text = _REFERENCE.sub(lambda match: html.unescape(match[0]), text)
+    return "".join(
+        char for char in text if char in "\n\t" or unicodedata.category(char) not in ("Cf", "Cc", "Cs", "Co")
+    )
+
+
 def _one_round(text: str, hosts: Collection[str]) -> tuple[str, int]:
-    text, tags = _TAG.subn(_autolink(hosts), text)
+    text, tags = _TAG.subn(_autolink(hosts), _plain(text))
     removed = tags - text.count("\x00")
     text = text.replace("\x00", "")
     text, definitions = _DEFINITION.subn(" ", text)
+    text, others = _ANY_DEFINITION.subn("] :", text)
     text, links = _inline(text, hosts)
     text, bare = _bare(text, hosts)
-    return text, removed + definitions + links + bare
+    return text, removed + definitions + others + links + bare
 
 
 def _autolink(hosts: Collection[str]) -> Callable[[re.Match[str]], str]:
