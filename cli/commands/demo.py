@@ -28,6 +28,7 @@ EXAMPLE = """
   ./livoa demo
   ./livoa demo --json        {"run_id": …, "status": "succeeded", "degraded": true, "plan_hash": …, "steps": […], …}
   ./livoa demo --crash       kills the host in the middle of the run (kill -9) and shows the run finish all the same
+  ./livoa demo --three-ways  the same intent with a model, with the open-weight fallback, and with none: who planned, who wrote
 """
 
 INTENTS = {
@@ -45,6 +46,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", default="contoso", choices=sorted(INTENTS), help="sample tenant (contoso)")
     parser.add_argument("--crash", action="store_true", help="kill -9 the host once the first step is done")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS", help="give up after this (180)")
+    parser.add_argument(
+        "--three-ways", action="store_true", help="with a scripted model, with its fallback alone, and without any model"
+    )
     add_model_options(parser)
 
 
@@ -56,6 +60,10 @@ def run(options: argparse.Namespace) -> ExitCode:
     started = time.monotonic()
     model_environment(options)  # so that wrong options are said before anything is made
     data = usable(_data_folder(options.data))
+    if options.three_ways:
+        from cli.commands import three_ways
+
+        return three_ways.run(options, options.intent or INTENTS[options.tenant], data)
     progress(f"starting the host and the sample agents (logs: {data / 'logs'})")
     with StackProcess(data, arguments=model_arguments(options)) as stack:
         progress(f"{stack.url} is up after {time.monotonic() - started:.1f} s")

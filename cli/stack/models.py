@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +41,7 @@ def model_environment(options: argparse.Namespace, environ: Mapping[str, str] | 
     deployments = [one for one in made if one is not None]
     if not deployments:
         return {}
-    if deployments[0]["name"] == "fallback":
+    if deployments[0]["open_weight"]:
         raise _wrong("--fallback-endpoint needs --model-endpoint: there is nothing to fall back from")
     settings["LIVOA_MODEL_DEPLOYMENTS"] = json.dumps(deployments)
     _check(settings)
@@ -56,7 +57,7 @@ def _deployment(
         return None
     if endpoint is None or model is None:
         raise _wrong(f"--{name}-endpoint and {'--model' if name == 'model' else '--fallback-model'} belong together")
-    found: dict[str, Any] = {"name": name, "kind": "openai_compatible", "endpoint": endpoint, "model": model}
+    found: dict[str, Any] = {"kind": "openai_compatible", "endpoint": endpoint, "model": model}
     if key_variable is not None:
         key = env.get(key_variable, "")
         if not key:
@@ -64,7 +65,14 @@ def _deployment(
         # Under a name of ours, because settings are named in capitals and variables need not be.
         found["key_setting"] = f"LIVOA_MODEL_KEY_{name.upper()}"
         settings[found["key_setting"]] = key
-    return found | {"open_weight": name == "fallback", "default_for": _WORK}
+    is_fallback = name == "fallback"
+    return found | {"name": _named(model, is_fallback), "open_weight": is_fallback, "default_for": _WORK}
+
+
+def _named(model: str, is_fallback: bool) -> str:
+    """What the deployment is called in records and on screens: the model, and that it is the second one."""
+    told = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-")[:80] or "model"
+    return f"{told}.fallback" if is_fallback else told
 
 
 def _check(settings: Mapping[str, str]) -> None:

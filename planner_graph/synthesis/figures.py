@@ -19,6 +19,7 @@ MAX_NUMBERS = 200_000
 """Numbers of one run's outputs that are looked at. Beyond it the rest bear nothing out, which is the safe side."""
 _MAX_LOOKS = 1_000
 _MAX_DEPTH = 64
+_MAX_TEXT_CHARS = 20_000
 _SCALES: Mapping[str, float] = {
     "": 1.0,
     "k": 1e3,
@@ -35,7 +36,6 @@ _FIGURE = re.compile(
     r"(?![\w/])(?![-.]\d)",
     re.IGNORECASE,
 )
-_PLAIN_NUMBER = re.compile(r"(?<![\w.])-?\d{1,18}(?:\.\d{1,12})?(?![\w])")
 _ORDINALS_UP_TO = 10
 """Small whole numbers without unit count things in the sentence ("the 3 channels"); they are not held against it."""
 
@@ -111,7 +111,7 @@ def _numbers(value: Any, depth: int) -> Iterator[float]:
         if math.isfinite(number):
             yield number
     elif isinstance(value, str):
-        yield from (float(match[0]) for match in _PLAIN_NUMBER.finditer(value[:20_000].replace(",", "")))
+        yield from (figure.value for figure in figures_of(value[:_MAX_TEXT_CHARS]))
     elif isinstance(value, list):
         yield float(len(value))
         for item in value:

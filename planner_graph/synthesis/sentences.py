@@ -1,4 +1,7 @@
-"""A stream of text in pieces that may be shown: whole sentences or lines, so that no link or figure is judged by halves. Pure."""
+"""A stream of text in pieces that may be shown: whole sentences or lines, so that no link or figure is judged by halves. Pure.
+
+A bracket after a full stop names the source of the sentence before it, so no cut goes there.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 
 MAX_HELD_CHARS = 2_000
 """A piece this long is let go at its last blank, finished or not: no link holds a blank, so none is cut."""
-_END = re.compile(r"\n|(?<=[.!?])[ \t]+(?=[^\s\d])")
+_END = re.compile(r"\n|(?<=[.!?])[ \t]+(?=[^\s\d\[])")
 _OPENERS, _CLOSERS = "[(<", "])>"
 
 

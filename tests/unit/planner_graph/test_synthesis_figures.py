@@ -11,7 +11,7 @@ OUTPUT = {
         {"name": "tv", "roi": 2.4137, "change": -0.1234, "spend": 1_204_500},
         {"name": "social", "roi": 0.98, "change": 0.05, "spend": 98_000.5},
     ],
-    "note": "measured over 14 weeks",
+    "note": "measured over 14 weeks; GBP 46k to GBP 2.40m, or 181% more",
     "ok": True,
 }
 
@@ -36,6 +36,9 @@ def supported(text, question=""):
         "spend of $98,001",
         "98 thousand",
         "over 14 weeks",
+        "46k",
+        "2.4 million",
+        "rose 181%",
     ],
 )
 def test_a_figure_written_as_people_write_it_is_borne_out(text):

@@ -20,6 +20,10 @@ def test_a_decimal_point_and_a_number_after_a_full_stop_do_not_cut():
     assert cut("It is 2.5 now. 3 of them. Good") == ["It is 2.5 now. 3 of them. ", "Good"]
 
 
+def test_a_source_behind_the_full_stop_stays_with_its_sentence():
+    assert cut("It fell 2%. [mix] Then. More") == ["It fell 2%. [mix] Then. ", "More"]
+
+
 def test_a_link_is_never_cut():
     assert cut("See [the. Report](http://x. y) now. Then") == ["See [the. Report](http://x. y) now. ", "Then"]
     assert cut("![a](htt", "p://evil.example/?q=1)\n", "b") == ["![a](http://evil.example/?q=1)\n", "b"]
