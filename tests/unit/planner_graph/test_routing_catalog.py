@@ -196,5 +196,5 @@ def test_the_real_model_knows_what_means_the_same():
     rows = model.embed(["How is the weather today?", "Will it rain?", "Pay the invoice", "", "\ud800"])
     assert rows.shape == (5, WIDTH)
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    assert rows[0] @ rows[1] > 0.5 > 0.3 > rows[0] @ rows[2]
+    assert rows[0] @ rows[1] > 0.4 > 0.2 > rows[0] @ rows[2]
     assert np.allclose(model.embed(["Will it rain?"])[0], rows[1], atol=1e-5)
