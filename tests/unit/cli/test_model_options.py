@@ -34,12 +34,12 @@ def test_the_settings_made_of_the_options_are_what_the_host_reads():
     settings = load_settings({"LIVOA_ENV": "local"} | model_environment(options, {"my_key": "sk-1"}))
     first, second = settings.model_endpoints
     assert (first.deployment.name, first.url, first.deployment.model, first.key) == (
-        "model",
+        "qwen3-8b",
         "http://127.0.0.1:11434/v1",
         "qwen3:8b",
         "sk-1",
     )
-    assert (second.deployment.name, second.key, second.deployment.open_weight) == ("fallback", None, True)
+    assert (second.deployment.name, second.key, second.deployment.open_weight) == ("m.fallback", None, True)
     assert first.default_for == second.default_for == {"router", "planner", "synthesiser"}
 
 
