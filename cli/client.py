@@ -99,6 +99,19 @@ class Api:
         """Ask a run to stop."""
         return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/cancel", body={})
 
+    def approvals(self, run_id: str) -> dict[str, Any]:
+        """Everything that was asked about a run: ``{run_id, approvals}``, oldest first."""
+        return self._json("GET", f"/api/runs/{quote(run_id, safe='')}/approvals")
+
+    def pending_approvals(self, **query: Any) -> dict[str, Any]:
+        """What waits for an answer in the tenant: ``{approvals}``."""
+        return self._json("GET", "/api/approvals", query=query)
+
+    def answer(self, run_id: str, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer an approval; the same answer again gives the same approval."""
+        path = f"/api/runs/{quote(run_id, safe='')}/approvals/{quote(subject, safe='')}"
+        return self._json("POST", path, body=body)
+
     def events(self, run_id: str, *, after: int = 0, wait_s: int = 0) -> dict[str, Any]:
         """A page of the event log: ``{events, next_after, ended}``; waits up to ``wait_s`` for the first event."""
         query = {"after": after, "wait_s": wait_s}
@@ -245,6 +258,18 @@ def _known_tenants() -> str:
     return f"choose a tenant with --tenant; the catalog here has {names}" if names else _HINTS[401]
 
 
+def _hint_for(code: str, status: int) -> str:
+    match code:
+        case "auth.tenant_unknown":
+            return _known_tenants()
+        case "approval.self" | "approval.app_only":
+            return "somebody else has to answer: --as NAME chooses another development user"
+        case "approval.not_found":
+            return "./livoa approvals lists what waits for an answer"
+        case _:
+            return _HINTS.get(status, "")
+
+
 def problem_of(status: int, data: bytes, url: str) -> CliError:
     """The CliError for a problem document (RFC 9457), or for whatever else came with an error status."""
     try:
@@ -264,7 +289,7 @@ def problem_of(status: int, data: bytes, url: str) -> CliError:
         details.append(f"incident {body['incident']}")
     return CliError(
         f"{body.get('detail') or body.get('title')} ({body['code']}, HTTP {status})",
-        hint=_known_tenants() if body["code"] == "auth.tenant_unknown" else _HINTS.get(status, ""),
+        hint=_hint_for(str(body["code"]), status),
         exit_code=ExitCode.FORBIDDEN if status in {401, 403} else ExitCode.FAILED,
         code=str(body["code"]),
         details=tuple(details),

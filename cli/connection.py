@@ -27,12 +27,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data", type=Path, help="data folder of the host (default: LIVOA_HOME, else .livoa)")
 
 
-def connect(options: argparse.Namespace, roles: Sequence[str] = DEFAULT_ROLES) -> Api:
-    """The API that the options and the environment mean. ``roles`` are what the command needs of a development token."""
+def connect(options: argparse.Namespace, roles: Sequence[str] = DEFAULT_ROLES, default_user: str = DEFAULT_USER) -> Api:
+    """The API that the options and the environment mean. ``roles`` are what the command needs of a development token, which is
+    that of ``default_user`` unless another one is named."""
     data = home(options.data)
     stack = running_stack(data) or {}
     url = options.url or os.environ.get("LIVOA_URL") or stack.get("url") or DEFAULT_URL
-    token = renewing(lambda: bearer_for(str(url), data, options.tenant, options.user, roles))
+    token = renewing(lambda: bearer_for(str(url), data, options.tenant, options.user or default_user, roles))
     return Api(str(url), token, again=same_options(options))
 
 

@@ -21,7 +21,6 @@ _STEP_EVENTS = {
 _RUN_EVENTS = {
     "run.accepted": "accepted",
     "plan.proposed": "planning",
-    "approval.requested": "awaiting_approval",
     "plan.vetted": "running",
     "run.resumed": "running",
     "run.suspended": "suspended",
@@ -49,18 +48,21 @@ class StepState:
 
 @dataclass(slots=True)
 class RunState:
-    """A run as the events tell it. ``note`` is the reason of the last thing that went wrong or of degraded mode."""
+    """A run as the events tell it. ``note`` is the reason of the last thing that went wrong or of degraded mode; ``waiting`` are
+    the approvals that nobody has answered."""
 
     run_id: str
     status: str = "accepted"
     plan_hash: str | None = None
     plan_version: int = 0
+    plan_in_force: bool = False
     playbook: str | None = None
     degraded: str | None = None
     note: str = ""
     answer_text: str = ""
     answer_attempt: int = 1
     steps: dict[str, StepState] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
 
     def learn_plan(self, plan: Mapping[str, Any]) -> None:
         """Take up the steps of the plan, in its order."""
@@ -77,7 +79,10 @@ class RunState:
         self.status = _RUN_EVENTS.get(kind, self.status)
         if kind in _STEP_EVENTS and "step_id" in data:
             self._apply_step(kind, data)
+        elif kind.startswith("approval."):
+            self._apply_approval(kind, data)
         elif kind.startswith("plan."):
+            self.plan_in_force |= kind in {"plan.vetted", "plan.repaired"}
             self.plan_hash = data.get("plan_hash") or self.plan_hash
             self.plan_version = data.get("plan_version") or self.plan_version
             self.playbook = data.get("playbook") or self.playbook
@@ -89,6 +94,28 @@ class RunState:
             self.answer_text, self.answer_attempt = "", data.get("answer_attempt", self.answer_attempt + 1)
         if kind.startswith(("run.", "plan.rejected")):
             self.note = data.get("message") or data.get("code") or self.note
+        self._wait_or_go_on()
+
+    def _apply_approval(self, kind: str, data: Mapping[str, Any]) -> None:
+        step = self.steps.get(data.get("subject", "")) if data.get("item") is None else None
+        if kind == "approval.requested":
+            self.waiting.add(str(data.get("approval_id")))
+            if step is not None:
+                step.status, step.note = "waiting", "waits for a person"
+        else:
+            self.waiting.discard(str(data.get("approval_id")))
+            if step is not None:
+                step.note = kind.removeprefix("approval.")
+
+    def _wait_or_go_on(self) -> None:
+        """A run waits for people when somebody was asked and nothing of it is under way."""
+        live = {"planning", "running", "awaiting_approval"}
+        if self.status in live:
+            busy = any(step.status == "running" and not step.items for step in self.steps.values())
+            if self.waiting and not busy:
+                self.status = "awaiting_approval"
+            elif self.status == "awaiting_approval":
+                self.status = "running" if self.plan_in_force else "planning"
 
     def _apply_step(self, kind: str, data: Mapping[str, Any]) -> None:
         step = self.steps.setdefault(data["step_id"], StepState(data["step_id"]))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cli.approving import command_for, named
 from cli.client import Api
 from cli.errors import CliError
 from cli.output import human_console, progress
@@ -67,6 +68,8 @@ def _lines(api: Api, state: RunState, deadline: float | None, on_event: Callable
         text = line_of(event)
         if text:
             progress(text)
+        if event["type"] == "approval.requested":
+            progress(f"    Next: {command_for({'run_id': state.run_id, **event['data']}, api.again)}")
         if view is not None:
             human_console(stderr=True).print(plan_tree(view["plan"], view["plan_hash"]))
         on_event(event)
@@ -86,7 +89,9 @@ def line_of(event: Mapping[str, Any]) -> str:
         )
         mark = STATUS_MARK.get(word, "▶" if word == "started" else "↻")
         return f"  {mark} {clean(data.get('step_id', '?')):<18} {word:<10} {extra}".rstrip()
-    if kind.startswith(("run.", "plan.", "approval.", "degraded.", "budget.exhausted", "breaker.")):
+    if kind.startswith("approval."):
+        return _approval_line(kind.removeprefix("approval."), data)
+    if kind.startswith(("run.", "plan.", "degraded.", "budget.exhausted", "breaker.")):
         said = data.get("reason") or data.get("message") or data.get("code") or ""
         if kind.startswith("degraded."):  # the answer says why, once
             said = data.get("part") or ""
@@ -95,6 +100,19 @@ def line_of(event: Mapping[str, Any]) -> str:
         source = planner_words(data)
         return f"{clean(kind)}  {source}{one_line(said)}".rstrip()
     return ""
+
+
+_APPROVAL_MARK = {"requested": "?", "granted": "✓", "refused": "✗", "expired": "✗", "voided": "■"}
+
+
+def _approval_line(word: str, data: Mapping[str, Any]) -> str:
+    said = f"until {one_line(data['expires_at'])}" if word == "requested" and data.get("expires_at") else ""
+    if data.get("approver"):
+        said = f"by {one_line(data['approver'])}"
+    if word == "requested":
+        word = "waits for a person"
+    mark = _APPROVAL_MARK.get(word, "?")
+    return f"  {mark} {named(data):<18} {word}  {said}".rstrip()
 
 
 def _live(api: Api, state: RunState, deadline: float | None, on_event: Callable[[Mapping[str, Any]], None]) -> None:
@@ -110,6 +128,9 @@ def _live(api: Api, state: RunState, deadline: float | None, on_event: Callable[
             view = _advance(api, state, event)
             if view is not None:
                 live.console.print(plan_tree(view["plan"], view["plan_hash"]))
+            if event["type"] == "approval.requested":
+                command = command_for({"run_id": state.run_id, **event["data"]}, api.again)
+                live.console.print(f"{line_of(event)}\n    Next: {command}", markup=False)
             live.update(_frame(state))
             on_event(event)
 

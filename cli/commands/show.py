@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from cli.approving import waiting_lines
 from cli.connection import add_options, connect, run_id_of
 from cli.exit_codes import ExitCode
 from cli.output import human_console, print_json, progress
 
 EXAMPLE = """
   ./livoa show last
-  ./livoa show run-01kar… --json        {"run": …, "plan": …, "steps": […]}
+  ./livoa show run-01kar… --json        {"run": …, "plan": …, "steps": […], "approvals": […]}
 """
 
 
@@ -26,10 +27,14 @@ def run(options: argparse.Namespace) -> ExitCode:
     api = connect(options)
     run_id = run_id_of(api, options.run_id)
     view, plan, steps = api.run(run_id), api.plan(run_id), api.steps(run_id)
+    approvals = api.approvals(run_id)["approvals"]
     if options.json:
-        print_json({"run": view, "plan": plan, "steps": steps})
+        print_json({"run": view, "plan": plan, "steps": steps, "approvals": approvals})
     else:
         _show(view, plan, steps)
+        if not view.get("finished_at"):
+            for line in waiting_lines(approvals, api.again):
+                progress(line)
         if not view.get("finished_at"):
             progress(f"Next: ./livoa events {run_id} --follow{api.again}")
     return ExitCode.OK

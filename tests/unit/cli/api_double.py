@@ -52,6 +52,18 @@ EVENTS = [
 ]
 
 
+def asking(**changes: Any) -> dict[str, Any]:
+    """An approval as the API shows it."""
+    return {
+        "run_id": RUN_ID, "approval_id": "ap-1", "subject": "tell", "item": None, "kind": "step", "status": "pending",
+        "capability": "mail.send", "reasons": ["mail outside needs a second\x1b[31m person"], "requested_by": "tid:ana",
+        "requested_at": "2026-11-22T12:00:00Z", "expires_at": "2026-11-22T13:00:00Z", "decided_by": None, "decided_at": None,
+        "comment": None, "answer": f"/api/runs/{RUN_ID}/approvals/tell",
+        "arguments": {"capability": "mail.send", "inputs": {"to": "x@y.example"}},
+        "findings": [{"policy_id": "t/contoso/mail", "path": ["steps.spend#/rows/0", "steps.tell"]}],
+    } | changes  # fmt: skip
+
+
 @dataclass
 class Double:
     """What the server answers and what it heard. ``scripts`` maps ``METHOD path`` to an answer or a function of the request."""
@@ -61,6 +73,7 @@ class Double:
     events: list[dict[str, Any]] = field(default_factory=lambda: list(EVENTS))
     heard: list[dict[str, Any]] = field(default_factory=list)
     scripts: dict[str, Callable[[dict[str, Any]], tuple[int, Any]]] = field(default_factory=dict)
+    approvals: list[dict[str, Any]] = field(default_factory=list)
     page_size: int = 4
     etag: str = ""
 
@@ -79,6 +92,13 @@ class Double:
                 return 200, {"run_id": RUN_ID, "plan_version": 1, "plan_hash": "a" * 64, "plan": PLAN}
             case "GET", "/steps":
                 return 200, {"run_id": RUN_ID, "steps": self.steps()}
+            case "GET", "/approvals":
+                return 200, {"run_id": RUN_ID, "approvals": self.approvals}
+            case "GET", "/api/approvals":
+                return 200, {"approvals": self.approvals}
+            case "POST", path if path.startswith("/approvals/"):
+                granted = asked["body"]["decision"] == "approve"
+                return 200, asking(status="granted" if granted else "refused", decided_by="tid:ben")
             case "GET", "/events":
                 return 200, self.page(int(asked["query"].get("after", ["0"])[0]))
             case "POST", "/cancel":

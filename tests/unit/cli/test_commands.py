@@ -139,7 +139,7 @@ def test_following_is_bounded_by_its_timeout(connected, double):
 
 def test_show_runs_and_cancel_print_what_the_api_says(connected, double):
     shown = connected("show", RUN_ID, "--json").json
-    assert set(shown) == {"run", "plan", "steps"}
+    assert set(shown) == {"run", "plan", "steps", "approvals"}
     assert connected("runs", "--status", "running", "--json").json["runs"][0]["run_id"] == RUN_ID
     assert double.heard[-1]["query"]["status"] == ["running"]
     assert connected("cancel", RUN_ID, "--json").json["status"] == "cancelling"
