@@ -169,6 +169,20 @@ def test_a_stale_success_does_not_close_it() -> None:
     assert circuit.state == before
 
 
+def test_failures_of_an_older_generation_do_not_open_it_again() -> None:
+    circuit = Circuit()
+    slowest = [circuit.permit(f"slow-{n}") for n in range(8)]
+    while circuit.state.phase == "closed":
+        circuit.call("failure")
+    circuit.after_break()
+    while circuit.state.phase != "closed":
+        circuit.call("success")
+    before = circuit.state
+    for number, permit in enumerate(slowest):
+        circuit.report("failure", permit.generation, f"slow-{number}")
+    assert circuit.state == before
+
+
 def test_a_probe_that_never_reports_frees_its_place() -> None:
     circuit = opened()
     circuit.after_break()
