@@ -19,6 +19,7 @@ from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
 from engine.domain.plan import Call, Plan, Step
 from engine.domain.policy import (
+    REDACTED,
     Cures,
     PlanPolicyDecision,
     PlanPolicyRequest,
@@ -29,6 +30,7 @@ from engine.domain.policy import (
 )
 from engine.plan import BindingEnvironment, Unbound
 from engine.plan.binding import bind_value
+from engine.plan.pointers import parse_pointer, resolve
 from engine.ports.catalog import Catalog
 from policy.book import Book, Words
 from policy.builtin import BuiltinPolicyEngine
@@ -136,6 +138,7 @@ class GovernedPolicyEngine:
     def _decide_step(self, request: StepPolicyRequest, capability: Capability, bench: _Bench) -> PolicyDecision:
         if capability != self._catalog.capabilities.get(capability.name):
             return _refused("policy.capability_unknown", f"{capability.name} is not what the catalog says")
+        request = request.model_copy(update={"cures": _made(request)})
         facts = self._facts_of(request, capability)
         ask = Ask.of(request)
         hosts = hosts_of_tenant(request.tenant)
@@ -319,6 +322,16 @@ def _findings(decision: PolicyDecision) -> tuple[PolicyFinding, ...]:
         return decision.findings
     words = "; ".join(decision.reasons) or "policy denies it"
     return (PolicyFinding(policy_id=decision.code or ERROR, severity="hard", message=words),)
+
+
+def _made(request: StepPolicyRequest) -> Cures:
+    """The cures that were really made: a place counts as redacted when the mark stands in it."""
+    places = []
+    for place in request.cures.redacted:
+        tokens = parse_pointer(place)
+        if tokens and resolve(request.inputs, tokens) == REDACTED:
+            places.append(place)
+    return request.cures.model_copy(update={"redacted": tuple(places)})
 
 
 def _called(request: StepPolicyRequest) -> str:

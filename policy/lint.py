@@ -192,7 +192,7 @@ def _leads(kind: JsonObject, way: tuple[str, ...], types: JsonObject) -> bool:
     for name in way:
         kind = types.get(kind["type"], kind)
         if kind["type"] != "Record":
-                return bool(kind["type"] == "Entity")  # its attributes are the validator's business
+            return bool(kind["type"] == "Entity")  # its attributes are the validator's business
         if name not in kind["attributes"]:
             return False
         kind = kind["attributes"][name]

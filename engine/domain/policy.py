@@ -86,6 +86,10 @@ class PlanPolicyDecision(PolicyDecision):
     steps: dict[str, PolicyDecision] = Field(default_factory=dict)
 
 
+REDACTED = "[redacted]"
+"""What stands in the place of a value that was redacted. A cure that claims a redaction counts only where this stands."""
+
+
 class Cures(Frozen):
     """What has been done already to cure this very request: nothing, unless said here.
 
