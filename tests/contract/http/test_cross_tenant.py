@@ -19,6 +19,7 @@ from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.planner import Route
 from engine.ports.run_store import RunChange
+from tests.contract.stores.builders import approval
 from tests.unit.identity.tokens import NOW
 from tests.unit.triggers.world import INTENT, PLAN, Answered, World
 from triggers.endpoint import Endpoint
@@ -28,11 +29,11 @@ SECRET = "paid-search-4711"
 EVERY_ROLE = tuple(Role)
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 ABSENT = {"run_id": "run-none", "step_id": "none", "tenant": "nobody", "subject": "none", "approval_id": "none"}
-REPLIES: dict[str, Any] = {}
+REPLIES: dict[str, Any] = {"answer_approval": {"decision": "approve"}}
 """Bodies of routes that look at the body before they look for what it is about."""
 
 WITH_ID = [e for e in all_endpoints() if isinstance(e, Endpoint) and PLACEHOLDER.search(e.path)]
-WITHOUT_ID = {"submit_run", "list_runs", "check_plan", "route_intent", "health_ready"}
+WITHOUT_ID = {"submit_run", "list_runs", "check_plan", "route_intent", "health_ready", "list_pending_approvals"}
 """Routes of the caller's own tenant alone; each is tried below."""
 
 
@@ -50,9 +51,16 @@ async def filled(world: World) -> dict[str, str]:
     planned = RunChange(status=RunStatus.RUNNING, plan_ref=plan, plan_hash="a" * 64, plan_version=1)
     await world.runs.change("contoso", run_id, planned)
     assert await world.runs.put_step(step)
+    asked = await world.deps.approvals.request(approval(world.clock.now(), "second", run_id=run_id))
     done = RunChange(status=RunStatus.SUCCEEDED, answer_ref=answer, finished_at=NOW)
     await world.runs.change("contoso", run_id, done, [new_event(EventType.RUN_SUCCEEDED, RunEventData())])
-    return {"run_id": run_id, "step_id": "first", "tenant": "contoso", "subject": "plan", "approval_id": "ap-1"}
+    return {
+        "run_id": run_id,
+        "step_id": "first",
+        "tenant": "contoso",
+        "subject": "second",
+        "approval_id": asked.approval_id,
+    }
 
 
 def target(endpoint: Endpoint, values: dict[str, str]) -> str:
@@ -126,6 +134,22 @@ async def test_it_costs_as_many_questions_as_what_is_not_there(world: World, end
     assert not any(name.startswith("payloads.") for name in theirs)
 
 
+@pytest.mark.parametrize("endpoint", [e for e in WITH_ID if "{run_id}" in e.path], ids=lambda endpoint: endpoint.name)
+async def test_a_store_that_answers_the_wrong_tenant_is_not_believed(world: World, endpoint: Endpoint) -> None:
+    values, runs = await filled(world), world.deps.runs
+
+    class Leaking:
+        async def get(self, tenant_id: str, run_id: str) -> Any:
+            return await runs.get("contoso", run_id)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(runs, name)
+
+    world.with_deps(runs=Leaking())
+    answer = await ask(world, endpoint, values, "fabrikam")
+    assert (answer.status, answer.code) == (404, "run.not_found")
+
+
 @pytest.mark.parametrize("position", ["0", "1", "2", "99"])
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 async def test_no_position_opens_another_tenants_stream(world: World, position: str, accept: str) -> None:
@@ -148,6 +172,15 @@ async def test_a_list_holds_the_callers_tenant_only(world: World) -> None:
     await filled(world)
     answer = await world.get("/api/runs", token=world.token("fabrikam", roles=EVERY_ROLE))
     assert answer.json == {"runs": [], "next_cursor": None}
+
+
+async def test_what_waits_for_people_is_shown_to_those_of_the_tenant_only(world: World) -> None:
+    run_id = await world.submitted()
+    await world.runs.change("contoso", run_id, RunChange(status=RunStatus.RUNNING))
+    await world.deps.approvals.request(approval(world.clock.now(), "second", run_id=run_id))
+    for tenant, count in (("contoso", 1), ("fabrikam", 0)):
+        answer = await world.get("/api/approvals", token=world.token(tenant, "bo", EVERY_ROLE))
+        assert (answer.status, len(answer.json["approvals"])) == (200, count)
 
 
 async def test_another_tenants_idempotency_key_is_a_key_like_any_other(world: World) -> None:

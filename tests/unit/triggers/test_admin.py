@@ -96,6 +96,8 @@ async def test_who_read_before_somebody_elses_change_must_read_again(world: Worl
     fresh = await look(world)
     answer = await put(world, stale.json | {"display_name": "Mine"}, fresh.headers["etag"])
     assert (answer.status, answer.code) == (412, "tenant.version_mismatch"), "the body says which version it changes"
+    answer = await put(world, fresh.json | {"display_name": "Mine"}, stale.headers["etag"])
+    assert (answer.status, answer.code) == (412, "tenant.version_mismatch"), "and so does the tag"
 
 
 async def test_of_two_at_the_same_moment_one_wins_and_the_other_is_told(world: World) -> None:
