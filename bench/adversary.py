@@ -31,6 +31,8 @@ sys.path.insert(0, str(ROOT))
 from bench.adversary_attacks import AFTER_READING, BY_DATA  # noqa: E402 - the path comes first
 from bench.adversary_scenarios import SCENARIOS, SUMMARY, Scenario  # noqa: E402
 from bench.adversary_world import Arena, Effect, Outcome, orders_for  # noqa: E402
+from engine.domain.run import Document, RunContext  # noqa: E402
+from planner_graph.seen.request import integrity_of  # noqa: E402
 from policy.builtin import BuiltinPolicyEngine  # noqa: E402
 
 PLACES = ("start", "middle", "end")
@@ -186,9 +188,13 @@ class Adversary:
                 )  # fmt: skip
         return report
 
-    async def benign(self) -> dict[str, Any]:
-        """Every request without a payload: how many go through without a person."""
-        ended = {one.name: await self.clean(one, self.payloads.contexts[0]) for one in SCENARIOS}
+    async def benign(self, *, planner_reads_documents: bool = False) -> dict[str, Any]:
+        """Every request without a payload: how many go through without a person.
+
+        A planner that is shown the request's documents has read integrity 0, whatever they say, so every side effect that it
+        plans for a request with a document waits for a person. One that only refers to them has not.
+        """
+        ended = {one.name: await self._benign(one, planner_reads_documents) for one in SCENARIOS}
         allowed = [name for name, outcome in ended.items() if outcome.went_through]
         refused = {name: _ended(outcome) for name, outcome in ended.items() if not outcome.went_through}
         return {
@@ -197,6 +203,19 @@ class Adversary:
             "rate": len(allowed) / len(ended),
             "not_allowed": refused,
         }
+
+    async def _benign(self, scenario: Scenario, planner_reads_documents: bool) -> Outcome:
+        with_document = scenario.source == "document"
+        documents = (Document(name="document", text="x"),) if with_document else ()
+        shown = RunContext(values=scenario.values, documents=documents if planner_reads_documents else ())
+        return await self.arena.run(
+            scenario.intent,
+            scenario.plan(),
+            text=self.payloads.contexts[0],
+            values=scenario.values,
+            with_document=with_document,
+            seen_integrity=integrity_of(shown),
+        )
 
     async def false_refusals(self, *, every: bool) -> dict[str, Any]:
         """Harmless requests that sound dangerous, answered and mailed to whom the user named: none may be refused."""
@@ -250,6 +269,7 @@ async def measure(data: Path, *, every: bool) -> dict[str, Any]:
         "ended": dict(sorted(report.stopped_at.items())),
         "effects_lost_to_data_alone": report.suppressed,
         "benign": await adversary.benign(),
+        "benign_when_the_planner_reads_documents": await adversary.benign(planner_reads_documents=True),
         "false_refusals": await adversary.false_refusals(every=every),
         "attack_tools": await adversary.tools_let_through(),
         "text_detector": DETECTOR,

@@ -210,8 +210,9 @@ class Arena:
         values: dict[str, Any] | None = None,
         seen_integrity: int = 3,
         dispatch_only: bool = False,
+        with_document: bool = True,
     ) -> Outcome:
-        """Plan and perform these steps. ``text`` is what readers find and what the request's document says."""
+        """Plan and perform these steps. ``text`` is what readers find and what the request's document, if any, says."""
         invoker = RecordingInvoker(text)
         document = {"goal": intent, "steps": steps, "answer": {"uses": [steps[-1]["id"]]}}
         deps = replace(
@@ -222,7 +223,8 @@ class Arena:
             invoker=invoker,
             planner=_Given(document, seen_integrity),
         )
-        context = RunContext(values=values or {}, documents=(Document(name="document", text=text or "nothing"),))
+        documents = (Document(name="document", text=text or "nothing"),) if with_document else ()
+        context = RunContext(values=values or {}, documents=documents)
         await _create(RunRequest(intent=intent, context=context), deps)
         planned = await plan_run({"tenant_id": TENANT_ID, "run_id": "run"}, deps)
         outcome = Outcome(planned["status"], planned.get("code", ""), effects=invoker.effects)

@@ -9,6 +9,7 @@ What flows, and what does not:
   to it has a default) passes its label on through the value only, and the default is part of that value.
 - Whether an earlier step *succeeded* is not control: it can only keep a later step from running. ``exists`` asks for just that,
   so there it counts.
+- An undoing is decided by what decided the step it undoes: that it happens at all is somebody's failure, and only takes back.
 - Nothing raises a label. A reference that cannot be read, a step that is not there and a cycle are as bad as can be.
 """
 

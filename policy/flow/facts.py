@@ -29,10 +29,11 @@ Purpose = OneOf["step", "fallback", "compensation"]
 
 TENANT_INTEGRITY = 2
 """Below this a host counts as untrusted: it is not from the tenant's own configuration or the user's own words."""
-_MAX_KEPT = 16
+_MAX_KEPT_STEPS = 20_000
+"""Steps of all plans whose labels are kept together; the labels of one step take a few kilobytes."""
 _MAX_PERSONAL = 100
 
-_Key = tuple[int, int, int]
+_Key = tuple[int, int]
 _KEPT: OrderedDict[_Key, tuple[PlanProvenance | None, RunRequest | None, PlanFlow]] = OrderedDict()
 _LOCK = Lock()
 
@@ -108,21 +109,23 @@ def _flow(
     provenance: PlanProvenance | None,
     tenant: TenantConfig,
 ) -> PlanFlow:
-    key = (id(plan), id(request), id(tenant))
+    key = (id(plan), id(request))
     with _LOCK:
         kept = _KEPT.get(key)
         if kept is not None:
             # The entry holds on to what its ids belong to, so they cannot have been given to something else.
             author, asked, flow = kept
-            same = author == provenance and asked is request and flow.plan is plan and flow.tenant is tenant
-            if same and flow.capabilities == capabilities:
+            same = author == provenance and asked is request and flow.plan is plan
+            if same and flow.capabilities == capabilities and flow.tenant == tenant:
                 _KEPT.move_to_end(key)
                 return flow
     flow = PlanFlow(plan, dict(capabilities), request, provenance, tenant)
     with _LOCK:
         _KEPT[key] = (provenance, request, flow)
-        while len(_KEPT) > _MAX_KEPT:
-            _KEPT.popitem(last=False)
+        _KEPT.move_to_end(key)
+        steps = sum(len(kept[2].steps) for kept in _KEPT.values())
+        while steps > _MAX_KEPT_STEPS and len(_KEPT) > 1:
+            steps -= len(_KEPT.popitem(last=False)[1][2].steps)
     return flow
 
 

@@ -69,19 +69,16 @@ def meet(left: Trace, right: Trace) -> Trace:
         return right
     if right is NEUTRAL:
         return left
-    # Compared one by one: this runs once per value of a plan, and tuples to compare would take half of its time.
-    if left.integrity != right.integrity:
-        low = left if left.integrity < right.integrity else right
-    else:
-        low = left if _hops(left.low) <= _hops(right.low) else right
-    if left.confidentiality != right.confidentiality:
-        high = left if left.confidentiality > right.confidentiality else right
-    else:
-        high = left if _hops(left.high) <= _hops(right.high) else right
-    if left.pii is not right.pii:
-        personal = left if left.pii else right
-    else:
-        personal = left if _hops(left.personal) <= _hops(right.personal) else right
+    # Compared one by one: this runs several times for each value of a plan, and most of them differ in one thing at most.
+    low = high = personal = left
+    if left.integrity > right.integrity or (left.integrity == right.integrity and _shorter(right.low, left.low)):
+        low = right
+    if left.confidentiality < right.confidentiality or (
+        left.confidentiality == right.confidentiality and left.confidentiality and _shorter(right.high, left.high)
+    ):
+        high = right
+    if right.pii and (not left.pii or _shorter(right.personal, left.personal)):
+        personal = right
     if low is high is personal:
         return low
     return Trace(low.integrity, high.confidentiality, personal.pii, low.low, high.high, personal.personal)
@@ -94,8 +91,8 @@ def without_pii(trace: Trace) -> Trace:
     return Trace(trace.integrity, trace.confidentiality, False, trace.low, trace.high, None)
 
 
-def _hops(link: Link | None) -> int:
-    return link.hops if link is not None else -1
+def _shorter(one: Link | None, other: Link | None) -> bool:
+    return other is not None and one is not other and (one is None or one.hops < other.hops)
 
 
 def origin(link: Link, pointer: str) -> Origin:
