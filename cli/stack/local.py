@@ -99,6 +99,8 @@ class LocalStack:
             "LIVOA_DATA": str(self._data),
             "LIVOA_HTTP_STREAMING": os.environ.get("LIVOA_HTTP_STREAMING") or "on",
             "PYTHONUNBUFFERED": "1",
+            # One thread per product of small matrices: two that fight for a busy core take ten times as long.
+            "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS") or "1",
         }
         log = self._data / "logs" / f"{name}.log"
         hint = f"read {log}; ./livoa host --help tells the host's exit codes"

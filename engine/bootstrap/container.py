@@ -18,6 +18,7 @@ from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
     from engine.identity import DevelopmentIssuer
+    from planner_graph.routing import CatalogRouters
 
 SERVICE_NAME = "livoa-orchestrator"
 _AGENT_TOKEN_LIFETIME_S = 600
@@ -93,11 +94,20 @@ def build_deps(settings: Settings) -> Deps:
         model_results=SqlModelResults(database),
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),
         models=_models(settings),
-        planner=DegradedPlanner(catalog, clock),
+        planner=DegradedPlanner(catalog, clock, routers=_routers(settings)),
         composer=DegradedComposer(),
         telemetry=configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME),
     )
     return _with_models(deps)
+
+
+def _routers(settings: Settings) -> CatalogRouters:
+    """Routing without a model: by words, and by sentence embeddings where the extra is installed."""
+    from planner_graph.routing import CatalogRouters, EmbeddingSource
+    from planner_graph.routing.minilm import installed
+
+    wanted = settings.embedding_router == "on" or (settings.embedding_router == "auto" and installed())
+    return CatalogRouters(embedding=EmbeddingSource(settings.data_dir) if wanted else None)
 
 
 def _with_models(deps: Deps) -> Deps:

