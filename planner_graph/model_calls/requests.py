@@ -5,6 +5,7 @@ Every step is keyed by the question and the number of the request, so a second d
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
@@ -225,13 +226,19 @@ class Requests:
         record = await self._record(question, deployment, number, made, text)
         is_final = record.code is None or (record.code in FINAL and not _retryable(made))
         kept = await self._results.put(question.key, record) if is_final else record
-        await self._settle(question, number, record.cost_micro_usd, record.usage)
-        if not await self._recorded(completion_entry(question, self._clock.now(), record)):
+        if not await self._closed(question, record):
             return Refused("audit.unavailable", made)
         if kept != record:
             # Another delivery was first; its result stands, so that both go on alike.
             return await self._reuse(question, kept, transport, made)
         return Ended(record, text, made)
+
+    async def _closed(self, question: Question, record: ModelResultRecord) -> bool:
+        """Settle the request and record its completion, together: neither needs the other, and one commit serves both."""
+        entry = completion_entry(question, self._clock.now(), record)
+        settled = self._settle(question, record.request, record.cost_micro_usd, record.usage)
+        _, recorded = await asyncio.gather(settled, self._recorded(entry))
+        return recorded
 
     async def _record(
         self, question: Question, deployment: ModelDeployment, number: int, made: Made, text: str
@@ -260,8 +267,7 @@ class Requests:
         if record.output is not None:
             data = await self._payloads.get(site.tenant.tenant_id, site.run_id, record.output)
             text = data.decode()
-        await self._settle(question, record.request, record.cost_micro_usd, record.usage)
-        if not await self._recorded(completion_entry(question, self._clock.now(), record)):
+        if not await self._closed(question, record):
             return Refused("audit.unavailable", made)
         if record.code is None:
             await transport.replay(text)
