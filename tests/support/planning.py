@@ -106,7 +106,7 @@ class Planning:
 
     def task(self, request: RunRequest | None = None, **fields: Any) -> PlanningTask:
         """A job."""
-        defaults = {
+        defaults: dict[str, Any] = {
             "run_id": "run-1",
             "tenant": self.tenant,
             "deadline_at": self.world.clock.now() + timedelta(seconds=240),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 
 import pytest
 
@@ -10,7 +11,9 @@ from engine.domain.errors import LivoaError
 from engine.domain.run import Document, RunContext
 from engine.domain.status import RunStatus
 from engine.domain.tenant import ModelChoice, PlannerRules
+from engine.plan import check_plan
 from tests.integration.planner.conftest import BAD, GOOD
+from tests.support.hostile import hostile
 from tests.support.model_server import (
     as_json,
     failure,
@@ -206,3 +209,34 @@ async def test_the_router_and_the_prompt_files_are_on_record(world):
     assert len(prompts) == 2
     assert "classify@1" in json.dumps(prompts[0])
     assert "plan@1+request@1" in json.dumps(prompts[1])
+
+
+# ---- hostile output ----
+
+
+async def test_hostile_output_over_the_wire_ends_every_run_in_bounds(world, server):
+    """200 mutations as a provider would send them: every run ends in a checked plan or in a refusal with its code."""
+    texts = iter([hostile(seed) for seed in range(200)])
+    asked: list[str] = []
+
+    def planner(request):
+        asked.append(request.prompt)
+        return text(next(texts, "{}").encode("utf-8", "replace").decode())
+
+    world.answers()
+    server.script(planner, work="livoa_plan_proposal")
+    outcomes = Counter()
+    for number in range(60):
+        before = len(asked)
+        answer = await world.submit(None, run_id=f"run-{number}")
+        outcomes[answer["status"]] += 1
+        # Three questions at most; an empty reply may be asked for again before it counts as one.
+        assert len(set(asked[before:])) <= 3
+        assert len(asked) - before <= 12
+        run = await world.runs.get("contoso", f"run-{number}")
+        assert (run.plan_ref is not None) == (answer["status"] == "planned")
+        if run.plan_ref is not None:
+            plan = json.loads(await world.deps.payloads.get("contoso", run.run_id, run.plan_ref))
+            assert check_plan(plan, tenant=world.tenant, catalog=world.deps.catalog).ok
+    assert len(asked) >= 150
+    assert set(outcomes) <= {"planned", "failed"}
