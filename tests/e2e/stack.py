@@ -115,9 +115,9 @@ def _lives(pid: int) -> bool:
 
 
 @contextmanager
-def up(data: Path) -> Iterator[Stack]:
-    """``./livoa up`` on a free port; stopped at the end, however that comes."""
-    command = [sys.executable, "-m", "cli", "up", "--port", "0", "--data", str(data), "--json"]
+def up(data: Path, *arguments: str) -> Iterator[Stack]:
+    """``./livoa up`` on a free port with further ``arguments``; stopped at the end, however that comes."""
+    command = [sys.executable, "-m", "cli", "up", "--port", "0", "--data", str(data), *arguments, "--json"]
     with _started(command, data, {}) as (process, line):
         yield Stack(line["url"], data, process)
 
