@@ -4,9 +4,11 @@ What flows, and what does not:
 
 - A step's output carries the meet of all its arguments, of what decided that it ran, and of its manifest's ceiling. A model
   never makes anything more trustworthy, and a record looked up by an untrusted key is untrusted.
-- What decided that a step ran (its *control*): the plan's author, its ``when``, its ``for_each`` (how often), its ``wait``, and
-  the control of every step it cannot do without, because such a step's skip is its own. A step it can do without (every reference
-  to it has a default) passes its label on through the value only, and the default is part of that value.
+- What decided that a step ran (its *condition*): its ``when``, its ``for_each`` (how often), its ``wait``, and the condition of
+  every step it cannot do without, because such a step's skip is its own. With the plan's author, who put the step there, that
+  is its *control*. The author stands in the control of every single step and is not part of outputs: what a record says about
+  a key of the user's own does not change with who thought of looking it up. A step
+  it can do without (every reference to it has a default) passes its label on through the value only, default included.
 - Whether an earlier step *succeeded* is not control: it can only keep a later step from running. ``exists`` asks for just that,
   so there it counts.
 - An undoing is decided by what decided the step it undoes: that it happens at all is somebody's failure, and only takes back.
@@ -39,12 +41,12 @@ class Argument(NamedTuple):
 
 
 class StepFlow:
-    """Labels of one step. ``control`` is what decided that it runs, ``count`` how often, ``item`` what it runs over.
+    """Labels of one step. ``condition`` is what decided that it runs, ``count`` how often, ``item`` what it runs over.
 
     Everything starts at the bottom; the propagation raises it to what it is worth.
     """
 
-    __slots__ = ("arguments", "control", "count", "index", "is_map", "item", "output", "shape", "step", "values")
+    __slots__ = ("arguments", "condition", "count", "index", "is_map", "item", "output", "shape", "step", "values")
 
     def __init__(self, index: int, step: Step, shape: Shape) -> None:
         self.index = index
@@ -53,7 +55,7 @@ class StepFlow:
         self.is_map = step.is_map
         self.values = {name: leaves_of(value, shape.names) for name, value in step.inputs.items()}
         self.arguments: dict[str, Argument] = {}
-        self.control = self.item = self.output = LOWEST
+        self.condition = self.item = self.output = LOWEST
         self.count = LOWEST if self.is_map else NEUTRAL
 
 
@@ -109,11 +111,11 @@ class PlanFlow:
 
     def _propagate(self, flow: StepFlow, edges: Mapping[int, bool]) -> None:
         step = flow.step
-        flow.control = self._control(flow, edges)
+        flow.condition = self._condition(flow, edges)
         if flow.is_map:
             flow.item = self._item(flow)
         flow.arguments = self.label(flow, flow.values, flow.shape)
-        output = flow.control
+        output = flow.condition
         if step.capability is not None:
             output = meet(flow.shape.ceiling, output)
         for argument in flow.arguments.values():
@@ -121,9 +123,9 @@ class PlanFlow:
                 output = meet(output, trace)
         flow.output = output
 
-    def _control(self, flow: StepFlow, edges: Mapping[int, bool]) -> Trace:
+    def _condition(self, flow: StepFlow, edges: Mapping[int, bool]) -> Trace:
         step, here = flow.step, f"steps.{flow.step.id}"
-        found = self.author.existence
+        found = NEUTRAL
         if step.when is not None:
             found = meet(found, self._operand(step.when.left, flow, f"{here}.when/left"))
             found = meet(found, self._operand(step.when.right, flow, f"{here}.when/right"))
@@ -135,12 +137,12 @@ class PlanFlow:
                 found = meet(found, self._operand(getattr(step.wait, name), flow, f"{here}.wait/{name}"))
         for index, hard in edges.items():
             earlier = self.steps[index]
-            if hard and earlier.control is not self.author.existence:
-                found = meet(found, earlier.control.at(f"{here}.needs/{earlier.step.id}"))
+            if hard and earlier.condition is not NEUTRAL:
+                found = meet(found, earlier.condition.at(f"{here}.needs/{earlier.step.id}"))
         return found
 
     def _operand(self, value: JsonValue, flow: StepFlow, place: str) -> Trace:
-        """What a condition, a count or a pause reads. Its literals are its author's, who is part of control anyway."""
+        """What a condition, a count or a pause reads. Its literals are its author's, who is part of control."""
         found = NEUTRAL
         for reference in references_of(value):
             found = meet(found, self.term(reference, flow).at(place))

@@ -190,7 +190,7 @@ class _Bound:
         self._by_class: dict[ParameterClass, Trace] = {
             "selector": own.count,
             "payload": NEUTRAL,
-            "control": own.control,
+            "control": own.condition,
         }
 
     def add(self, name: str, value: JsonValue, argument: Argument, replaced: frozenset[Path]) -> None:
@@ -267,9 +267,10 @@ class _Bound:
     def facts(self) -> StepFacts:
         """What was collected."""
         own, flow = self._own, self._flow
-        selectors, payload, control = (self._by_class[kind] for kind in ("selector", "payload", "control"))
+        selectors, payload, steered = (self._by_class[kind] for kind in ("selector", "payload", "control"))
         ceiling = self._shape.ceiling if own.step.capability is not None else NEUTRAL
-        output = meet(meet(meet(selectors, payload), control), ceiling)
+        output = meet(meet(meet(selectors, payload), steered), ceiling)
+        control = meet(flow.author.existence, steered)
         return StepFacts(
             step_id=own.step.id,
             capability=self._called.name if self._called is not None else own.step.capability or "",

@@ -61,6 +61,13 @@ def test_a_target_found_in_records_by_the_models_own_guess_is_denied() -> None:
     assert gate(last(find, tell, by=MODEL, request=asked("Write to eve, please."))) == "allow"
 
 
+def test_a_record_found_by_the_users_own_key_needs_a_person_when_the_planner_read_untrusted_text() -> None:
+    find = step("crm", "crm.find", key="eve")
+    tell = step("tell", "mail.send", to=ref("steps.crm#/mail"), body="x")
+    assert gate(last(find, tell, by=POISONED, request=asked("Write to eve, please."))) == "escalate"
+    assert gate(last(find, tell, by=POISONED, request=asked("Write to bob, please."))) == "deny"
+
+
 def test_a_choice_among_the_manifests_own_words_is_no_value_from_elsewhere() -> None:
     pay = step("pay", "pay.refund", account="DE-4711", amount=1_200_000, speed="fast")
     assert gate(last(pay, by=MODEL)) == "allow"
