@@ -35,10 +35,16 @@ def opening(state: State, session: Session) -> tuple[Message, ...]:
 
 
 def shown(state: State, session: Session) -> tuple[Capability, ...]:
-    """The routed capabilities; all that are enabled when the route is unsure: a wrong subset is worse than a long prompt."""
+    """The routed capabilities; all that are enabled when the route is unsure: a wrong subset is worse than a long prompt.
+
+    Words alone find what a request is mostly about, not all that it takes, so without a router model only a large catalog is
+    narrowed.
+    """
     every = enabled(session.catalog, session.task.tenant)
     route = state.get("route")
     if route is None or not route.in_scope or route.confidence < SURE:
+        return every
+    if len(every) <= _MAX_ROUTED and session.models.deployment(route.router) is None:
         return every
     names = [ranked.name for ranked in route.capabilities[:_MAX_ROUTED]]
     routed = {capability.name: capability for capability in every}

@@ -15,12 +15,12 @@ from engine.domain.playbook import Playbook
 from engine.domain.run import Document, RunContext, RunRequest
 from engine.domain.tenant import PlannerRules
 from engine.plan import check_plan
-from engine.ports.planner import FinishedStep, NoPlan, PlanProposal, SuffixRepair
+from engine.ports.planner import FinishedStep, NoPlan, PlanProposal, Ranked, Route, SuffixRepair
 from planner_graph.degraded import DegradedPlanner
 from planner_graph.model_calls import Hop, Unanswered
 from planner_graph.seen.spotlight import MARK
 from tests.support.planning import Models, Planning, ScriptedGateway, answered, routed
-from tests.support.world import CAPABILITIES, World, plan_of, step
+from tests.support.world import CAPABILITIES, World, capability, plan_of, step
 from tests.unit.planner_graph.proposals import given, proposal, proposed, ref
 
 ROUTED = routed("calc.double")
@@ -429,3 +429,22 @@ async def test_states_are_traced_to_nobody_whatever_the_environment_says(monkeyp
     assert seen == [False]
     assert utils.tracing_is_enabled() is True
     utils.get_env_var.cache_clear()
+
+
+class Lexical:
+    """Sure by words alone that only doubling is asked for."""
+
+    async def route(self, task):
+        return Route("calc", (Ranked("calc.double", 0.9),), True, 0.9, "lexical")
+
+
+@pytest.mark.parametrize(("more", "narrowed"), [(0, False), (30, True)])
+async def test_words_alone_narrow_a_large_catalog_only(more, narrowed):
+    world = World()
+    many = [capability(f"calc.other{number}") for number in range(more)]
+    world.deps = dataclasses.replace(world.deps, catalog=MemoryCatalog([*CAPABILITIES, *many]), planner=Lexical())
+    names = (*world.tenant.enabled_capabilities, *(one.name for one in many))
+    world.tenant = world.tenant.model_copy(update={"enabled_capabilities": names})
+    planning = Planning(ScriptedGateway(plan=GOOD), models=Models("planner"), world=world)
+    assert (await planning.propose()).route.router == "lexical"
+    assert ("calc.range" not in system_of(planning)) is narrowed
