@@ -1,0 +1,160 @@
+"""Where policies come from: files, reread within seconds, whole or not at all; isolation between tenants; the archive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from engine.adapters.files.policy_archive import FilesPolicyArchive
+from engine.adapters.files.policy_source import FilesPolicySource
+from engine.adapters.memory import FixedClock
+from engine.domain.errors import LivoaError
+from engine.ports.policy import PolicyText
+from policy.library import MemoryPolicyArchive, PolicyLibrary
+from tests.unit.policy.conftest import CATALOG, ROOT, Gate, Texts, library, tenant
+
+NOTES = {"id": "notes", "capability": "rag.search", "inputs": {"query": "budget"}}
+START = datetime(2026, 11, 22, tzinfo=UTC)
+QUIET = '@id("t/contoso/quiet") forbid (principal, action, resource);'
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(START)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "catalog" / "policies", tmp_path / "policies")
+    return tmp_path
+
+
+async def faults(source: object) -> list[str]:
+    with pytest.raises(LivoaError) as refused:
+        await library(source).in_force("contoso")
+    assert (refused.value.code, refused.value.status) == ("policy.unavailable", 503)
+    return [found.code for found in refused.value.violations]
+
+
+async def test_a_changed_file_takes_effect_within_seconds(root: Path, clock: FixedClock) -> None:
+    found = library(FilesPolicySource(root, clock))
+    before = await found.in_force("contoso")
+    (root / "policies" / "tenants" / "contoso" / "more.cedar").write_text(QUIET)
+    assert (await found.in_force("contoso")).book.hash == before.book.hash, "taken from memory"
+    clock.advance(timedelta(seconds=3).total_seconds())
+    after = await found.in_force("contoso")
+    assert set(after.book.rules) - set(before.book.rules) == {"t/contoso/quiet"}
+
+
+async def test_missing_platform_policies_make_everything_unavailable(root: Path, clock: FixedClock) -> None:
+    shutil.rmtree(root / "policies" / "platform")
+    await faults(FilesPolicySource(root, clock))
+
+
+@pytest.mark.parametrize("broken", ["platform/taint.cedar", "tenants/contoso/people.cedar"], ids=["platform", "tenant"])
+@pytest.mark.parametrize("content", [b"permit (", b"\xff\xfe", b"x" * 1_100_000], ids=["syntax", "bytes", "size"])
+async def test_one_bad_file_makes_everything_unavailable(
+    root: Path, clock: FixedClock, broken: str, content: bytes
+) -> None:
+    (root / "policies" / broken).write_bytes(content)
+    await faults(FilesPolicySource(root, clock))
+
+
+async def test_one_tenants_bad_file_is_no_matter_to_another(texts: Texts) -> None:
+    texts.add("contoso", "permit (")
+    found = library(texts)
+    with pytest.raises(LivoaError):
+        await found.in_force("contoso")
+    assert (await found.in_force("fabrikam")).book.rules
+
+
+async def test_a_tenant_sees_only_its_own_policies(texts: Texts) -> None:
+    found = library(texts)
+    for tenant_id, other in (("contoso", "fabrikam"), ("fabrikam", "contoso")):
+        assert not any(rule.startswith(f"t/{other}/") for rule in (await found.in_force(tenant_id)).book.rules)
+    newcomer = (await found.in_force("newcomer")).book.rules
+    assert {rule.split(".")[0] for rule in newcomer} == {"plat", "default"}
+
+
+async def test_a_tenants_name_leads_nowhere_else(root: Path, clock: FixedClock) -> None:
+    source = FilesPolicySource(root, clock)
+    for name in ("../contoso", "..", "", "a/b", "contoso/../fabrikam"):
+        with pytest.raises(LivoaError) as refused:
+            await source.texts(name)
+        assert refused.value.code == "policy.unavailable"
+
+
+async def test_a_failure_is_remembered_for_seconds_only(texts: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    now = [100.0]
+    found = library(texts)
+    texts.add("contoso", "permit (")
+    real = PolicyLibrary._compiled
+    monkeypatch.setattr("policy.library.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(PolicyLibrary, "_compiled", lambda *a: (asked.append(1), real(*a))[1])
+    for _ in range(3):
+        with pytest.raises(LivoaError):
+            await found.in_force("contoso")
+    assert len(asked) == 1
+    now[0] += 6
+    with pytest.raises(LivoaError):
+        await found.in_force("contoso")
+    assert len(asked) == 2
+
+
+async def test_the_hash_names_the_set_whatever_the_order_of_files(texts: Texts) -> None:
+    one = (await library(texts).in_force("contoso")).book.hash
+    texts.platform = tuple(reversed(texts.platform))
+    assert (await library(texts).in_force("contoso")).book.hash == one
+    texts.platform = (
+        *texts.platform,
+        PolicyText("platform/n.cedar", '@id("plat.n") forbid (principal, action, resource);'),
+    )
+    assert (await library(texts).in_force("contoso")).book.hash != one
+
+
+def test_the_archive_keeps_a_set_and_gives_nothing_for_a_hash_it_does_not_know(tmp_path: Path) -> None:
+    archive = FilesPolicyArchive(tmp_path / "sets")
+    name = "a" * 64
+    archive.put(name, {"p": {"effect": "permit"}})
+    archive.put(name, {"p": {"effect": "forbid"}})
+    assert archive.get(name) == {"p": {"effect": "permit"}}, "written once"
+    for other in ("b" * 64, "../" + name, "", "A" * 64):
+        assert archive.get(other) is None
+    (tmp_path / "sets" / f"{'c' * 64}.json").write_text("{")
+    assert archive.get("c" * 64) is None
+    assert sorted(path.suffix for path in (tmp_path / "sets").iterdir()) == [".json", ".json"]
+
+
+def test_an_archive_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "sets").write_text("a file, no folder")
+    FilesPolicyArchive(tmp_path / "sets").put("a" * 64, {})
+
+
+async def test_a_tampered_archive_is_not_believed(texts: Texts) -> None:
+    archive = MemoryPolicyArchive()
+    book = (await library(texts, archive).in_force("contoso")).book
+    kept = json.loads(json.dumps(archive.get(book.hash)))
+    del kept["plat.taint-selector"]
+    archive.put(book.hash, kept)
+    assert library(texts, archive).pinned(book.hash) is None
+    archive.put(book.hash, {"plat.x": {"nonsense": 1}})
+    assert library(texts, archive).pinned(book.hash) is None
+
+
+async def test_two_tenants_asking_at_once_get_their_own(gate: Gate) -> None:
+    import asyncio
+
+    decisions = await asyncio.gather(*(gate.plan(NOTES, tenant=tenant(name)) for name in ("contoso", "fabrikam") * 5))
+    assert [one.allows for one in decisions] == [True] * 10
+    assert len({one.policy_set_hash for one in decisions}) == 2
+
+
+def test_the_vocabulary_is_built_once_per_catalog() -> None:
+    found = library(Texts())
+    assert found.words() is found.words()
+    assert found.words().hash == PolicyLibrary(Texts(), CATALOG).words().hash
