@@ -33,9 +33,14 @@ RUNS = [recording for _, recording in RECORDINGS if recording.name == names.RUN_
 each_run = pytest.mark.parametrize("recording", RUNS, ids=[r.instance_id for r in RUNS])
 
 
+CONTROL = {
+    "status", "skeleton", "code", "retryable", "item_count", "until_at", "retry_after_s", "approval_id", "expires_at",
+}  # fmt: skip
+
+
 def test_there_are_histories_of_a_finished_and_of_a_crashed_run_and_of_a_map() -> None:
     stems = {path.stem.split("-")[0] for path in FILES}
-    assert {"sample", "crashed"} <= stems
+    assert {"sample", "crashed", "approved"} <= stems
     assert {recording.name for _, recording in RECORDINGS} == set(BODIES)
 
 
@@ -66,7 +71,7 @@ def test_a_history_holds_control_and_no_content(recording: Recording) -> None:
     ]
     assert results
     for result in results:
-        assert set(result) <= {"status", "skeleton", "code", "retryable", "item_count", "until_at", "retry_after_s"}
+        assert set(result) <= CONTROL
 
 
 @pytest.mark.parametrize("seed", ["1", "4711"])
