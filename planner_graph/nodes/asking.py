@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.domain.base import JsonObject
+from engine.domain.tenant import TenantConfig
 from engine.ports.models import Message, ModelWork
 from planner_graph.model_calls import Asked, CallSite, PromptFile
 from planner_graph.state import Session
@@ -23,11 +24,11 @@ class Question:
     prompt: PromptFile
 
 
-async def ask(session: Session, question: Question) -> Asked:
-    """The answer, or why there is none."""
+async def ask(session: Session, question: Question, *, tenant: TenantConfig | None = None) -> Asked:
+    """The answer, or why there is none. ``tenant``: the same tenant with other deployments to ask."""
     task = session.task
     site = CallSite(
-        tenant=task.tenant,
+        tenant=tenant or task.tenant,
         run_id=task.run_id,
         actor=task.actor,
         plan_version=task.plan_version,

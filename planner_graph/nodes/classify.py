@@ -11,9 +11,10 @@ from typing import Any
 
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
+from engine.domain.tenant import TenantConfig
 from engine.ports.models import Message
 from engine.ports.planner import NoPlan, Ranked, Route, RouteHop
-from planner_graph.model_calls import Answered
+from planner_graph.model_calls import Answered, Unanswered
 from planner_graph.nodes.asking import Question, ask
 from planner_graph.prompts import load_prompt, prompt_file
 from planner_graph.scope import suggestions
@@ -52,18 +53,32 @@ def out_of_scope(session: Session, route: Route | None) -> NoPlan:
 
 
 async def route_intent(session: Session) -> Route:
-    """Ask the router model, and whoever comes after it."""
-    candidates = await _candidates(session)
-    if not session.has_router or not candidates:
-        return await _without_model(session, ())
-    asked = await ask(session, _question(session, candidates))
-    hops = tuple(RouteHop(hop.deployment, hop.reason) for hop in asked.hops)
-    if not isinstance(asked, Answered):
-        return await _without_model(session, hops or (RouteHop("model", asked.code),))
-    route = _route(asked.value, asked.reply.deployment, hops)
-    if route is None:
-        return await _without_model(session, (*hops, RouteHop(asked.reply.deployment, "model.invalid_output")))
-    return route
+    """Ask the router models in their order, one after the other where one answers nonsense, and then whoever needs no model."""
+    names = tuple(one.name for one in session.models.for_tenant(session.task.tenant, "router"))
+    candidates = await _candidates(session) if names else ()
+    hops: tuple[RouteHop, ...] = ()
+    number = 1
+    while names and candidates:
+        asked = await ask(session, _question(session, candidates, number), tenant=_with_routers(session, names))
+        hops += tuple(RouteHop(hop.deployment, hop.reason) for hop in asked.hops)
+        if asked.reply is None:
+            hops = hops or (RouteHop(names[0], asked.code),)
+            break
+        who = asked.reply.deployment
+        if isinstance(asked, Answered):
+            route = _route(asked.value, who, hops)
+            if route is not None:
+                return route
+        hops = (*hops, RouteHop(who, asked.code if isinstance(asked, Unanswered) else "model.invalid_output"))
+        names = names[names.index(who) + 1 :] if who in names else ()
+        number += 1
+    return await _without_model(session, hops)
+
+
+def _with_routers(session: Session, names: tuple[str, ...]) -> TenantConfig:
+    """The tenant with these routers left to ask."""
+    tenant = session.task.tenant
+    return tenant.model_copy(update={"models": tenant.models.model_copy(update={"router": names})})
 
 
 async def _candidates(session: Session) -> tuple[Capability, ...]:
@@ -82,10 +97,10 @@ async def _without_model(session: Session, hops: tuple[RouteHop, ...]) -> Route:
     return dataclasses.replace(route, fallbacks=(*hops, *route.fallbacks))
 
 
-def _question(session: Session, candidates: tuple[Capability, ...]) -> Question:
+def _question(session: Session, candidates: tuple[Capability, ...], number: int) -> Question:
     prompt = load_prompt("classify").render(capabilities=listing(candidates))
     return Question(
-        node="classify",
+        node="classify" if number == 1 else f"classify.{number}",
         work="router",
         messages=(Message("system", prompt), Message("user", words_only(session.task.request))),
         schema=route_schema(candidates),

@@ -66,7 +66,8 @@ async def test_the_same_intent_is_planned_three_ways(world, server):
         "double_it",
         "lexical",
     )
-    assert [hop.split(":")[0] for hop in run.provenance.fallbacks][:2] == ["small", "open"]
+    told = [hop for hop in run.provenance.fallbacks if not hop.startswith("embedding")]
+    assert [hop.split(":")[0] for hop in told] == ["small", "open"]
     assert run.degraded_reason.startswith("model.")
 
 
@@ -76,6 +77,30 @@ async def test_a_tenant_without_models_is_served_as_before(world, server):
     run = await world.runs.get("contoso", "run-1")
     assert (run.provenance.playbook, run.degraded_reason) == ("double_it", "no model is configured")
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        text("marketing, I think"),
+        as_json({"domain": "calc", "capabilities": [], "in_scope": True, "confidence": 0.9}),
+        as_json(
+            {"domain": "x", "capabilities": [{"name": "calc.secret", "score": 1}], "in_scope": True, "confidence": 1}
+        ),
+    ],
+)
+async def test_a_router_that_answers_nonsense_hands_on_to_the_next_deployment(world, server, nonsense):
+    world.answers()
+    server.script(lambda request: nonsense, work="livoa_route", model="small")
+    await world.submit(None)
+    facts = await world.facts()
+    assert (facts["router"], facts["fallbacks"]) == ("open", ["small: model.invalid_output"])
+
+    server.script(lambda request: nonsense, work="livoa_route", model="open")
+    await world.submit(None, run_id="run-2")
+    made = (await world.runs.get("contoso", "run-2")).provenance
+    assert (made.router, made.model) == ("lexical", "gpt")
+    assert made.fallbacks[:2] == ("small: model.invalid_output", "open: model.invalid_output")
 
 
 @pytest.mark.parametrize(
