@@ -96,6 +96,7 @@ async def open_account(case: PlanningCase, deps: Deps) -> None:
         case.tenant.tenant_id,
         case.run_id,
         limit_micro_usd=cost_limit(case.tenant, case.request),
+        limit_tokens=case.tenant.bounds.max_tokens,
         daily=DailyLimits(micro_usd=budgets.daily_cost_micro_usd, tokens=budgets.daily_tokens),
     )
 

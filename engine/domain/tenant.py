@@ -45,6 +45,8 @@ class Bounds(Frozen):
     max_parallel_steps: int = Field(default=32, ge=1, le=64)
     max_wall_time_s: float = Field(default=3_600, gt=0, le=30 * 86_400)
     max_cost_micro_usd: int = Field(default=5_000_000, ge=0)
+    max_tokens: int = Field(default=2_000_000, ge=0)
+    """Tokens that the run's model calls may use, prompts and replies together."""
 
 
 class ModelChoice(Frozen):

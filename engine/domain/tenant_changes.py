@@ -27,7 +27,7 @@ OWN = frozenset({"display_name", "directories"})
 NARROWED_SETS = frozenset({"enabled_capabilities", "egress_hosts"})
 NARROWED_NUMBERS: Mapping[str, tuple[str, ...]] = {
     "bounds": (
-        "max_steps", "max_depth", "max_fan_out", "max_parallel_steps", "max_wall_time_s", "max_cost_micro_usd",
+        "max_steps", "max_depth", "max_fan_out", "max_parallel_steps", "max_wall_time_s", "max_cost_micro_usd", "max_tokens",
     ),
     "budgets": ("daily_cost_micro_usd", "daily_tokens"),
     "quota": ("max_concurrent_runs", "submissions_per_minute", "burst"),
