@@ -11,36 +11,42 @@ _MS_PER_S = 1_000
 
 @dataclass(frozen=True, slots=True)
 class BucketRules:
-    """``per_s`` permits flow in every second, up to ``burst``. Both at least 1."""
+    """``rate`` permits flow in every ``period_s`` seconds, evenly, up to ``burst``. All at least 1."""
 
-    per_s: int
+    rate: int
     burst: int
+    period_s: int = 1
 
     def __post_init__(self) -> None:
-        if self.per_s < 1 or self.burst < 1:
-            raise ValueError("a token bucket needs a rate and a burst of at least 1")
+        if self.rate < 1 or self.burst < 1 or self.period_s < 1:
+            raise ValueError("a token bucket needs a rate, a burst and a period of at least 1")
+
+    @property
+    def unit(self) -> int:
+        """What one permit is in a bucket: so large that every millisecond adds a whole number."""
+        return self.period_s * _MS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Permits left, in thousandths (one millisecond adds ``per_s`` of them), as of ``at_ms``."""
+    """Permits left, in fractions of ``BucketRules.unit`` (one millisecond adds ``rate`` of them), as of ``at_ms``."""
 
-    left_milli: int
+    left: int
     at_ms: int
 
     @classmethod
     def full(cls, rules: BucketRules, now_ms: int) -> Bucket:
         """A bucket that nobody has drawn from."""
-        return cls(rules.burst * _MS_PER_S, now_ms)
+        return cls(rules.burst * rules.unit, now_ms)
 
     def to_json(self) -> JsonObject:
         """JSON with integers only."""
-        return {"left_milli": self.left_milli, "at_ms": self.at_ms}
+        return {"left": self.left, "at_ms": self.at_ms}
 
     @classmethod
     def from_json(cls, state: JsonObject) -> Bucket:
         """The bucket of ``to_json``."""
-        return cls(state["left_milli"], state["at_ms"])
+        return cls(state["left"], state["at_ms"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +61,31 @@ def draw(state: Bucket, permits: int, now_ms: int, rules: BucketRules) -> tuple[
     """Take ``permits`` at once or not at all. A clock that goes back adds nothing. ``ValueError`` below 1 permit."""
     if permits < 1:
         raise ValueError("at least one permit is drawn")
-    elapsed_ms = max(0, now_ms - state.at_ms)
-    left = min(rules.burst * _MS_PER_S, state.left_milli + elapsed_ms * rules.per_s)
-    at_ms = max(now_ms, state.at_ms)
-    asked = permits * _MS_PER_S
-    if asked <= left:
-        return Bucket(left - asked, at_ms), Drawn(True)
+    state = _filled(state, now_ms, rules)
+    asked = permits * rules.unit
+    if asked <= state.left:
+        return Bucket(state.left - asked, state.at_ms), Drawn(True)
     if permits > rules.burst:
-        return Bucket(left, at_ms), Drawn(False, None)
-    return Bucket(left, at_ms), Drawn(False, -(-(asked - left) // rules.per_s))
+        return state, Drawn(False, None)
+    return state, Drawn(False, -(-(asked - state.left) // rules.rate))
+
+
+def draw_up_to(state: Bucket, permits: int, now_ms: int, rules: BucketRules) -> tuple[Bucket, int, int]:
+    """Take as many of ``permits`` as there are: the bucket, how many, and after how many ms there would be one when it is none.
+
+    ``ValueError`` below 1 permit.
+    """
+    if permits < 1:
+        raise ValueError("at least one permit is drawn")
+    state = _filled(state, now_ms, rules)
+    taken = min(permits, state.left // rules.unit)
+    if taken == 0:
+        return state, 0, -(-(rules.unit - state.left) // rules.rate)
+    return Bucket(state.left - taken * rules.unit, state.at_ms), taken, 0
+
+
+def _filled(state: Bucket, now_ms: int, rules: BucketRules) -> Bucket:
+    """The bucket at ``now_ms``, never fuller than the burst, which may have been lowered since it was filled."""
+    elapsed_ms = max(0, now_ms - state.at_ms)
+    left = min(rules.burst * rules.unit, state.left + elapsed_ms * rules.rate)
+    return Bucket(left, max(now_ms, state.at_ms))

@@ -1,0 +1,132 @@
+"""Leases of runs: never more than the limit, idempotent by run, given back by the dead, bounded in size."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from engine.limits.quota import (
+    MAX_TOMBSTONES,
+    MAX_WAITERS,
+    TOMBSTONE_MS,
+    WAITER_MS,
+    Acquire,
+    QuotaState,
+    Release,
+    Renew,
+    apply_quota,
+)
+
+LIMIT, LEASE_MS = 5, 10_000
+IDS = st.integers(0, 11).map(lambda number: f"run-{number}")
+
+
+class Leases(RuleBasedStateMachine):
+    """Runs that come, go, die and repeat themselves, against a plain set of who holds what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state, self.now_ms = QuotaState(), 1_000
+        self.held: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
+
+    def apply(self, op: Acquire | Renew | Release) -> bool:
+        self.state, result = apply_quota(self.state, op, self.now_ms)
+        assert result.held == len(self.state.leases)
+        return result.granted
+
+    def forget(self) -> None:
+        self.held = {key: at for key, at in self.held.items() if at > self.now_ms}
+        self.ended = {key: at for key, at in self.ended.items() if at > self.now_ms}
+
+    @rule(run=IDS, twice=st.booleans())
+    def acquire(self, run: str, twice: bool) -> None:
+        before = len(self.held)
+        granted = self.apply(Acquire(run, LIMIT, LEASE_MS))
+        assert not (granted and run in self.ended)
+        assert granted or run not in self.held
+        assert not granted or run in self.held or before < LIMIT
+        if granted:
+            self.held[run] = self.now_ms + LEASE_MS
+        if twice:
+            assert self.apply(Acquire(run, LIMIT, LEASE_MS)) == granted
+
+    @rule(run=IDS)
+    def renew(self, run: str) -> None:
+        if run not in self.held:
+            return
+        assert self.apply(Renew(run, LEASE_MS))
+        self.held[run] = self.now_ms + LEASE_MS
+
+    @rule(run=IDS)
+    def release(self, run: str) -> None:
+        assert not self.apply(Release(run))
+        self.held.pop(run, None)
+        self.ended[run] = self.now_ms + TOMBSTONE_MS
+
+    @rule(ms=st.one_of(st.integers(0, 12_000), st.just(TOMBSTONE_MS)))
+    def wait(self, ms: int) -> None:
+        self.now_ms += ms
+        self.forget()
+
+    @invariant()
+    def the_books_agree_and_the_limit_holds(self) -> None:
+        live = self.state.live(self.now_ms)
+        assert dict(live.leases) == self.held
+        assert len(live.leases) <= LIMIT
+        assert not {key for key, _ in live.leases} & {key for key, _ in live.waiting}
+        assert QuotaState.from_json(json.loads(json.dumps(self.state.to_json()))) == self.state
+
+
+TestLeases = Leases.TestCase
+
+
+def test_two_hundred_at_once_against_twenty_are_exactly_twenty() -> None:
+    state, granted = QuotaState(), 0
+    for number in range(200):
+        state, result = apply_quota(state, Acquire(f"run-{number}", 20, LEASE_MS), 0)
+        granted += result.granted
+    assert (granted, len(state.leases), len(state.waiting)) == (20, 20, 180)
+
+
+def test_who_waits_is_not_overtaken_and_a_waiter_that_left_blocks_nobody() -> None:
+    state, _ = apply_quota(QuotaState(), Acquire("a", 1, LEASE_MS), 0)
+    state, waits = apply_quota(state, Acquire("b", 1, LEASE_MS), 0)
+    state, _ = apply_quota(state, Release("a"), 1)
+    state, newcomer = apply_quota(state, Acquire("c", 1, LEASE_MS), 2)
+    assert (waits.granted, newcomer.granted) == (False, False)
+    _, in_turn = apply_quota(state, Acquire("b", 1, LEASE_MS), 3)
+    assert in_turn.granted
+    _, later = apply_quota(state, Acquire("d", 1, LEASE_MS), 2 + WAITER_MS)
+    assert later.granted
+
+
+def test_a_run_that_outlived_its_lease_counts_again_and_keeps_newcomers_out() -> None:
+    state, _ = apply_quota(QuotaState(), Acquire("a", 1, 10), 0)
+    state, taken = apply_quota(state, Acquire("b", 1, 1_000), 20)
+    assert taken.granted
+    state, back = apply_quota(state, Renew("a", 1_000), 30)
+    assert (back.granted, back.held) == (True, 2)
+    state, _ = apply_quota(state, Release("b"), 40)
+    assert not apply_quota(state, Acquire("c", 1, 1_000), 50)[1].granted
+
+
+def test_nothing_grows_without_end() -> None:
+    state = QuotaState()
+    for number in range(3_000):
+        state, _ = apply_quota(state, Acquire(f"run-{number}", 1, LEASE_MS), number)
+        if number % 2:
+            state, _ = apply_quota(state, Release(f"run-{number}"), number)
+    assert len(state.ended) <= MAX_TOMBSTONES
+    assert len(state.waiting) <= MAX_WAITERS
+    assert len(state.leases) <= 1
+
+
+@given(st.sampled_from([Acquire("a", 0, 1), Acquire("a", 1, 0), Renew("a", 0)]))
+def test_nonsense_is_refused(op: Acquire | Renew) -> None:
+    with pytest.raises(ValueError):
+        apply_quota(QuotaState(), op, 0)
