@@ -13,9 +13,14 @@ from engine.adapters.files.pages import read_pages
 from engine.adapters.files.policy_source import MAX_FILE_BYTES, FilesPolicySource
 from engine.adapters.memory import SystemClock
 from engine.domain.errors import LivoaError, Violation
+from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest
+from engine.domain.principal import Principal, Role
+from engine.domain.run import PlanProvenance, RunRequest
 from engine.domain.tenant import TenantConfig
+from engine.plan import CheckResult, check_plan
 from engine.ports.policy import PolicyText, PolicyTexts
 from policy.book import Words
+from policy.engine import GovernedPolicyEngine
 from policy.golden import GoldenPage, GoldenResult, ask_golden
 from policy.library import InForce, PolicyLibrary
 
@@ -91,6 +96,35 @@ class Desk:
                 return error.violations, []
             changes.extend(_changes(await self._try(tenant, self._library), after))
         return (), changes
+
+    async def plan(self, document: bytes, tenant_id: str) -> tuple[CheckResult, PlanPolicyDecision | None]:
+        """What the checks and the policies say to a plan that a person of the tenant brings. None when the checks refuse it."""
+        (tenant,) = await self._chosen(tenant_id)
+        result = check_plan(document, tenant=tenant, catalog=self._catalog)
+        if result.plan is None:
+            return result, None
+        caller = Principal(
+            tenant_id=tenant_id,
+            subject="offline:caller",
+            kind="user",
+            client_app="cli",
+            roles=frozenset({Role.RUNS_SUBMIT}),
+        )
+        engine = GovernedPolicyEngine(self._catalog, self._library)
+        decision = await engine.decide_plan(
+            PlanPolicyRequest(
+                principal=caller,
+                tenant=tenant,
+                run_id="offline",
+                plan_hash=result.plan.plan_hash,
+                capability_names=result.plan.capability_names,
+                estimated_cost_micro_usd=result.plan.estimated_cost_micro_usd,
+                plan=result.plan.plan,
+                request=RunRequest(intent=result.plan.plan.goal),
+                provenance=PlanProvenance(source="caller"),
+            )
+        )
+        return result, decision
 
     def _name_of(self, file: Path, tenant_id: str | None) -> str:
         place = file.resolve()

@@ -254,10 +254,11 @@ def _stricter(pinned: CedarAnswer, now: CedarAnswer) -> CedarAnswer:
     """Both must agree. The platform permits nothing by itself, so no permit is its way of having no objection."""
     if now.code == NO_PERMIT:
         return pinned
-    if now.code == FORBIDDEN and pinned.code in ("", FORBIDDEN):
-        ids = now.ids if pinned.outcome == "allow" else tuple(sorted({*now.ids, *pinned.ids}))
-        return CedarAnswer("deny", ids, FORBIDDEN)
-    return pinned if pinned.outcome == "deny" and pinned.code not in ("", FORBIDDEN) else now
+    if pinned.outcome == "allow" or now.code != FORBIDDEN:
+        return now
+    if pinned.code != FORBIDDEN:
+        return pinned
+    return CedarAnswer("deny", tuple(sorted({*now.ids, *pinned.ids})), FORBIDDEN)
 
 
 def _environment(request: PlanPolicyRequest) -> BindingEnvironment:

@@ -121,6 +121,18 @@ async def test_arguments_that_are_not_known_yet_defer_and_decide_when_they_are(s
     assert verdicts == ["allow", "escalate", "deny"]
 
 
+async def test_a_forbid_that_only_waits_for_an_argument_refuses_nothing_yet(gate: Gate, texts: Texts) -> None:
+    texts.add(
+        "contoso",
+        '@id("t/contoso/small") forbid (principal, action == Livoa::Action::"ads.set_budget", resource) '
+        "unless { context.input has weekly_amount && context.input.weekly_amount < 100 };",
+    )
+    mix = {"id": "mix", "capability": "mmm.fit"}
+    decision = await gate.plan(mix, ads({"$ref": "steps.mix#/weeks"}))
+    assert (decision.verdict, decision.steps["spend"].verdict) == ("allow", "deferred")
+    assert (await gate.plan(ads(100))).verdict is Verdict.DENY
+
+
 async def test_a_literal_out_of_the_models_head_is_refused(shared_gate: Gate) -> None:
     seen = PlanProvenance(source="model", seen_integrity=0)
     refused = await shared_gate.plan(mail(["bob@agency.example"]), provenance=seen)
@@ -277,6 +289,19 @@ async def test_a_tenants_change_does_not_reach_runs_under_way(gate: Gate, texts:
     assert due.policy_set_hash == vetted.policy_set_hash
     after = await gate.restarted().step("notes", NOTES["inputs"], NOTES, provenance=pinned)
     assert after.allows, "the archive outlives the process"
+
+
+async def test_what_either_set_forbids_is_said_together(gate: Gate, texts: Texts) -> None:
+    texts.add("contoso", QUIET)
+    pinned = PlanProvenance(source="caller", policy_set_hash=(await gate.plan(mail())).policy_set_hash)
+    curable = (
+        '@id("plat.new") @severity("curable") @cure("approval:four-eyes") '
+        'forbid (principal, action == Livoa::Action::"rag.search", resource) unless { context.cures.approved };'
+    )
+    texts.platform = (*texts.platform, type(texts.platform[0])("platform/new.cedar", curable))
+    decision = await gate.step("notes", NOTES["inputs"], NOTES, provenance=pinned)
+    assert decision.verdict is Verdict.DENY, "an approval would not help: the tenant's own policy stays"
+    assert set(decision.policy_ids) == {"plat.new", "t/contoso/quiet"}
 
 
 async def test_an_approval_under_one_platform_names_another_set_than_under_the_next(gate: Gate, texts: Texts) -> None:
