@@ -4,6 +4,7 @@ import azure.durable_functions as df
 import azure.functions as func
 
 import activities.registry
+import entities
 import orchestrators
 import triggers
 from engine.bootstrap import get_deps, streaming_enabled
@@ -11,6 +12,7 @@ from engine.bootstrap import get_deps, streaming_enabled
 app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
 
 app.register_functions(orchestrators.build())
+app.register_functions(entities.build(get_deps))
 app.register_functions(activities.registry.build(get_deps))
 for blueprint in triggers.build(get_deps, streaming=streaming_enabled()):
     app.register_functions(blueprint)

@@ -12,6 +12,11 @@ COLLECT_MAP = "collect_map"
 COMPOSE_ANSWER = "compose_answer"
 FINISH_RUN = "finish_run"
 
+TENANT_QUOTA = "tenant_quota"
+"""Entity of a tenant: the leases of its runs. Key: the tenant."""
+CIRCUIT_BREAKER = "circuit_breaker"
+"""Entity of a circuit. Key: ``{capability}--{region}``, with ``--{tenant}`` for a tenant that has its own rules."""
+
 INPUT_VERSION = 2
 """Version of the run orchestration's input. From 2 on the items of maps tell the instance that waits for them, so that an
 approval's answer can be announced to it. Running instances keep the version they were started with."""

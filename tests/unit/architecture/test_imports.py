@@ -15,6 +15,7 @@ PACKAGES = (
     "agent_kit",
     "cli",
     "engine",
+    "entities",
     "local_host",
     "orchestrators",
     "planner_graph",

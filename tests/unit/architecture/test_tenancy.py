@@ -23,6 +23,7 @@ NOT_A_TENANTS = {
     "Catalog": "the platform's own manifests, the same for all",
     "ChatModels": "carries a prompt to a model and keeps nothing",
     "Clock": "the time",
+    "EntityDoor": "holds circuits, which are the platform's, and counts of runs under keys that adapters derive from a tenant",
     "RejectionLog": "takes the tenant from the speaker, where one is verified",
     "Span": "ids, codes and counts",
     "Telemetry": "ids, codes and counts",
