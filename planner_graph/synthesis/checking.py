@@ -43,10 +43,14 @@ class Checker:
         A figure that no output bears out is marked. One that an output bears out, in a piece that does not name that step,
         gets the step named at the end of the piece. A citation of a step that does not exist is taken out.
         """
-        text, removed = self._clean(piece, self._link_hosts)
-        self.findings.removed_links += removed
+        cleaned, removed = self._clean(piece, self._link_hosts)
         cited: set[str] = set()
-        text = _CITATION.sub(lambda match: self._citation(match, cited), text)
+        text = _CITATION.sub(lambda match: self._citation(match, cited), cleaned)
+        if text != cleaned:
+            # What stood on both sides of a citation may make up an address now that it is out.
+            text, again = self._clean(text, self._link_hosts)
+            removed += again
+        self.findings.removed_links += removed
         text, wanted = self._mark(text, cited)
         self.findings.cited |= cited | wanted
         if not wanted:

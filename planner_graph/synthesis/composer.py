@@ -126,7 +126,8 @@ class Writing:
     async def take(self, text: str) -> None:
         """Take a piece as it comes from the model."""
         for piece in self._sentences.feed(text):
-            await self._show(piece)
+            # A run without any blank is cut somewhere: put together again, its parts must not make up an address.
+            await self._show(piece if piece[-1].isspace() else f"{piece} ")
 
     async def restart(self, reason: str) -> None:
         """The text begins anew."""

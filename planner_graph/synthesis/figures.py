@@ -27,12 +27,17 @@ _SCALES: Mapping[str, float] = {
     "m": 1e6,
     "mn": 1e6,
     "million": 1e6,
+    "b": 1e9,
     "bn": 1e9,
     "billion": 1e9,
+    "tn": 1e12,
+    "trillion": 1e12,
 }
 _FIGURE = re.compile(
     r"(?<![\w.,/#@-])(?P<sign>[-+\u2212]?)[£$€¥]?(?P<digits>\d{1,3}(?:[,\u00a0\u202f]\d{3})+|\d{1,18})"
-    r"(?P<decimals>\.\d{1,12})?(?:\s?(?P<percent>%|per cent|percent\b)|\s?(?P<scale>k|m|mn|bn|thousand|million|billion)\b)?"
+    r"(?P<decimals>\.\d{1,12})?(?:\s?(?P<percent>%|per cent|percent\b)"
+    r"|\s?(?P<scale>k|m|mn|(?<=\d)b|bn|tn|thousand|million|billion|trillion)\b"
+    r"|(?P<times>x)\b|\s?(?P<points>pp|ppt|pts?)\b)?"
     r"(?![\w/])(?![-.]\d)",
     re.IGNORECASE,
 )
@@ -42,7 +47,10 @@ _ORDINALS_UP_TO = 10
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure of a text: where it stands, its value, half of its last shown digit, and whether it is a percentage."""
+    """One figure of a text: where it stands, its value, half of its last shown digit, and whether it is in percent or points.
+
+    ``bare``: a whole number with nothing to it, neither sign nor unit.
+    """
 
     start: int
     end: int
@@ -64,8 +72,10 @@ def _figure(match: re.Match[str]) -> Figure:
     digits = re.sub(r"\D", "", match["digits"])
     value = float(digits + decimals) * scale
     half_unit = 0.5 * scale * 10.0 ** -(len(decimals) - 1 if decimals else 0)
-    bare = not (decimals or match["percent"] or match["scale"] or match["sign"]) and match[0][0].isdigit()
-    return Figure(match.start(), match.end(), match[0], value, half_unit, bool(match["percent"]), bare)
+    percent = bool(match["percent"] or match["points"])
+    has_more = decimals or percent or match["scale"] or match["times"] or match["sign"]
+    bare = not has_more and match[0][0].isdigit()
+    return Figure(match.start(), match.end(), match[0], value, half_unit, percent, bare)
 
 
 class Evidence:

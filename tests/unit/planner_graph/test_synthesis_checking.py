@@ -1,7 +1,10 @@
 """A piece of a model's text before anybody sees it."""
 
+import pytest
+
 from planner_graph.synthesis.checking import UNSUPPORTED_MARK, Checker
 from planner_graph.synthesis.figures import Evidence
+from policy.links import clean_links
 
 OUTPUTS = [("mix", {"roi": 2.41, "change": -0.12}), ("spend", {"total": 1_204_500})]
 
@@ -45,3 +48,21 @@ def test_links_are_filtered_before_anything_else():
     assert found.check("See http://evil/9.99") == "See "
     assert found.findings.removed_links == 1
     assert found.findings.unsupported == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see https:/[ghost]/evil.example/?q=secret",
+        '<[ghost]img src="https:/[ghost]/evil.example/p.png?q=secret">',
+        "![x][mix, ghost](/[ghost]/evil.example/p.png)",
+        "w[ghost]ww.evil.example/?q=secret",
+        "https:/[[ghost]ghost]/evil.example/?q=secret",
+    ],
+)
+def test_a_citation_that_is_taken_out_leaves_no_address_behind(text):
+    shown = checker(clean_links).check(f"{text} now.\n")
+    assert clean_links(shown, ()) == (shown, 0)
+    assert "//evil" not in shown
+    assert "www.evil" not in shown
+    assert "<img" not in shown

@@ -8,6 +8,8 @@ from engine.domain.run import ErrorInfo, RunRequest
 from engine.ports.models import Message, ModelDelta, ModelFailure
 from engine.ports.planner import ComposeRequest, StepResult
 from planner_graph.synthesis.composer import ModelComposer
+from planner_graph.synthesis.sentences import MAX_HELD_CHARS
+from policy.links import clean_links
 from tests.support.scripted_models import GPT, LLAMA, ScriptedModels, reply, streamed, unavailable
 from tests.support.sinks import RecordingSink
 from tests.unit.planner_graph.model_calls.desk import Desk
@@ -143,3 +145,17 @@ async def test_a_text_without_end_is_cut():
     answer, sink = await composed(desk)
     assert len("".join(sink.pieces)) <= 20_000
     assert answer.summary == "".join(sink.pieces).strip()
+
+
+@pytest.mark.parametrize(
+    "address", ["https://evil.example/?q=2.41", "www.evil.example/?q=2.41", "![x](https://evil.example/?q=2.41)"]
+)
+async def test_no_address_passes_where_a_text_without_blanks_is_cut(address):
+    for cut_at in range(1, 22):
+        desk = Desk()
+        text = "*" * (MAX_HELD_CHARS - cut_at) + address + "*" * 100
+        desk.models.script("gpt-4o", streamed(text))
+        _, sink = await composed(desk)
+        shown = "".join(sink.pieces)
+        assert len(shown) > MAX_HELD_CHARS, cut_at
+        assert clean_links(shown, ()) == (shown, 0), cut_at

@@ -39,6 +39,10 @@ def supported(text, question=""):
         "46k",
         "2.4 million",
         "rose 181%",
+        "a return of 2.41x",
+        "12.3pp less",
+        "12 pts less",
+        "£0.0012b",
     ],
 )
 def test_a_figure_written_as_people_write_it_is_borne_out(text):
@@ -47,7 +51,18 @@ def test_a_figure_written_as_people_write_it_is_borne_out(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["ROI was 2.5", "it fell by 13%", "spend of 1.3 million", "spend of 1,204,501", "up 41,000", "a sum of 3.39"],
+    [
+        "ROI was 2.5",
+        "it fell by 13%",
+        "spend of 1.3 million",
+        "spend of 1,204,501",
+        "up 41,000",
+        "a sum of 3.39",
+        "4.2x",
+        "3x",
+        "7pp",
+        "2.1B",
+    ],
 )
 def test_a_figure_no_output_shows_is_not(text):
     assert supported(text) == [None]
