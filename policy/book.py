@@ -95,14 +95,21 @@ class Book:
             self._slices[actions] = found
         return found
 
-    def ask(self, requests: Sequence[CedarRequest], entities: Entities, words: Words) -> list[CedarAnswer]:
-        """Answer each request, in order; requests that meet the same policies are asked together."""
+    def ask(
+        self, requests: Sequence[CedarRequest], entities: Entities, words: Words, *, checked: bool = True
+    ) -> list[CedarAnswer]:
+        """Answer each request, in order; requests that meet the same policies are asked together.
+
+        ``checked`` holds every request against the schema, which takes as long as answering it. Only an early answer may do
+        without: one that is asked again, checked, before anything happens.
+        """
+        schema = words.schema if checked else None
         batches: dict[int, tuple[PolicySet, list[int]]] = {}
         for place, request in enumerate(requests):
             policies = self.slice_for(words.actions.get(request.action.id, frozenset({request.action.id}))).policies
             batches.setdefault(id(policies), (policies, []))[1].append(place)
         answers: dict[int, CedarAnswer] = {}
         for policies, places in batches.values():
-            found = decide([requests[place] for place in places], policies, entities, words.schema)
+            found = decide([requests[place] for place in places], policies, entities, schema)
             answers.update(zip(places, found, strict=True))
         return [answers[place] for place in range(len(requests))]

@@ -236,7 +236,9 @@ class GovernedPolicyEngine:
 def _decide(bench: _Bench, ask: Ask, used: Iterable[Capability], cases: list[_Case]) -> list[PolicyDecision]:
     entities = entities_of(ask, used, bench.words)
     questions = [case.question for case in cases]
-    answers = bench.book.ask(questions, entities, bench.words)
+    # The first is the step, or the plan as a whole. The steps of a plan are asked again, and checked, when they are due.
+    answers = bench.book.ask(questions[:1], entities, bench.words)
+    answers += bench.book.ask(questions[1:], entities, bench.words, checked=False)
     if bench.platform is not None:
         today = bench.platform.ask(questions, entities, bench.words)
         answers = [_stricter(pinned, now) for pinned, now in zip(answers, today, strict=True)]

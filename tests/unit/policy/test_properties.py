@@ -183,6 +183,14 @@ def test_narrowing_to_an_action_changes_no_answer(asked: Any) -> None:
 
 
 @EVERY_DAY
+@given(CONTOSO_ASKS, added_policies("t/contoso/added-"))
+def test_an_early_answer_is_the_answer(asked: Any, added: Any) -> None:
+    """Not holding a well-formed question against the schema changes nothing: every question of the engine is well-formed."""
+    book = Book.of((*PLATFORM, *CONTOSO, *added))
+    assert book.ask([asked[0]], asked[1], WORDS, checked=False) == book.ask([asked[0]], asked[1], WORDS)
+
+
+@EVERY_DAY
 @given(CONTOSO_ASKS)
 def test_an_approval_never_turns_an_allow_into_anything_else(asked: Any) -> None:
     request, entities = asked
