@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from engine.domain.base import JsonObject
 from engine.domain.errors import LivoaError, Violation
@@ -86,6 +87,9 @@ class ModelGateway:
         Never raises for what models, their servers, budgets or stores do: that is an ``Unanswered`` with its code.
         ``ValueError`` when the node is no wire id or ``max_output_tokens`` is below 1.
         """
+        if work == "router":
+            ends_at = self._clock.now() + timedelta(seconds=self._rules.router_time_s)
+            site = replace(site, deadline_at=min(site.deadline_at, ends_at))
         question = question_of(
             site,
             work,
@@ -171,7 +175,7 @@ class ModelGateway:
             left_s = self._left_s(turn.question)
             if left_s < self._rules.min_call_s:
                 return Refused("model.deadline")
-            end = await self._permitted(turn, deployment, min(self._rules.attempt_timeout_s, left_s))
+            end = await self._permitted(turn, deployment, self._rules.timeout_s(left_s, is_last=turn.is_last))
             if not isinstance(end, Ended) or end.record.code is None or end.reused or end.made is None:
                 return end
             if end.made.stopped is not None or not isinstance(end.made.result, ModelFailure):

@@ -25,11 +25,13 @@ _NEUTRAL = frozenset({"model.unauthorised", "model.not_configured", "model.conte
 class GatewayRules:
     """Bounds of model calls. Times in seconds.
 
-    ``patience_s`` is the longest pause before a retry while another deployment is left to ask. A time-out after less than
-    ``fair_timeout_s`` says more about the caller's deadline than about the deployment.
+    ``router_time_s`` bounds all attempts of one routing question, so that planning has the rest of the time. ``patience_s`` is
+    the longest pause before a retry while another deployment is left to ask. A time-out after less than ``fair_timeout_s`` says
+    more about the caller's deadline than about the deployment.
     """
 
     attempt_timeout_s: float = 90.0
+    router_time_s: float = 45.0
     min_call_s: float = 1.0
     patience_s: float = 10.0
     fair_timeout_s: float = 10.0
@@ -40,15 +42,21 @@ class GatewayRules:
     stream_bytes_per_token: int = 6
     breaker: BreakerRules = field(default=BreakerRules(probe_ttl_ms=180_000))
 
+    def timeout_s(self, left_s: float, *, is_last: bool) -> float:
+        """How long one attempt may take: with another deployment at hand at most half of the time that is left."""
+        return min(self.attempt_timeout_s, left_s if is_last else left_s / 2)
+
 
 def move_after(
     failure: ModelFailure, attempt: int, *, key: str, left_s: float, is_last: bool, rules: GatewayRules
 ) -> Move | float:
     """The next move after ``attempt`` (from 1) at one deployment; a number is the pause in seconds before trying it again.
 
-    A pause the server asked for is kept when it fits before the deadline; with another deployment at hand nobody waits long.
+    A pause the server asked for is kept when it fits before the deadline; with another deployment at hand nobody waits long,
+    and nobody asks a second time one that let the time run out.
     """
-    if failure.retryable and attempt < rules.retry.max_attempts:
+    may_again = is_last or failure.code != "model.timeout"
+    if failure.retryable and may_again and attempt < rules.retry.max_attempts:
         pause_s = delay_s(rules.retry, key, attempt, failure.retry_after_s)
         fits = pause_s + rules.min_call_s <= left_s
         if fits and (is_last or pause_s <= rules.patience_s):
@@ -59,7 +67,8 @@ def move_after(
 def outcome_of(result: ModelResult, timeout_s: float, rules: GatewayRules) -> CallOutcome:
     """What a result tells the deployment's breaker. That the model refuses or writes nonsense is no illness of its server."""
     if isinstance(result, ModelFailure):
-        if result.code in _NEUTRAL:
+        if result.code in _NEUTRAL or (result.code == "model.unavailable" and not result.retryable):
+            # The latter is a request that the server refuses to take: one tenant's must not close the door to all.
             return "neutral"
         if result.code == "model.timeout" and timeout_s < rules.fair_timeout_s:
             return "neutral"

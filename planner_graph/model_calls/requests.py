@@ -244,7 +244,7 @@ class Requests:
         self, question: Question, deployment: ModelDeployment, number: int, made: Made, text: str
     ) -> ModelResultRecord:
         result, site = made.result, question.site
-        usage = _usage(question, result)
+        usage = _usage(question, deployment, result)
         output = None
         if text:
             output = await self._payloads.put(site.tenant.tenant_id, site.run_id, text.encode(), _MEDIA_TYPE)
@@ -278,10 +278,15 @@ def _retryable(made: Made) -> bool:
     return made.stopped is None and isinstance(made.result, ModelFailure) and made.result.retryable
 
 
-def _usage(question: Question, result: ModelReply | ModelFailure) -> ModelUsage:
-    """What was used. A request that timed out may be billed for its prompt, whether the provider says so or not."""
+def _usage(question: Question, deployment: ModelDeployment, result: ModelReply | ModelFailure) -> ModelUsage:
+    """What was used. Where the provider does not say, an estimate from above of what it bills."""
     if result.usage is not None:
         return result.usage
-    if isinstance(result, ModelFailure) and result.code == "model.timeout":
-        return ModelUsage(question.input_tokens, 0, estimated=True)
-    return _NOTHING_USED
+    match result.code if isinstance(result, ModelFailure) else None:
+        case "model.invalid_output":  # a reply came; that we cannot read it makes it no cheaper
+            return question.worst(deployment)
+        case "model.timeout" | "model.content_filtered" | "model.context_too_long":
+            # Azure OpenAI bills the prompt of a request that it worked on and answered with an error.
+            return ModelUsage(question.input_tokens, 0, estimated=True)
+        case _:
+            return _NOTHING_USED

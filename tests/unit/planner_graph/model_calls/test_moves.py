@@ -28,7 +28,17 @@ RULES = GatewayRules()
     ],
 )
 def test_only_what_the_server_suffers_from_is_its_failure(code: FailureCode, outcome: CallOutcome) -> None:
-    assert outcome_of(ModelFailure(code, "no"), 90.0, RULES) == outcome
+    assert outcome_of(ModelFailure(code, "no", retryable=True), 90.0, RULES) == outcome
+
+
+def test_a_request_that_the_server_will_not_take_says_nothing_about_the_server() -> None:
+    assert outcome_of(ModelFailure("model.unavailable", "no"), 90.0, RULES) == "neutral"
+
+
+def test_a_deployment_that_let_the_time_run_out_is_asked_again_only_when_no_other_is_left() -> None:
+    failure = ModelFailure("model.timeout", "no", retryable=True)
+    assert move_after(failure, 1, key="k", left_s=150.0, is_last=False, rules=RULES) == "next"
+    assert isinstance(move_after(failure, 1, key="k", left_s=150.0, is_last=True, rules=RULES), float)
 
 
 def test_a_time_out_that_the_caller_left_no_time_for_is_nobodys_failure() -> None:
