@@ -173,3 +173,19 @@ async def test_the_end_of_the_run_voids_the_question() -> None:
     assert approval.status is ApprovalStatus.VOID
     assert (await held.world.events())[-2:] == ["approval.voided", "run.cancelled"]
     assert "approval.voided" in await held.world.audit()
+
+
+async def test_policies_that_change_between_asking_and_allowing_ask_again() -> None:
+    held = Held()
+
+    def rule(request: PlanPolicyRequest) -> PolicyDecision:
+        if request.cures.approved and held.policy.version == "set-1":
+            held.policy.version = "set-2"
+        return two_people(request)
+
+    held.policy.plan = rule
+    await held.submit()
+    await held.answer()
+    held.world.clock.advance(1)
+    assert (await held.again())["status"] == "awaiting_approval"
+    assert len(await held.approvals()) == 2

@@ -401,3 +401,19 @@ async def test_trouble_that_lasts_is_left_to_the_scheduler(monkeypatch: pytest.M
 
     world.deps.audit.append = never
     assert await world.perform("a") == Failed(code="store.unavailable", retryable=True)
+
+
+async def test_an_argument_bound_at_run_time_is_decided_on_where_it_is_used() -> None:
+    """The plan was allowed; what came out of an earlier step is above the limit."""
+    governed = Governed(a=lambda request: deny("policy.limit") if request.inputs["n"] > 100 else ALLOW)
+    await governed.plan(step("source", n=60), step("a", "mail.send", n={"$ref": "steps.source#/n"}))
+    await governed.world.perform("source")
+    assert await governed.world.perform("a") == Denied(code="policy.limit")
+    assert [call.capability for call in governed.world.invoker.calls] == ["calc.double"]
+    kinds = await governed.world.audit()
+    assert kinds == ["plan.validated", "dispatch.intended", "dispatch.result", "policy.decision"]
+    (decision,) = await governed.audit_of("policy.decision")
+    assert decision.body["verdict"] == "deny"
+    assert decision.body["policies"] == ["t/test/forbid"]
+    assert decision.body["policy_set"] == "set-1"
+    assert len(decision.body["facts_sha256"]) == 64
