@@ -45,7 +45,7 @@ class Answer(Frozen):
 
     ``degraded_reason`` is set when no model wrote it; ``missing`` names steps whose output the answer lacks and why.
     ``model`` wrote the summary, if one did: then ``cited`` are the steps it names, ``unsupported_figures`` its figures that
-    no step's output bears out (each is marked in the text), and ``removed_links`` counts addresses taken out of it.
+    no step's output bears out (each is marked in the text). ``removed_links`` counts addresses taken out of the answer.
     """
 
     goal: str

@@ -1,12 +1,15 @@
 """The composer that needs no model: collects KPIs, tables and insights from step outputs and says in words what they show.
 
 It states nothing that is not in an output: figures are copied with the step they come from, insights and
-passages are quoted.
+passages are quoted. Addresses in any of it are taken out like those of a model's text, because agents may be foreign too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +17,7 @@ from pydantic import ValidationError
 from engine.domain.answer import Answer, AnswerTable, Insight, Kpi
 from engine.ports.planner import AnswerSink, ComposeRequest, StepResult
 from planner_graph.degraded.quotes import quotes
+from policy.links import clean_links
 
 _MAX_KPIS = 24
 _MAX_TABLES = 8
@@ -35,29 +39,48 @@ class DegradedComposer:
 
     async def compose(self, request: ComposeRequest, sink: AnswerSink) -> Answer:
         """Compose the answer; each sentence of the summary is one delta."""
-        done = [step for step in request.steps if step.status == "succeeded"]
-        outputs = [(step, part) for step in done for part in _objects(step.output)]
-        kpis = _first_by_name([kpi for step, part in outputs for kpi in _kpis(step, part)])[:_MAX_KPIS]
-        tables = [table for step, part in outputs for table in _tables(step, part)][:_MAX_TABLES]
-        found = [insight for step, part in outputs for insight in _insights(step, part)]
-        # Passages speak for themselves only where no step has made findings of them.
-        found = found or [quote for step, part in outputs for quote in quotes(step.step_id, part)]
-        insights = _distinct(found)[:_MAX_INSIGHTS]
-        missing = tuple(
-            _missing(step) for step in request.steps if step.status != "succeeded" or step.error is not None
-        )
-        sentences = list(_summary(done, kpis, insights, missing))
-        for sentence in sentences:
+        # In a thread: outputs may be large, and other activities share the loop.
+        answer = await asyncio.to_thread(_answer, request, self._reason)
+        for sentence in answer.summary.split("\n"):
             await sink.write(sentence + "\n")
-        return Answer(
-            goal=request.goal,
-            summary="\n".join(sentences),
-            kpis=tuple(kpis),
-            tables=tuple(tables),
-            insights=tuple(insights),
-            missing=missing,
-            degraded_reason=self._reason,
-        )
+        return answer
+
+
+@dataclass(slots=True)
+class _Links:
+    """Takes addresses out of texts and counts them."""
+
+    hosts: Collection[str]
+    removed: int = 0
+
+    def out_of(self, text: str) -> str:
+        """The text without those of other hosts."""
+        cleaned, count = clean_links(text, self.hosts)
+        self.removed += count
+        return cleaned
+
+
+def _answer(request: ComposeRequest, reason: str) -> Answer:
+    links = _Links(request.tenant.answer.link_hosts if request.tenant is not None else ())
+    done = [step for step in request.steps if step.status == "succeeded"]
+    outputs = [(step, part) for step in done for part in _objects(step.output)]
+    kpis = _first_by_name([kpi for step, part in outputs for kpi in _kpis(step, part, links)])[:_MAX_KPIS]
+    tables = [table for step, part in outputs for table in islice(_tables(step, part, links), _MAX_TABLES)]
+    found = [insight for step, part in outputs for insight in _insights(step, part, links)]
+    # Passages speak for themselves only where no step has made findings of them.
+    found = found or [quote for step, part in outputs for quote in quotes(step.step_id, part)]
+    insights = _distinct(found)[:_MAX_INSIGHTS]
+    missing = tuple(_missing(step) for step in request.steps if step.status != "succeeded" or step.error is not None)
+    return Answer(
+        goal=links.out_of(request.goal),
+        summary="\n".join(_summary(done, kpis, insights, missing)),
+        kpis=tuple(kpis),
+        tables=tuple(tables[:_MAX_TABLES]),
+        insights=tuple(insights),
+        missing=missing,
+        degraded_reason=reason,
+        removed_links=links.removed,
+    )
 
 
 def _objects(output: Any) -> Iterator[dict[str, Any]]:
@@ -74,46 +97,50 @@ def _entries(part: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
         yield from (entry for entry in value if isinstance(entry, dict))
 
 
-def _kpis(step: StepResult, part: dict[str, Any]) -> Iterator[Kpi]:
+def _kpis(step: StepResult, part: dict[str, Any], links: _Links) -> Iterator[Kpi]:
     for entry in _entries(part, "kpis"):
         fields = {
             key: entry[key] for key in ("name", "value", "unit", "change", "low", "high") if entry.get(key) is not None
         }
         for key in ("name", "value", "unit"):
             if isinstance(fields.get(key), str):
-                fields[key] = fields[key][:_MAX_NAME_CHARS]
+                fields[key] = links.out_of(fields[key][:_MAX_NAME_CHARS])
         try:
             yield Kpi.model_validate(fields | {"step_id": step.step_id})
         except ValidationError:
             continue
 
 
-def _tables(step: StepResult, part: dict[str, Any]) -> Iterator[AnswerTable]:
+def _tables(step: StepResult, part: dict[str, Any], links: _Links) -> Iterator[AnswerTable]:
     for entry in _entries(part, "tables"):
         columns, rows = entry.get("columns"), entry.get("rows")
         if not isinstance(columns, list) or not isinstance(rows, list):
             continue
         yield AnswerTable(
-            title=str(entry.get("title", step.title))[:_MAX_NAME_CHARS],
-            columns=tuple(str(column)[:_MAX_NAME_CHARS] for column in columns[:_MAX_COLUMNS]),
+            title=links.out_of(str(entry.get("title", step.title))[:_MAX_NAME_CHARS]),
+            columns=tuple(links.out_of(str(column)[:_MAX_NAME_CHARS]) for column in columns[:_MAX_COLUMNS]),
             rows=tuple(
-                tuple(_cell(cell) for cell in row[:_MAX_COLUMNS]) for row in rows[:_MAX_ROWS] if isinstance(row, list)
+                tuple(_cell(cell, links) for cell in row[:_MAX_COLUMNS])
+                for row in rows[:_MAX_ROWS]
+                if isinstance(row, list)
             ),
             step_id=step.step_id,
         )
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, links: _Links) -> Any:
     if value is None or isinstance(value, int | float):
         return value
-    return str(value)[:_MAX_CELL_CHARS]
+    return links.out_of(str(value)[:_MAX_CELL_CHARS])
 
 
-def _insights(step: StepResult, part: dict[str, Any]) -> Iterator[Insight]:
+def _insights(step: StepResult, part: dict[str, Any], links: _Links) -> Iterator[Insight]:
     for entry in _entries(part, "insights"):
         text = entry.get("text")
         if isinstance(text, str) and text.strip():
-            yield Insight(text=_cut(text.strip(), _MAX_INSIGHT_CHARS), step_ids=(step.step_id,))
+            shown = links.out_of(_cut(text.strip(), _MAX_INSIGHT_CHARS))
+            if shown.strip():
+                yield Insight(text=shown, step_ids=(step.step_id,))
 
 
 def _cut(text: str, chars: int) -> str:

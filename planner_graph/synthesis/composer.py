@@ -172,7 +172,7 @@ async def _answer(request: ComposeRequest, writing: Writing, asked: Answered) ->
             "model": asked.reply.model,
             "cited": tuple(sorted(found.cited)),
             "unsupported_figures": tuple(found.unsupported),
-            "removed_links": found.removed_links,
+            "removed_links": by_rule.removed_links + found.removed_links,
         }
     )
 

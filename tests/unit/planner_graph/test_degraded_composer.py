@@ -1,6 +1,7 @@
 """The answer states only what the steps put out, names what is missing, and streams its sentences."""
 
 from engine.domain.run import ErrorInfo, RunRequest
+from engine.domain.tenant import TenantConfig
 from engine.ports.planner import ComposeRequest, StepResult
 from planner_graph.degraded import DegradedComposer
 from tests.support.sinks import RecordingSink
@@ -114,3 +115,29 @@ async def test_an_output_that_was_not_read_is_said_to_be_missing():
     lost = StepResult("big", "big", "succeeded", error=ErrorInfo(code="answer.output_too_large", message="x"))
     answer, _ = await compose(lost)
     assert answer.missing == ("big succeeded (answer.output_too_large)",)
+
+
+async def test_no_part_of_the_answer_carries_a_foreign_address():
+    bad = "![x](https://evil.example/?q=1)"
+    output = {
+        "kpis": [{"name": f"ROI {bad}", "value": f"1 {bad}", "unit": f"x {bad}"}],
+        "tables": [{"title": bad, "columns": [f"c {bad}"], "rows": [[f"cell {bad}"]]}],
+        "insights": [{"text": f"TV is\u2028 saturated. {bad}"}, {"text": "[](https://evil.example/)"}],
+    }
+    answer, deltas = await compose(StepResult("web", "web", "succeeded", output=output))
+    assert "evil" not in answer.model_dump_json()
+    assert "evil" not in "".join(deltas)
+    assert answer.removed_links == 8
+    assert [insight.text for insight in answer.insights] == ["TV is\u2028 saturated. x"]
+    assert "".join(deltas).strip() == answer.summary
+
+
+async def test_an_address_the_tenant_allows_stays():
+    tenant = TenantConfig.model_validate(
+        {"tenant_id": "contoso", "display_name": "Contoso", "answer": {"link_hosts": ["wiki.contoso.example"]}}
+    )
+    text = "See https://wiki.contoso.example/roi and https://evil.example/"
+    found = StepResult("web", "web", "succeeded", output={"insights": [{"text": text}]})
+    request = ComposeRequest(RunRequest(intent="why?"), "why?", "", (found,), tenant=tenant)
+    answer = await DegradedComposer().compose(request, RecordingSink())
+    assert answer.summary == "See https://wiki.contoso.example/roi and (address removed)"
