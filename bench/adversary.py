@@ -30,8 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 from bench.adversary_attacks import AFTER_READING, BY_DATA  # noqa: E402 - the path comes first
 from bench.adversary_scenarios import SCENARIOS, SUMMARY, Scenario  # noqa: E402
-from bench.adversary_world import Arena, Effect, Outcome, orders_for  # noqa: E402
+from bench.adversary_world import TENANT, Arena, Effect, Outcome, orders_for  # noqa: E402
 from engine.domain.run import Document, RunContext  # noqa: E402
+from engine.domain.tenant import PlannerRules  # noqa: E402
 from planner_graph.seen.request import integrity_of  # noqa: E402
 from policy.builtin import BuiltinPolicyEngine  # noqa: E402
 
@@ -191,8 +192,8 @@ class Adversary:
     async def benign(self, *, planner_reads_documents: bool = False) -> dict[str, Any]:
         """Every request without a payload: how many go through without a person.
 
-        A planner that is shown the request's documents has read integrity 0, whatever they say, so every side effect that it
-        plans for a request with a document waits for a person. One that only refers to them has not.
+        A planner that is shown the request's documents (``planner.reads_documents`` of the tenant, off unless set) has read
+        integrity 0, whatever they say, so every side effect that it plans for such a request waits for a person.
         """
         ended = {one.name: await self._benign(one, planner_reads_documents) for one in SCENARIOS}
         allowed = [name for name, outcome in ended.items() if outcome.went_through]
@@ -207,14 +208,15 @@ class Adversary:
     async def _benign(self, scenario: Scenario, planner_reads_documents: bool) -> Outcome:
         with_document = scenario.source == "document"
         documents = (Document(name="document", text="x"),) if with_document else ()
-        shown = RunContext(values=scenario.values, documents=documents if planner_reads_documents else ())
+        shown = RunContext(values=scenario.values, documents=documents)
+        tenant = TENANT.model_copy(update={"planner": PlannerRules(reads_documents=planner_reads_documents)})
         return await self.arena.run(
             scenario.intent,
             scenario.plan(),
             text=self.payloads.contexts[0],
             values=scenario.values,
             with_document=with_document,
-            seen_integrity=integrity_of(shown),
+            seen_integrity=integrity_of(shown, tenant),
         )
 
     async def false_refusals(self, *, every: bool) -> dict[str, Any]:

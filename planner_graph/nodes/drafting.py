@@ -28,7 +28,7 @@ def opening(state: State, session: Session) -> tuple[Message, ...]:
         capabilities=cards(shown(state, session), session.circuits(task.tenant)),
         **bounds_text(task.request, task.tenant, session.clock.now().date()),
     )
-    user = request_text(task.request)
+    user = request_text(task.request, task.tenant)
     if task.repair is not None:
         user = f"{user}\n\n{suffix_text(task.repair)}"
     return (Message("system", system), Message("user", user))

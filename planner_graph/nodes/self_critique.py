@@ -71,7 +71,7 @@ def _question(state: State, session: Session) -> Question:
     system = load_prompt("critique").render(
         capabilities=cards(shown(state, session), session.circuits(session.task.tenant))
     )
-    user = f"{request_text(session.task.request)}\n\nThe proposal:\n{state['draft'].text}"
+    user = f"{request_text(session.task.request, session.task.tenant)}\n\nThe proposal:\n{state['draft'].text}"
     return Question(
         node="self_critique",
         work="planner",

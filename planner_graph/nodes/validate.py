@@ -29,5 +29,5 @@ async def validate(state: State, session: Session) -> State:
 
 def _seen(session: Session) -> int:
     task = session.task
-    seen = seen_integrity(task.request.context)
+    seen = seen_integrity(task.request.context, task.tenant)
     return seen if task.repair is None else min(seen, summaries_integrity(task.repair, session.catalog))

@@ -18,13 +18,13 @@ _MAX_VALUES = 200
 _MAX_NAME_CHARS = 100
 
 
-def request_text(request: RunRequest) -> str:
+def request_text(request: RunRequest, tenant: TenantConfig) -> str:
     """The user's part of a planning prompt."""
     words = {"intent": request.intent, "goals": list(request.goals)}
     return load_prompt("request").render(
         request=json.dumps(words, ensure_ascii=False),
         values=_values(request.context),
-        documents=_documents(request.context),
+        documents=(_documents if tenant.planner.reads_documents else _listed)(request.context),
     )
 
 
@@ -33,9 +33,9 @@ def words_only(request: RunRequest) -> str:
     return json.dumps({"intent": request.intent, "goals": list(request.goals)}, ensure_ascii=False)
 
 
-def integrity_of(context: RunContext) -> int:
-    """The meet over what ``request_text`` shows: 0 with documents, 2 with names of values, 3 with the user's words alone."""
-    if context.documents:
+def integrity_of(context: RunContext, tenant: TenantConfig) -> int:
+    """The meet over what ``request_text`` shows: 0 with the texts of documents, 2 with names of values, else 3."""
+    if context.documents and tenant.planner.reads_documents:
         return 0
     return 2 if context.values else 3
 
@@ -83,6 +83,17 @@ def _type(value: JsonValue) -> str:
             return f"array of {len(value)}"
         case _:
             return f"object with {', '.join(map(_token, sorted(value)[:20]))}"
+
+
+def _listed(context: RunContext) -> str:
+    """That documents are there, and how long; their names are somebody else's words too."""
+    if not context.documents:
+        return ""
+    lines = [
+        f"run#/context/documents/{index}/text: string of {len(document.text)} characters"
+        for index, document in enumerate(context.documents[:_MAX_DOCUMENTS])
+    ]
+    return "\n".join(("Documents that came with the request. You do not see them; steps can read them:", *lines))
 
 
 def _documents(context: RunContext) -> str:

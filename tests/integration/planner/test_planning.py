@@ -205,6 +205,9 @@ async def test_no_prompt_and_no_completion_leaves_by_another_door_than_the_evide
     monkeypatch.setenv("LANGSMITH_ENDPOINT", "http://127.0.0.1:9")
     caplog.set_level(logging.DEBUG)
     said = f"reply-{CANARY}"
+    world.tenant = world.tenant.model_copy(
+        update={"planner": PlannerRules(self_critique="never", reads_documents=True)}
+    )
     wrong = proposal(proposed("a", "calc.double", given("n", said)))
     world.answers(planner=[as_json(wrong), text(said), as_json(proposal(proposed("a", "calc.double", given("n", 3))))])
     context = RunContext(values={"x": 1}, documents=(Document(name="brief", text=f"document {CANARY}"),))
