@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from engine.ports.catalog import Catalog
 from engine.ports.clock import Clock
 from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Review, Route
@@ -37,7 +39,7 @@ class DegradedPlanner:
         It does not ask ``review``: a playbook that fails its checks has no repair here, and whoever called sees it fail.
         """
         router = self._routers.of(self._catalog, task.tenant)
-        route = router.route(task.request.intent, task.request.goals)
+        route = await _routed(router, task)
         if not route.in_scope or not router.playbooks:
             return self._no_plan(
                 "plan.no_capability",
@@ -61,7 +63,7 @@ class DegradedPlanner:
 
     async def route(self, task: PlanningTask) -> Route:
         """What the intent asks for, by words alone."""
-        return self._routers.of(self._catalog, task.tenant).route(task.request.intent, task.request.goals)
+        return await _routed(self._routers.of(self._catalog, task.tenant), task)
 
     def _unclear(self, route: Route, router: CatalogRouter) -> NoPlan:
         """A guess would answer a question nobody asked; the nearest choices help to ask it."""
@@ -72,3 +74,8 @@ class DegradedPlanner:
 
     def _no_plan(self, code: str, message: str, route: Route, suggestions: tuple[str, ...] = ()) -> NoPlan:
         return NoPlan(code=code, message=message, suggestions=suggestions, degraded_reason=self._reason, route=route)
+
+
+async def _routed(router: CatalogRouter, task: PlanningTask) -> Route:
+    """In a thread: a tenant's first intent trains its router, which takes most of a second, and others share the loop."""
+    return await asyncio.to_thread(router.route, task.request.intent, task.request.goals)

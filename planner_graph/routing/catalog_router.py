@@ -7,6 +7,7 @@ is the catalog's business but names nothing in particular is in scope with low c
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,10 +57,11 @@ class CatalogRouter:
         }
         self._embedding = embedding
         self._models: _Models | None = None
+        self._training = threading.Lock()
 
     def route(self, intent: str, goals: Sequence[str] = ()) -> Route:
         """What the intent asks for. Out of scope: everything the tenant could ask for, with score 0."""
-        models = self._models = self._models or self._train()
+        models = self._trained()
         text = " ".join((intent, *goals))
         scope = models.scope.assess(text, limit=1)
         if not scope.in_scope:
@@ -109,6 +111,13 @@ class CatalogRouter:
             playbooks=playbooks,
             fallbacks=(RouteHop("embedding", "embedding.not_installed"),) if absent else (),
         )
+
+    def _trained(self) -> _Models:
+        """The models; however many ask first, they are trained once."""
+        with self._training:
+            if self._models is None:
+                self._models = self._train()
+            return self._models
 
     def _train(self) -> _Models:
         by_playbook = [(name, text) for name, each in self.playbooks.items() for text in _sentences(each)]

@@ -1,5 +1,8 @@
 """Without a model: the right playbook, filled from what was said, a plan that passes every check, or a clear no."""
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -188,3 +191,47 @@ async def test_why_sales_fell_is_explained_without_moving_a_budget():
     assert isinstance(proposal, PlanProposal)
     assert proposal.playbook == "explain_change"
     assert proposal.route.playbooks[0].name == "explain_change"
+
+
+@pytest.mark.parametrize("method", ["propose", "route"])
+async def test_a_router_that_has_to_learn_first_holds_nobody_up(method):
+    others_went_on = threading.Event()
+    router = ROUTERS.of(_Catalog(), TENANTS["contoso"])
+
+    class Learning:
+        playbooks, suggestions = router.playbooks, router.suggestions
+
+        def route(self, intent, goals):
+            assert others_went_on.wait(5)
+            return router.route(intent, goals)
+
+    class Routers:
+        def of(self, catalog, tenant):
+            return Learning()
+
+    async def others():
+        others_went_on.set()
+
+    planner = DegradedPlanner(_Catalog(), _Clock(), routers=Routers())
+    request, deadline_at = (
+        RunRequest(intent="What changed last quarter in sales?"),
+        datetime(2026, 11, 22, 13, tzinfo=UTC),
+    )
+    task = PlanningTask(run_id="run-1", request=request, tenant=TENANTS["contoso"], deadline_at=deadline_at)
+    arguments = (task, accepted) if method == "propose" else (task,)
+    await asyncio.gather(getattr(planner, method)(*arguments), others())
+
+
+def test_a_router_is_trained_once_however_many_ask_first(monkeypatch):
+    router = CatalogRouters().of(_Catalog(), TENANTS["contoso"])
+    train, trained = router._train, []
+
+    def counted():
+        trained.append(1)
+        return train()
+
+    monkeypatch.setattr(router, "_train", counted)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(router.route, ["What changed last quarter in sales?"] * 4))
+    assert len(trained) == 1
+    assert found == [found[0]] * 4
