@@ -174,12 +174,13 @@ class _Call:
 
 
 async def _call(asked: CallInQuestion, deps: Deps) -> StepOutcome:
-    asked = replace(asked, journal=asked.journal.with_inputs(asked.inputs_sha256, deps.clock.now()))
+    inputs_sha256 = asked.inputs_sha256
+    asked = replace(asked, journal=asked.journal.with_inputs(inputs_sha256, deps.clock.now()))
     cleared = await authorise(asked, deps)
     if isinstance(cleared, Unanswered):
         return cleared.outcome
-    # What was taken out of the inputs is not in what the records name.
-    inputs_sha256 = cleared.call.inputs_sha256
+    if cleared.call.redacted:  # what was taken out of the inputs is not in what the records name
+        inputs_sha256 = cleared.call.inputs_sha256
     journal = replace(cleared.call.journal, input_sha256=inputs_sha256)
     call = _Call(asked.task, asked.view, journal, cleared.call.inputs, deps)
     if isinstance(cleared, Barred):

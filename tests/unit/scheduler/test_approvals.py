@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from engine.domain.outcomes import AwaitingApproval, Succeeded
+from engine.domain.outcomes import AwaitingApproval, Failed, Succeeded
 from engine.domain.skeleton import Skeleton, SkeletonStep
 from engine.domain.status import RunStatus
 from engine.scheduler import RunState, compile_graph, decide, evolve, new_run
@@ -132,3 +132,16 @@ def test_no_more_than_so_many_answers_are_listened_to_and_the_next_takes_a_free_
     drive.on(ApprovalAnswered("ap-0", drive.now))
     drive.on(StepAnswered(PerformStep(0, 1, look=1), Succeeded(), drive.now))
     assert len([command for command in drive.commands if isinstance(command, Listen)]) == 1
+
+
+def test_a_call_that_fails_after_the_yes_is_in_backoff_and_waits_for_nobody() -> None:
+    drive = Drive(SkeletonStep("a"))
+    drive.planned()
+    drive.awaits(PerformStep(0, 1))
+    drive.on(ApprovalAnswered("ap-0", drive.now))
+    drive.on(StepAnswered(PerformStep(0, 1, look=1), Failed(code="agent.busy", retryable=True), drive.now))
+    assert drive.state.status is RunStatus.RUNNING
+    assert drive.state.board is not None
+    assert drive.state.board.awaited == ()
+    drive.on(ApprovalAnswered("ap-0", drive.now))
+    assert drive.calls == [], "a late announcement cut the pause short"
