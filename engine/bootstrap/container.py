@@ -17,6 +17,7 @@ from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
+    from engine.adapters.sql import Database
     from engine.identity import DevelopmentIssuer
     from planner_graph.routing import CatalogRouters
 
@@ -98,7 +99,20 @@ def build_deps(settings: Settings) -> Deps:
         composer=DegradedComposer(),
         telemetry=configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME),
     )
-    return _with_models(deps)
+    return _with_models(_with_limits(deps, database))
+
+
+def _with_limits(deps: Deps, database: Database) -> Deps:
+    """The same with circuits and a door. One of each per process, because they hold what the process knows."""
+    from engine.adapters.admission import BlockAdmission
+    from engine.adapters.circuits import EntityCircuits
+    from engine.adapters.durable_entities import ClientEntities
+    from engine.adapters.sql import SqlPermitLedger
+
+    entities = ClientEntities()
+    circuits = EntityCircuits(entities, deps.clock, deps.telemetry)
+    admission = BlockAdmission(SqlPermitLedger(database), deps.clock)
+    return dataclasses.replace(deps, entities=entities, circuits=circuits, admission=admission)
 
 
 def _routers(settings: Settings) -> CatalogRouters:

@@ -8,9 +8,11 @@ from typing import Literal
 
 from engine.ports.approvals import ApprovalStore, NoApprovals
 from engine.ports.audit_log import AuditLog
+from engine.ports.breakers import Circuits, NoCircuits
 from engine.ports.budget import BudgetLedger
 from engine.ports.catalog import Catalog
 from engine.ports.clock import Clock
+from engine.ports.entities import EntityDoor, NoEntities
 from engine.ports.identity import NoRejectionLog, RejectionLog, TokenValidator
 from engine.ports.invoker import CapabilityInvoker
 from engine.ports.model_results import ModelResults, NoModelResults
@@ -18,6 +20,7 @@ from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.payload_store import PayloadStore
 from engine.ports.planner import AnswerComposer, Planner
 from engine.ports.policy import PolicyEngine
+from engine.ports.quota import Admission, NoAdmission
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.telemetry import Telemetry
 from engine.ports.tenant_configs import NoTenantConfigs, TenantConfigs
@@ -60,6 +63,9 @@ class Deps:
     models: ChatModels = field(default_factory=NoChatModels)
     model_results: ModelResults = field(default_factory=NoModelResults)
     approvals: ApprovalStore = field(default_factory=NoApprovals)
+    entities: EntityDoor = field(default_factory=NoEntities)
+    circuits: Circuits = field(default_factory=NoCircuits)
+    admission: Admission = field(default_factory=NoAdmission)
 
 
 DepsProvider = Callable[[], Deps]

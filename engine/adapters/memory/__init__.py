@@ -7,6 +7,7 @@ from engine.adapters.memory.catalog import MemoryCatalog
 from engine.adapters.memory.clock import FixedClock, SystemClock
 from engine.adapters.memory.model_results import MemoryModelResults
 from engine.adapters.memory.payload_store import MemoryPayloadStore
+from engine.adapters.memory.permits import MemoryPermitLedger
 from engine.adapters.memory.run_store import MemoryEventLog, MemoryRunStore
 from engine.adapters.memory.tenant_configs import MemoryTenantVersions
 from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
@@ -20,6 +21,7 @@ __all__ = [
     "MemoryEventLog",
     "MemoryModelResults",
     "MemoryPayloadStore",
+    "MemoryPermitLedger",
     "MemoryRunStore",
     "MemoryTenantDirectory",
     "MemoryTenantVersions",

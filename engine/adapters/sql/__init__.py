@@ -10,6 +10,7 @@ from engine.adapters.sql.budget import SqlBudgetLedger
 from engine.adapters.sql.engine import Database
 from engine.adapters.sql.event_log import SqlEventLog
 from engine.adapters.sql.model_results import SqlModelResults
+from engine.adapters.sql.permits import SqlPermitLedger
 from engine.adapters.sql.run_store import SqlRunStore
 from engine.adapters.sql.tenant_configs import SqlTenantVersions
 
@@ -20,6 +21,7 @@ __all__ = [
     "SqlBudgetLedger",
     "SqlEventLog",
     "SqlModelResults",
+    "SqlPermitLedger",
     "SqlRunStore",
     "SqlTenantVersions",
 ]

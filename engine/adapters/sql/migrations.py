@@ -18,6 +18,7 @@ from engine.adapters.sql.tables import (
     DAILY_BUDGETS,
     METADATA,
     MODEL_RESULTS,
+    PERMITS,
     RESERVATIONS,
     SCHEMA_VERSION,
     TENANT_VERSIONS,
@@ -56,6 +57,10 @@ def _tenant_versions(connection: Connection) -> None:
     TENANT_VERSIONS.create(connection, checkfirst=True)
 
 
+def _permits(connection: Connection) -> None:
+    PERMITS.create(connection, checkfirst=True)
+
+
 def _add_missing(connection: Connection, table: Table) -> None:
     """Give ``table`` the columns that it has today and lacks in the database; each is nullable or has a default."""
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
@@ -70,6 +75,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "approvals", _approvals),
     Migration(3, "tokens in budgets, accounts of a tenant's days, results of models", _model_budgets),
     Migration(4, "versions of tenants' configurations", _tenant_versions),
+    Migration(5, "permits of tenants", _permits),
 )
 
 

@@ -223,3 +223,13 @@ TENANT_VERSIONS = Table(
     _required("changed_at", _TIME),
     PrimaryKeyConstraint("tenant_id", "version"),
 )
+
+PERMITS = Table(
+    "permits",
+    METADATA,
+    _required("tenant_id", _ID),
+    # In sixty-thousandths of a permit, the unit of a bucket whose rate is given per minute.
+    _required("left_over", BigInteger),
+    _required("at_ms", BigInteger),
+    PrimaryKeyConstraint("tenant_id"),
+)

@@ -1,0 +1,24 @@
+"""Permits of tenants in memory. One process only."""
+
+from __future__ import annotations
+
+from engine.adapters.admission import bucket_rules
+from engine.domain.tenant import Quota
+from engine.limits.token_bucket import Bucket, draw_up_to
+from engine.ports.clock import Clock
+from engine.ports.quota import PermitBlock
+
+
+class MemoryPermitLedger:
+    """A bucket per tenant."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._buckets: dict[str, Bucket] = {}
+
+    async def lease(self, tenant_id: str, quota: Quota) -> PermitBlock:
+        """See ``PermitLedger.lease``."""
+        now_ms, rules = int(self._clock.now().timestamp() * 1_000), bucket_rules(quota)
+        bucket = self._buckets.get(tenant_id) or Bucket.full(rules, now_ms)
+        self._buckets[tenant_id], permits, retry_after_ms = draw_up_to(bucket, quota.permits_per_block, now_ms, rules)
+        return PermitBlock(permits, retry_after_ms)

@@ -1,0 +1,42 @@
+"""Permits of tenants: one row per tenant, a token bucket, changed while it is held."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from engine.adapters.admission import bucket_rules
+from engine.adapters.sql.engine import Database
+from engine.adapters.sql.tables import PERMITS
+from engine.domain.tenant import Quota
+from engine.limits.token_bucket import Bucket, draw_up_to
+from engine.ports.quota import PermitBlock
+
+_OF_TENANT = PERMITS.c.tenant_id == bindparam("p_tenant")
+_ROW = select(PERMITS.c.left_over, PERMITS.c.at_ms).where(_OF_TENANT)
+_SET = update(PERMITS).where(_OF_TENANT).values(left_over=bindparam("p_left"), at_ms=bindparam("p_at"))
+
+
+class SqlPermitLedger:
+    """Permits in a ``Database``, by its clock."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lease(self, tenant_id: str, quota: Quota) -> PermitBlock:
+        """See ``PermitLedger.lease``."""
+        now_ms = int(self._database.clock.now().timestamp() * 1_000)
+        return await self._database.write(lambda connection: _lease(connection, tenant_id, quota, now_ms))
+
+
+def _lease(connection: Connection, tenant_id: str, quota: Quota, now_ms: int) -> PermitBlock:
+    rules = bucket_rules(quota)
+    row = connection.execute(_ROW.with_for_update(), {"p_tenant": tenant_id}).one_or_none()
+    if row is None:
+        bucket = Bucket.full(rules, now_ms)
+        # A twin that was first refuses this insert, and the second try finds its row.
+        connection.execute(insert(PERMITS), {"tenant_id": tenant_id, "left_over": bucket.left, "at_ms": bucket.at_ms})
+    else:
+        bucket = Bucket(row.left_over, row.at_ms)
+    bucket, permits, retry_after_ms = draw_up_to(bucket, quota.permits_per_block, now_ms, rules)
+    connection.execute(_SET, {"p_tenant": tenant_id, "p_left": bucket.left, "p_at": bucket.at_ms})
+    return PermitBlock(permits, retry_after_ms)
