@@ -135,7 +135,5 @@ TARGETS = (
     ("GET", "/api/runs/run-none/events", 404, "run.not_found"),
     ("POST", "/api/runs/run-none/cancel", 404, "run.not_found"),
     ("GET", "/api/runs/run-none/approvals", 404, "run.not_found"),
-    ("POST", "/api/runs/run-none/approvals/plan", 403, "auth.role_missing"),
-    ("GET", "/api/approvals", 403, "auth.role_missing"),
     ("GET", "/api/schemas/none", 404, "schema.not_found"),
 )
