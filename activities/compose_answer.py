@@ -86,7 +86,8 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
     await deps.audit.append(
         AuditEntry(
             tenant_id=run.tenant_id,
-            entry_id=f"{run.run_id}/{AuditType.SYNTHESIS.value}",
+            # With the hash: a delivery that died before it stored its answer may have written another one.
+            entry_id=f"{run.run_id}/{AuditType.SYNTHESIS.value}/{ref.sha256[:16]}",
             type=AuditType.SYNTHESIS,
             at=deps.clock.now(),
             run_id=run.run_id,
