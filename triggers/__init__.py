@@ -17,6 +17,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
         http_approvals,
         http_events,
         http_health,
+        http_limits,
         http_plans,
         http_runs,
         openapi,
@@ -25,6 +26,6 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
 
     served = [
         m.build(deps, streaming=streaming)
-        for m in (http_runs, http_approvals, http_events, http_plans, http_health, http_admin, openapi)
+        for m in (http_runs, http_approvals, http_events, http_plans, http_health, http_admin, http_limits, openapi)
     ]
     return [*served, timer_sweep.build(deps)]

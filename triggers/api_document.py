@@ -22,6 +22,7 @@ from triggers import api_examples as examples
 from triggers.approval_views import AnswerRequest, ApprovalList, ApprovalView, PendingApprovals
 from triggers.endpoint import AnyEndpoint, Endpoint
 from triggers.http_admin import VersionList
+from triggers.http_limits import BreakerList, QuotaView
 from triggers.plan_views import PlanPreview, RouteView
 from triggers.problems import PROBLEM_JSON, TYPE_PREFIX
 from triggers.schemas import Problem, schema
@@ -31,8 +32,8 @@ _JSON = "application/json"
 _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    Accepted, AnswerRequest, ApprovalList, ApprovalView, DurableStatus, EventPage, PendingApprovals, PlanPreview, PlanView,
-    Problem, RouteView, RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
+    Accepted, AnswerRequest, ApprovalList, ApprovalView, BreakerList, DurableStatus, EventPage, PendingApprovals, PlanPreview,
+    PlanView, Problem, QuotaView, RouteView, RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -119,6 +120,7 @@ DOCS: dict[str, Doc] = {
                 400: ("idempotency.key_invalid",),
                 409: ("idempotency.in_flight",),
                 422: ("request.invalid", "plan.invalid", "idempotency.mismatch"),
+                429: ("quota.submissions",),
                 503: ("audit.unavailable", "engine.unavailable"),
             },
         ),
@@ -274,6 +276,16 @@ DOCS: dict[str, Doc] = {
             _query("limit", "Versions a page.", _LIMIT | {"maximum": 100, "default": 50}),
         ),
         refusals=(_NO_TENANT, {400: ("query.invalid",)}),
+    ),
+    "list_breakers": Doc(
+        "The circuits of the capabilities that the caller's tenant may use: which are open, and until when.",
+        {200: _json("The circuits, by capability.", BreakerList, examples.BREAKERS)},
+        refusals=(_NO_TENANT,),
+    ),
+    "get_quota": Doc(
+        "How many runs of the caller's tenant are under way or wait for a place, and its limits.",
+        {200: _json("The quota.", QuotaView, examples.QUOTA)},
+        refusals=(_NO_TENANT, {503: ("engine.unavailable",)}),
     ),
     "openapi": Doc("This description.", {200: Answer("OpenAPI 3.1.", {_JSON: (_OBJECT, {"openapi": "3.1.0"})})}),
 }

@@ -256,3 +256,25 @@ ANSWER_APPROVAL: dict[str, Any] = {
     "item": None,
     "comment": "Checked with finance.",
 }
+
+BREAKERS: dict[str, Any] = {
+    "breakers": [
+        {
+            "circuit": "rates.lookup--any",
+            "capability": "rates.lookup",
+            "region": "any",
+            "phase": "open",
+            "failures_in_row": 0.0,
+            "breaks": 1,
+            "probing": 0,
+            "open_until_at": _LATER,
+        }
+    ]
+}
+QUOTA: dict[str, Any] = {
+    "running": 3,
+    "waiting": 0,
+    "max_concurrent_runs": 20,
+    "submissions_per_minute": 120,
+    "burst": 20,
+}

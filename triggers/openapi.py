@@ -30,7 +30,7 @@ ENDPOINTS: tuple[AnyEndpoint, ...] = (PublicEndpoint("openapi", "openapi.json", 
 
 def all_endpoints() -> tuple[AnyEndpoint, ...]:
     """Every HTTP function of the app."""
-    from triggers import http_admin, http_approvals, http_events, http_health, http_plans, http_runs
+    from triggers import http_admin, http_approvals, http_events, http_health, http_limits, http_plans, http_runs
 
     return (
         *http_runs.ENDPOINTS,
@@ -39,6 +39,7 @@ def all_endpoints() -> tuple[AnyEndpoint, ...]:
         *http_plans.ENDPOINTS,
         *http_health.ENDPOINTS,
         *http_admin.ENDPOINTS,
+        *http_limits.ENDPOINTS,
         *ENDPOINTS,
     )
 

@@ -10,24 +10,36 @@ from engine.domain.base import iso_utc
 from engine.domain.errors import LivoaError
 from engine.domain.names import CANCEL_EVENT, INPUT_VERSION, RUN_ORCHESTRATOR, approval_event
 from engine.domain.run import Run
+from engine.domain.tenant import Quota
 from triggers.http_adapter import DurableClient
 
 _LOG = logging.getLogger("livoa.runs")
 
 
-def orchestration_input(run: Run) -> dict[str, Any]:
-    """What the run orchestrator is given: who and until when, nothing that a caller wrote."""
+def orchestration_input(run: Run, quota: Quota | None = None) -> dict[str, Any]:
+    """What the run orchestrator is given: who, until when, and under which limits it takes its place; nothing a caller wrote.
+
+    Without ``quota`` the run takes no place: it is started only to be ended.
+    """
     ids = {"tenant_id": run.tenant_id, "run_id": run.run_id}
-    return {"v": INPUT_VERSION, **ids, "deadline_at": iso_utc(run.deadline_at)}
+    given = {"v": INPUT_VERSION, **ids, "deadline_at": iso_utc(run.deadline_at)}
+    if quota is None:
+        return given
+    terms = {
+        "limit": quota.max_concurrent_runs,
+        "lease_ms": int(quota.lease_s * 1_000),
+        "max_wait_s": quota.max_wait_s,
+    }
+    return {**given, "quota": terms}
 
 
-async def start(run: Run, client: DurableClient) -> None:
+async def start(run: Run, client: DurableClient, quota: Quota | None = None) -> None:
     """Make sure that the run's orchestration is started under the run's id; somebody else may be doing the same.
 
     Raises ``LivoaError("engine.unavailable", status=503)``.
     """
     try:
-        await client.start_new(RUN_ORCHESTRATOR, run.run_id, orchestration_input(run))
+        await client.start_new(RUN_ORCHESTRATOR, run.run_id, orchestration_input(run, quota))
     except Exception as err:
         # The engine refuses a second instance under the same id, with an exception that cannot be told from others.
         if not await is_started(run, client):
@@ -44,10 +56,10 @@ async def is_started(run: Run, client: DurableClient) -> bool:
     return bool(getattr(status, "instance_id", None))
 
 
-async def try_start(run: Run, client: DurableClient) -> bool:
+async def try_start(run: Run, client: DurableClient, quota: Quota | None = None) -> bool:
     """Start a new run; a failure is logged and left to the sweep, because the run itself is already accepted."""
     try:
-        await start(run, client)
+        await start(run, client, quota)
     except LivoaError:
         _LOG.warning("start failed, left to the sweep", exc_info=True, extra={"run_id": run.run_id})
         return False

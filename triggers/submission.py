@@ -229,6 +229,18 @@ async def append_audit(entry: AuditEntry, deps: Deps) -> None:
         ) from err
 
 
+async def require_admission(tenant: TenantConfig, deps: Deps) -> None:
+    """Let one more submission of the tenant in. Raises ``LivoaError("quota.submissions", status=429)``."""
+    admitted = await deps.admission.admit(tenant.tenant_id, tenant.quota)
+    if not admitted.granted:
+        raise LivoaError(
+            "quota.submissions",
+            "This tenant submits more than it may at the moment; nothing was accepted.",
+            status=429,
+            retry_after_s=admitted.retry_after_s,
+        )
+
+
 async def submit(
     submission: Submission,
     principal: Principal,
@@ -239,8 +251,8 @@ async def submit(
 ) -> Run:
     """Accept a run and start it, or find the run that this submission led to before.
 
-    Raises ``LivoaError``: 422 ``plan.invalid`` or ``idempotency.mismatch``, 409 ``idempotency.in_flight``, 503
-    ``audit.unavailable``, and what a store raises.
+    Raises ``LivoaError``: 429 ``quota.submissions``, 422 ``plan.invalid`` or ``idempotency.mismatch``, 409
+    ``idempotency.in_flight``, 503 ``audit.unavailable``, and what a store raises.
     """
     tenant = await deps.tenants.get(principal.tenant_id)
     if tenant is None:
@@ -251,7 +263,8 @@ async def submit(
     else:
         run_id = own_run_id(principal, key)
         if (existing := await deps.runs.get(principal.tenant_id, run_id)) is not None:
-            return await _repeated(existing, submission, client, now)
+            return await _repeated(existing, submission, tenant, client, now)
+    await require_admission(tenant, deps)
     # A large plan takes a while to check; other requests of this process go on meanwhile.
     await asyncio.to_thread(check_own_plan, submission, tenant, deps)
     await append_audit(submitted_entry(run_id, submission, principal, tenant, now), deps)
@@ -261,24 +274,26 @@ async def submit(
     result = await deps.runs.create(run, [new_event(EventType.RUN_ACCEPTED, RunEventData())], claim)
     match result.outcome:
         case "created":
-            await try_start(result.run, client)
+            await try_start(result.run, client, tenant.quota)
             return result.run
         case "existing":
-            return await _repeated(result.run, submission, client, now)
+            return await _repeated(result.run, submission, tenant, client, now)
         case "mismatch":
             raise _mismatch()
         case _:
             assert_never(result.outcome)
 
 
-async def _repeated(run: Run, submission: Submission, client: DurableClient, now: datetime) -> Run:
+async def _repeated(
+    run: Run, submission: Submission, tenant: TenantConfig, client: DurableClient, now: datetime
+) -> Run:
     """The same submission once more: answer with its run, and start that if whoever accepted it never got to it."""
     if run.request_ref.sha256 != submission.sha256:
         raise _mismatch()
     if run.status in _NOT_STARTED and not await is_started(run, client):
         if now - run.created_at < timedelta(seconds=START_GRACE_S):
             raise _in_flight()
-        await start(run, client)
+        await start(run, client, tenant.quota)
     return run
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engine.domain.approval import Approval
 from engine.domain.run import Run
 from engine.domain.status import RunStatus, StepStatus
+from engine.domain.tenant import Quota
 from engine.ports.deps import Deps, DepsProvider
 from triggers.http_adapter import CLIENT_PARAMETER, DurableClient
 from triggers.starting import ask_to_cancel, is_started, start, tell_answer
@@ -67,7 +68,7 @@ async def sweep(deps: Deps, client: DurableClient) -> SweepReport:
         if care_for(run, started=False, now=now) == "none":
             continue
         try:
-            counts[await _care(run, client, now)] += 1
+            counts[await _care(run, deps, client, now)] += 1
         except Exception:
             counts["failed"] += 1
             _LOG.warning("sweep could not help a run", exc_info=True, extra={"run_id": run.run_id})
@@ -99,10 +100,11 @@ async def _is_unheard(approval: Approval, deps: Deps) -> bool:
     return waits and record is not None and record.approval_id == approval.approval_id
 
 
-async def _care(run: Run, client: DurableClient, now: datetime) -> Care:
+async def _care(run: Run, deps: Deps, client: DurableClient, now: datetime) -> Care:
     care = care_for(run, started=await is_started(run, client), now=now)
     if care == "start":
-        await start(run, client)
+        tenant = await deps.tenants.get(run.tenant_id)
+        await start(run, client, tenant.quota if tenant is not None else Quota())
     elif care == "remind":
         await ask_to_cancel(run, client)
     return care

@@ -98,6 +98,7 @@ class Quota(Frozen):
 
     Admission takes permits in blocks of ``permits_per_block``, so that the shared count is off the path of a request; a process
     that cannot reach it goes on with ``emergency_permits`` and then refuses. A run's lease lasts ``lease_s`` unless renewed.
+    A run that finds no place waits for one up to ``max_wait_s`` and is refused then; 0 refuses it at once.
     """
 
     max_concurrent_runs: int = Field(default=20, ge=1, le=1_000)
@@ -106,6 +107,7 @@ class Quota(Frozen):
     permits_per_block: int = Field(default=20, ge=1, le=1_000)
     emergency_permits: int = Field(default=5, ge=0, le=100)
     lease_s: float = Field(default=600, ge=10, le=86_400)
+    max_wait_s: float = Field(default=600, ge=0, le=86_400)
 
 
 class BreakerRules(Frozen):

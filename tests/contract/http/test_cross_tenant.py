@@ -12,16 +12,22 @@ from typing import Any
 
 import pytest
 
+from engine.adapters.circuits import EntityCircuits
+from engine.adapters.memory import MemoryTenantDirectory
 from engine.domain.answer import Answer
 from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.principal import Role
 from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
+from engine.domain.tenant import BreakerRules
+from engine.identity import WithDevelopmentIssuer
+from engine.ports.entities import NoEntities
 from engine.ports.planner import Route
 from engine.ports.run_store import RunChange
 from tests.contract.stores.builders import approval
 from tests.unit.identity.tokens import NOW
 from tests.unit.triggers.world import INTENT, PLAN, Answered, World
+from tests.unit.triggers.world import tenant as page_of
 from triggers.endpoint import Endpoint
 from triggers.openapi import all_endpoints
 
@@ -33,7 +39,16 @@ REPLIES: dict[str, Any] = {"answer_approval": {"decision": "approve"}}
 """Bodies of routes that look at the body before they look for what it is about."""
 
 WITH_ID = [e for e in all_endpoints() if isinstance(e, Endpoint) and PLACEHOLDER.search(e.path)]
-WITHOUT_ID = {"submit_run", "list_runs", "check_plan", "route_intent", "health_ready", "list_pending_approvals"}
+WITHOUT_ID = {
+    "submit_run",
+    "list_runs",
+    "check_plan",
+    "route_intent",
+    "health_ready",
+    "list_pending_approvals",
+    "list_breakers",
+    "get_quota",
+}
 """Routes of the caller's own tenant alone; each is tried below."""
 
 
@@ -246,3 +261,21 @@ async def test_readiness_says_nothing_about_anybody(world: World) -> None:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+async def test_circuits_and_quotas_are_read_under_the_callers_own_tenant_only(world: World) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Watching(NoEntities):
+        async def read(self, name: str, key: str) -> None:
+            asked.append((name, key))
+
+    own = page_of("fabrikam", breaker=BreakerRules(min_calls=3))
+    entities = Watching()
+    circuits = EntityCircuits(entities, world.clock, world.telemetry)
+    directory = WithDevelopmentIssuer(MemoryTenantDirectory([page_of("contoso"), own]), environment="local")
+    world.with_deps(entities=entities, circuits=circuits, tenants=directory)
+    token = world.token("fabrikam", "eve", EVERY_ROLE)
+    assert (await world.get("/api/breakers?tenant=contoso", token=token)).status == 200
+    assert (await world.get("/api/quota?tenant=contoso", token=token)).json["running"] == 0
+    assert asked == [("circuit_breaker", "test.echo--any--fabrikam"), ("tenant_quota", "fabrikam")]

@@ -20,6 +20,7 @@ from triggers.api_document import DOCS, build_document
 from triggers.approval_views import AnswerRequest, ApprovalList, ApprovalView, PendingApprovals
 from triggers.endpoint import Endpoint
 from triggers.http_admin import VersionList
+from triggers.http_limits import BreakerList, QuotaView
 from triggers.openapi import all_endpoints
 from triggers.plan_views import PlanPreview, RouteView
 from triggers.schemas import NAMES, schema
@@ -63,7 +64,7 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
         "GET /runs/{run_id}/approvals", "POST /runs/{run_id}/approvals/{subject}", "GET /approvals",
         "POST /runs/{run_id}/cancel", "POST /plans", "POST /route", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
         "GET /health/ready", "GET /openapi.json", "GET /tenants/{tenant}", "PUT /tenants/{tenant}",
-        "GET /tenants/{tenant}/versions",
+        "GET /tenants/{tenant}/versions", "GET /breakers", "GET /quota",
     }  # fmt: skip
 
 
@@ -101,7 +102,9 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
         (StepList, examples.STEP_LIST), (ApprovalList, examples.APPROVAL_LIST), (ApprovalView, examples.APPROVAL),
         (PendingApprovals, examples.PENDING_APPROVALS), (AnswerRequest, examples.ANSWER_APPROVAL),
         (EventPage, examples.EVENT_PAGE), (TenantConfig, examples.TENANT),
-        (VersionList, examples.TENANT_VERSIONS), (PlanPreview, examples.PLAN_PREVIEW), (RouteView, examples.ROUTE),
+        (VersionList, examples.TENANT_VERSIONS),
+        (BreakerList, examples.BREAKERS), (QuotaView, examples.QUOTA),
+        (PlanPreview, examples.PLAN_PREVIEW), (RouteView, examples.ROUTE),
     ],
 )  # fmt: skip
 def test_every_example_is_what_its_model_would_say(model: type[BaseModel], example: dict[str, Any]) -> None:

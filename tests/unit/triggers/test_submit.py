@@ -42,7 +42,14 @@ async def test_a_submission_is_accepted_recorded_and_started(world: World) -> No
         "statusQueryGetUri": f"{ORIGIN}/api/runs/{run.run_id}/status",
         "terminatePostUri": f"{ORIGIN}/api/runs/{run.run_id}/cancel",
     }
-    started = {"v": 2, "tenant_id": "contoso", "run_id": run.run_id, "deadline_at": "2026-11-22T12:10:00.000000Z"}
+    quota = {"limit": 20, "lease_ms": 600_000, "max_wait_s": 600.0}
+    started = {
+        "v": 2,
+        "tenant_id": "contoso",
+        "run_id": run.run_id,
+        "deadline_at": "2026-11-22T12:10:00.000000Z",
+        "quota": quota,
+    }
     assert world.engine.instances == {run.run_id: (RUN_ORCHESTRATOR, started)}
     assert [event.type for event in await world.deps.events.read("contoso", run.run_id, after_seq=0, limit=9)] == [
         "run.accepted"
