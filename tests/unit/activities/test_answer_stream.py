@@ -85,6 +85,35 @@ async def test_a_restart_drops_what_is_held_and_counts_from_zero():
     assert ("answer.restarted", {"answer_attempt": 2, "code": "model.timeout"}) in log
 
 
+async def test_a_text_that_begins_anew_is_counted_anew():
+    world = await _world()
+    stream = await _stream(world)
+    for text in ("one ", "two "):
+        await stream.write(text * answer_stream.MAX_DELTA_CHARS)
+    await stream.restart("model.timeout")
+    await stream.write("good")
+    await stream.close()
+    assert _text(await _log(world), 2) == "good"
+
+
+async def test_pieces_stay_in_order_when_the_log_is_slow(monkeypatch):
+    monkeypatch.setattr(answer_stream, "GATHER_S", 0.0)
+    world = await _world()
+    stream = await _stream(world)
+    append, pauses = world.deps.events.append, [0.05]
+
+    async def slow(*args):
+        await asyncio.sleep(pauses.pop() if pauses else 0)
+        return await append(*args)
+
+    monkeypatch.setattr(world.deps.events, "append", slow)
+    await stream.write("one ")
+    await asyncio.sleep(0.01)
+    await stream.write("x" * answer_stream.MAX_DELTA_CHARS)
+    await stream.close()
+    assert _text(await _log(world), 1) == "one " + "x" * answer_stream.MAX_DELTA_CHARS
+
+
 async def test_long_text_is_not_held_back():
     world = await _world()
     stream = await _stream(world)

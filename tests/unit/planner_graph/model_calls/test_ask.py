@@ -110,6 +110,23 @@ async def test_another_node_version_or_prompt_is_another_question(change: dict[s
     assert len(desk.models.calls) == 2
 
 
+async def test_other_parameters_are_another_question() -> None:
+    desk = Desk()
+    desk.models.script("gpt-4o", *[reply('{"n": 7}')] * 7)
+    await desk.open()
+    words = [Message("user", "x")]
+    asked = [
+        await desk.gateway.ask(desk.site(), "planner", words, SCHEMA, "output", 500),
+        await desk.gateway.ask(desk.site(), "planner", words, SCHEMA, "output", 400),
+        await desk.gateway.ask(desk.site(), "planner", words, SCHEMA, "other", 500),
+        await desk.gateway.ask(desk.site(), "planner", words, {**SCHEMA, "required": []}, "output", 500),
+        await desk.gateway.ask(desk.site(), "router", words, SCHEMA, "output", 500),
+        await desk.gateway.ask(desk.site(), "planner", words, SCHEMA, "output", 500, temperature=0.5),
+        await desk.gateway.ask(desk.site(), "planner", words, SCHEMA, "output", 500, seed=1),
+    ]
+    assert len({answered(one).reply.prompt_sha256 for one in asked}) == len(desk.models.calls) == 7
+
+
 class Crash(BaseException):
     """The process dies here."""
 
@@ -358,66 +375,6 @@ async def test_without_time_nothing_is_asked() -> None:
     desk.models.script("gpt-4o", reply())
     await desk.ask("again")
     assert desk.models.calls[0].timeout_s == 20.0
-
-
-class Slow(ScriptedModels):
-    """Lets every call of one deployment run into its time-out."""
-
-    def __init__(self, desk_clock: Any, *deployments: Any) -> None:
-        super().__init__(*deployments)
-        self.clock = desk_clock
-        self.slow = "gpt-4o"
-
-    async def complete(self, call: Any, *, traceparent: str | None = None) -> Any:
-        if call.deployment == self.slow:
-            self.calls.append(call)
-            self.clock.advance(call.timeout_s)
-            return failed("model.timeout", retryable=True)
-        return await super().complete(call, traceparent=traceparent)
-
-
-@pytest.mark.parametrize("deadline_s", [240.0, 120.0, 30.0])
-async def test_one_slow_deployment_leaves_time_for_the_next(deadline_s: float) -> None:
-    desk = Desk()
-    desk.models = Slow(desk.clock, GPT, LLAMA)
-    desk.deadline_s = deadline_s
-    desk.start()
-    desk.models.script("llama", reply('{"n": 3}'))
-    asked = answered(await desk.ask())
-    assert asked.hops == (Hop("gpt-4o", "model.timeout"),)
-    slow, fast = desk.models.calls
-    assert slow.timeout_s <= deadline_s / 2 <= fast.timeout_s or fast.timeout_s == 90.0
-
-
-async def test_a_slow_router_leaves_time_for_planning() -> None:
-    desk = Desk()
-    desk.models = Slow(desk.clock, GPT)
-    desk.start()
-    await desk.open()
-    began_at = desk.clock.now()
-    asked = await desk.gateway.ask(desk.site(), "router", [Message("user", "x")], SCHEMA, "output", 100)
-    assert unanswered(asked).code in ("model.timeout", "model.deadline")
-    assert (desk.clock.now() - began_at).total_seconds() <= 45.0
-
-
-async def test_requests_that_a_server_will_not_take_do_not_open_the_circuit_for_others() -> None:
-    desk = Desk()
-    desk.models.script("gpt-4o", *[failed("model.unavailable")] * 8, reply('{"n": 7}'))
-    assert {unanswered(await desk.ask(f"question {n}")).code for n in range(8)} == {"model.unavailable"}
-    assert answered(await desk.ask("another tenant's")).value == {"n": 7}
-
-
-@pytest.mark.parametrize(
-    ("code", "tokens"), [("model.invalid_output", 500), ("model.content_filtered", 0), ("model.context_too_long", 0)]
-)
-async def test_what_was_billed_without_being_said_is_paid_from_above(code: FailureCode, tokens: int) -> None:
-    desk = Desk()
-    desk.models.script("gpt-4o", failed(code))
-    unanswered(await desk.ask())
-    record = (await desk.records())[1]
-    assert record.body["usage"]["estimated"]
-    assert record.body["usage"]["output_tokens"] == tokens
-    assert (await desk.money()).spent_tokens == record.body["usage"]["input_tokens"] + tokens > tokens + 40
 
 
 async def test_without_deployments_it_says_so() -> None:
