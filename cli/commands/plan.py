@@ -1,4 +1,4 @@
-"""`./livoa plan`: the plan for an intent, without running it; and `plan check`: every fault of a plan at once, offline."""
+"""`./livoa plan`: the plan for an intent, without running it; and `plan check`: its faults and its verdicts at once, offline."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cli.paths import ROOT
 from cli.tokens import DEFAULT_TENANT
 
 if TYPE_CHECKING:
+    from engine.domain.policy import PlanPolicyDecision
     from engine.plan import CheckResult
 
 EXAMPLE = """
@@ -28,7 +29,8 @@ EXAMPLE = """
       {"ok": true, "errors": [], "steps": 4, "edges": 5, "critical_path": ["spend", "mmm"], "plan_hash": "…", …}
 
 Exit code 0 for a plan that may run (perhaps after approvals), 1 for one with errors, that policy denies, or for no plan at all.
-For an intent the host plans, which may ask models; `plan check` needs no host, no token, and looks at no policy.
+For an intent the host plans, which may ask models; `plan check` needs no host and no token. It judges as the engine does: the
+checks first, then the policies of the catalog, with the way through the graph that a policy objects to and what would cure it.
 """
 _CHECK = "check"
 
@@ -49,12 +51,16 @@ def run(options: argparse.Namespace) -> ExitCode:
     if options.intent != _CHECK:
         raise CliError("an intent is one argument", hint="put it in quotes", exit_code=ExitCode.USAGE, code="cli.usage")
     document = _read(options.file)
-    result = asyncio.run(_check(document, options.tenant or DEFAULT_TENANT, options.catalog))
+    result, decision = _judge(document, options.tenant or DEFAULT_TENANT, options.catalog)
+    denied = decision is not None and decision.verdict.value == "deny"
     if options.json:
-        print_json(result.to_json())
+        judged = {"decision": decision.model_dump(mode="json")} if decision is not None else {}
+        print_json(result.to_json() | judged | {"ok": result.ok and not denied})
     else:
         _show(result)
-    return ExitCode.OK if result.ok else ExitCode.FAILED
+        if decision is not None:
+            _show_decision(decision)
+    return ExitCode.OK if result.ok and not denied else ExitCode.FAILED
 
 
 def _plan(options: argparse.Namespace) -> ExitCode:
@@ -93,21 +99,13 @@ def _read(name: str) -> bytes:
         raise CliError(f"cannot read {name}: {err.strerror}", exit_code=ExitCode.USAGE, code="cli.file") from err
 
 
-async def _check(document: bytes, tenant_id: str, catalog_dir: Path) -> CheckResult:
-    from engine.adapters.files import FilesCatalog, FilesTenantDirectory
-    from engine.adapters.memory import SystemClock
+def _judge(document: bytes, tenant_id: str, catalog_dir: Path) -> tuple[CheckResult, PlanPolicyDecision | None]:
+    """What the checks and the policies say, by the engine's own code. No decision on a plan with errors."""
+    from cli.policy_desk import Desk
     from engine.domain.errors import LivoaError
-    from engine.plan import check_plan
 
     try:
-        tenants = FilesTenantDirectory(catalog_dir, SystemClock())
-        tenant = await tenants.get(tenant_id)
-        if tenant is None:
-            known = ", ".join(sorted(found.tenant_id for found in await tenants.all()))
-            raise CliError(
-                f"there is no tenant {tenant_id!r}", hint=f"one of {known}", exit_code=ExitCode.USAGE, code="cli.tenant"
-            )
-        return check_plan(document, tenant=tenant, catalog=FilesCatalog(catalog_dir))
+        return asyncio.run(Desk(catalog_dir).plan(document, tenant_id))
     except LivoaError as err:
         raise CliError(str(err), hint=f"mend the catalog in {catalog_dir}", code=err.code) from err
 
@@ -124,8 +122,21 @@ def _show(result: CheckResult) -> None:
     for name, value in facts.items():
         say(f"{name}: {value}")
     if result.ok:
-        say("ok")
+        say("checks: ok")
         return
     count = len(result.violations)
     say(f"{count} error{'' if count == 1 else 's'}")
     progress(f"Next: mend {'it' if count == 1 else 'them'} and check again")
+
+
+def _show_decision(decision: PlanPolicyDecision) -> None:
+    """What would happen: the verdict on the plan and on each of its steps, the ways through the graph, the cures."""
+    say(f"policy: {decision.verdict.value} (policy set {decision.policy_set_hash[:12]})")
+    for reason in dict.fromkeys(decision.reasons):
+        say(f"      {reason}")
+    for step_id, one in decision.steps.items():
+        cures = ", ".join(f"{cure.kind} {cure.detail}".strip() for cure in one.cures)
+        say(f"  step {step_id}: {one.verdict.value}" + (f", cured by {cures}" if cures else ""))
+        for reason in one.reasons:
+            if reason not in decision.reasons:
+                say(f"      {reason}")

@@ -11,7 +11,6 @@ from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import print_json, say
 from cli.paths import ROOT
-from cli.tokens import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from cli.policy_desk import Change, Desk, Tried
@@ -22,7 +21,6 @@ EXAMPLE = """
   ./livoa policy test --tenant contoso --json
   ./livoa policy lint draft.cedar --tenant contoso      what is wrong with it, and what it would decide otherwise
   ./livoa policy lint catalog/policies/platform/taint.cedar
-  ./livoa policy plan catalog/samples/plans/mail_to_a_stranger.json --tenant contoso
   ./livoa policy schema                                 everything a policy may look at
 
 Exit code 0 when all is as expected, 1 when not. Needs no host and no token.
@@ -31,8 +29,8 @@ Exit code 0 when all is as expected, 1 when not. Needs no host and no token.
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `policy`."""
-    parser.add_argument("action", choices=["test", "lint", "plan", "schema"], help="what to do")
-    parser.add_argument("file", nargs="?", type=Path, help="the Cedar file to lint, or the plan as JSON")
+    parser.add_argument("action", choices=["test", "lint", "schema"], help="what to do")
+    parser.add_argument("file", nargs="?", type=Path, help="the Cedar file to lint")
     parser.add_argument("--tenant", help="only this tenant's golden requests; for lint: whose policy the file is")
     parser.add_argument("--catalog", type=Path, default=ROOT / "catalog", help="folder of the catalog")
 
@@ -42,8 +40,8 @@ def run(options: argparse.Namespace) -> ExitCode:
     from cli.policy_desk import Desk
     from engine.domain.errors import LivoaError
 
-    if (options.action in ("lint", "plan")) != (options.file is not None):
-        raise CliError("lint and plan take one file, the others none", exit_code=ExitCode.USAGE, code="cli.usage")
+    if (options.action == "lint") != (options.file is not None):
+        raise CliError("lint takes one file, the others none", exit_code=ExitCode.USAGE, code="cli.usage")
     try:
         desk = Desk(options.catalog)
         match options.action:
@@ -51,8 +49,6 @@ def run(options: argparse.Namespace) -> ExitCode:
                 return _test(asyncio.run(desk.test(options.tenant)), as_json=options.json)
             case "lint":
                 return _lint(desk, options)
-            case "plan":
-                return _plan(desk, options)
             case _:
                 return _schema(desk, as_json=options.json)
     except LivoaError as err:
@@ -110,29 +106,6 @@ def _lint(desk: Desk, options: argparse.Namespace) -> ExitCode:
         if not findings:
             say(f"ok; {len(changes)} golden requests would be decided otherwise")
     return ExitCode.FAILED if findings else ExitCode.OK
-
-
-def _plan(desk: Desk, options: argparse.Namespace) -> ExitCode:
-    """What would happen: the verdict on the plan and on each of its steps, the ways through the graph, the cures."""
-    try:
-        document = options.file.read_bytes()
-    except OSError as err:
-        raise CliError(f"cannot read {options.file}", exit_code=ExitCode.USAGE, code="cli.file") from err
-    result, decision = asyncio.run(desk.plan(document, options.tenant or DEFAULT_TENANT))
-    refused = decision is None or decision.verdict.value == "deny"
-    if options.json:
-        body = decision.model_dump(mode="json") if decision is not None else None
-        print_json({"ok": not refused, "errors": _errors(result.violations), "decision": body})
-    elif decision is None:
-        _show_errors(result.violations)
-    else:
-        say(f"plan: {decision.verdict.value}")
-        for step_id, one in decision.steps.items():
-            cures = ", ".join(f"{cure.kind} {cure.detail}".strip() for cure in one.cures)
-            say(f"step {step_id}: {one.verdict.value}" + (f", cured by {cures}" if cures else ""))
-            for reason in one.reasons:
-                say(f"      {reason}")
-    return ExitCode.FAILED if refused else ExitCode.OK
 
 
 def _change(change: Change) -> dict[str, str]:
