@@ -6,14 +6,16 @@ import dataclasses
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.bootstrap.settings import Settings, forbid_prompt_tracing, load_settings
 from engine.domain.errors import LivoaError
+from engine.ports.catalog import Catalog
 from engine.ports.clock import Clock
 from engine.ports.deps import AppSettings, Deps
 from engine.ports.identity import TokenValidator
 from engine.ports.models import ChatModels, NoChatModels
+from engine.ports.policy import PolicyEngine
 from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
@@ -44,35 +46,20 @@ def get_deps() -> Deps:
 def build_deps(settings: Settings) -> Deps:
     """Wire adapters by ``settings``. Connects to nothing: every adapter opens on first use."""
     from engine.adapters.files import FilesCatalog, FilesPayloadStore, FilesTenantDirectory
-    from engine.adapters.files.policy_archive import FilesPolicyArchive
-    from engine.adapters.files.policy_source import FilesPolicySource
     from engine.adapters.http_agents import HttpAgentInvoker
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
-    from engine.adapters.sql import (
-        Database,
-        SqlApprovalStore,
-        SqlAuditLog,
-        SqlBudgetLedger,
-        SqlEventLog,
-        SqlModelResults,
-        SqlRunStore,
-        SqlTenantVersions,
-    )
+    from engine.adapters.sql import Database, SqlAuditLog, SqlRunStore, SqlTenantVersions
     from engine.adapters.tenant_configs import VersionedTenants
     from engine.identity import AuditedRejections
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
-    from policy.engine import GovernedPolicyEngine
-    from policy.library import PolicyLibrary
 
     forbid_prompt_tracing()
     configure_logging(settings.log_level)
     clock = SystemClock()
     database = Database(settings.database_url, clock)
     catalog = FilesCatalog(settings.catalog_dir)
-    policies = FilesPolicySource(settings.catalog_dir, clock)
-    archive = FilesPolicyArchive(settings.data_dir / "policies")
     audit = SqlAuditLog(database)
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
     versioned = VersionedTenants(pages, SqlTenantVersions(database), clock)
@@ -85,21 +72,43 @@ def build_deps(settings: Settings) -> Deps:
         tenant_configs=versioned,
         catalog=catalog,
         runs=SqlRunStore(database, clock),
-        events=SqlEventLog(database, clock),
         payloads=FilesPayloadStore(settings.data_dir),
         audit=audit,
-        approvals=SqlApprovalStore(database, clock),
         rejections=AuditedRejections(audit, clock),
-        policy=GovernedPolicyEngine(catalog, PolicyLibrary(policies, catalog, archive)),
-        budgets=SqlBudgetLedger(database),
-        model_results=SqlModelResults(database),
+        policy=_policy(settings, catalog, clock),
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),
         models=_models(settings),
         planner=DegradedPlanner(catalog, clock, routers=_routers(settings)),
         composer=DegradedComposer(),
         telemetry=configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME),
+        **_ledgers(database, clock),
     )
     return _with_models(_with_limits(deps, database))
+
+
+def _ledgers(database: Database, clock: Clock) -> dict[str, Any]:
+    """What is written beside the runs: events, approvals, budgets and results of models."""
+    from engine.adapters.sql import SqlApprovalStore, SqlBudgetLedger, SqlEventLog, SqlModelResults
+
+    return {
+        "events": SqlEventLog(database, clock),
+        "approvals": SqlApprovalStore(database, clock),
+        "budgets": SqlBudgetLedger(database),
+        "model_results": SqlModelResults(database),
+    }
+
+
+def _policy(settings: Settings, catalog: Catalog, clock: Clock) -> PolicyEngine:
+    """The decision point over the policies of the catalog's folder; sets that runs are pinned to are kept in the data folder."""
+    from engine.adapters.files.policy_archive import FilesPolicyArchive
+    from engine.adapters.files.policy_source import FilesPolicySource
+    from policy.engine import GovernedPolicyEngine
+    from policy.library import PolicyLibrary
+
+    archive = FilesPolicyArchive(settings.data_dir / "policies")
+    return GovernedPolicyEngine(
+        catalog, PolicyLibrary(FilesPolicySource(settings.catalog_dir, clock), catalog, archive)
+    )
 
 
 def _with_limits(deps: Deps, database: Database) -> Deps:
