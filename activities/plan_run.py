@@ -43,6 +43,9 @@ from planner_graph.planning import (
 
 _LOG = logging.getLogger("livoa.plans")
 _MAX_MESSAGES = 5
+_REJECTED = "plan.rejected"
+_UNDECIDED = frozenset({RunStatus.PLANNING, RunStatus.AWAITING_APPROVAL})
+"""Only in these a plan is put in force or refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,8 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     tenant = await deps.tenants.get(run.tenant_id)
     if tenant is None:
         return {"status": "denied", "code": "policy.tenant_unknown"}
-    if run.plan_ref is not None and run.error is not None:
-        return {"status": "denied", "code": run.error.code}
+    if (refused := _refused_before(run)) is not None:
+        return refused
     if run.plan_ref is not None:
         kept = await _load_plan(run, run.plan_ref, tenant, deps)
         return _planned(kept, tenant) if run.plan_version else await _resume(run, tenant, kept, run.plan_ref, deps)
@@ -119,6 +122,17 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     return await _by_decision(run, case, stored, decision, deps)
 
 
+def _refused_before(run: Run) -> dict[str, Any] | None:
+    """The refusal that an earlier delivery has recorded: it stands, and nobody is asked again."""
+    if run.error is None:
+        return None
+    if run.plan_ref is not None:
+        return {"status": "denied", "code": run.error.code}
+    if run.status.is_final or run.status is RunStatus.CANCELLING:
+        return CANCELLED
+    return {"status": "rejected" if run.error.code == _REJECTED else "failed", "code": run.error.code}
+
+
 async def _resume(run: Run, tenant: TenantConfig, plan: CheckedPlan, ref: PayloadRef, deps: Deps) -> dict[str, Any]:
     """Go on with a plan that was held for an approval."""
     if run.status.is_final or run.status is RunStatus.CANCELLING:
@@ -139,8 +153,7 @@ async def _by_decision(
     approval: Approval | None = None
     for _ in range(_MAX_ROUNDS):
         if decision.allows and (approval is None or approval.binding.policy_set_hash == decision.policy_set_hash):
-            await _accept(run, stored, decision, deps)
-            return _planned(stored.plan, case.tenant)
+            return _planned(await _accept(run, case.tenant, stored, decision, deps), case.tenant)
         if decision.allows:
             approval = None  # it was given under other policies
         elif approval is not None or not needs_a_person(decision):
@@ -171,10 +184,9 @@ async def _hold(run: Run, stored: _Stored, decision: PlanPolicyDecision, deps: D
         provenance=_vetted(stored.provenance, stored.plan, decision, deps),
         degraded_reason=stored.degraded_reason,
     )
-    only_from = frozenset({RunStatus.PLANNING, RunStatus.AWAITING_APPROVAL})
     events = _proposed(stored, new_event(EventType.PLAN_PROPOSED, _facts(stored)))
     try:
-        return await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=only_from)
+        return await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=_UNDECIDED)
     except ConflictError as err:
         raise LivoaError("run.cancelled", "the run was cancelled while it was planned", status=503) from err
 
@@ -280,7 +292,10 @@ def _proposed(stored: _Stored, *events: NewEvent) -> list[NewEvent]:
     return [new_event(EventType.DEGRADED_ENTERED, data, "degraded/planner"), *events]
 
 
-async def _accept(run: Run, stored: _Stored, decision: PlanPolicyDecision, deps: Deps) -> None:
+async def _accept(
+    run: Run, tenant: TenantConfig, stored: _Stored, decision: PlanPolicyDecision, deps: Deps
+) -> CheckedPlan:
+    """Put the plan in force. Returns the plan that is: of two deliveries at once the first one's stands for both."""
     plan, facts = stored.plan, _facts(stored)
     events = _proposed(stored, new_event(EventType.PLAN_PROPOSED, facts), new_event(EventType.PLAN_VETTED, facts))
     change = RunChange(
@@ -291,12 +306,15 @@ async def _accept(run: Run, stored: _Stored, decision: PlanPolicyDecision, deps:
         provenance=_vetted(stored.provenance, plan, decision, deps),
         degraded_reason=stored.degraded_reason,
     )
-    only_from = frozenset({RunStatus.PLANNING, RunStatus.AWAITING_APPROVAL, RunStatus.RUNNING})
     try:
-        await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=only_from)
+        await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=_UNDECIDED)
     except ConflictError as err:
+        current = await deps.runs.get(run.tenant_id, run.run_id)
+        if current is not None and current.plan_ref is not None and current.plan_version:
+            return await _load_plan(current, current.plan_ref, tenant, deps)
         raise LivoaError("run.cancelled", "the run was cancelled while it was planned", status=503) from err
     _LOG.info("plan accepted", extra={"run_id": run.run_id, "status": RunStatus.RUNNING.value})
+    return plan
 
 
 def _vetted(provenance: PlanProvenance, plan: CheckedPlan, decision: PlanPolicyDecision, deps: Deps) -> PlanProvenance:
@@ -333,7 +351,7 @@ def _rejected(proposal: Proposed, findings: list[tuple[str, str, str]]) -> _Refu
     codes = tuple(dict.fromkeys(code for code, _, _ in findings))
     data = PlanEventData.model_validate({"codes": codes, "message": words, "source": proposal.source})
     events = (new_event(EventType.PLAN_REJECTED, data),)
-    return _Refusal("rejected", ErrorInfo(code="plan.rejected", message=words), events, proposal.degraded_reason)
+    return _Refusal("rejected", ErrorInfo(code=_REJECTED, message=words), events, proposal.degraded_reason)
 
 
 def _not_approved(plan: CheckedPlan, error: ErrorInfo) -> _Refusal:
@@ -359,11 +377,8 @@ async def _refuse(
     plan_ref: PayloadRef | None = None,
     plan_hash: str | None = None,
 ) -> dict[str, Any]:
-    change = RunChange(
-        error=refusal.error, degraded_reason=refusal.degraded_reason, plan_ref=plan_ref, plan_hash=plan_hash
-    )
-    await deps.runs.change(run.tenant_id, run.run_id, change, refusal.events)
     if plan_ref is None:
+        # First, because the run's record keeps a second delivery from coming this far.
         await deps.audit.append(
             AuditEntry(
                 tenant_id=run.tenant_id,
@@ -375,5 +390,13 @@ async def _refuse(
                 body={"code": refusal.error.code},
             )
         )
+    change = RunChange(
+        error=refusal.error, degraded_reason=refusal.degraded_reason, plan_ref=plan_ref, plan_hash=plan_hash
+    )
+    try:
+        await deps.runs.change(run.tenant_id, run.run_id, change, refusal.events, only_from=_UNDECIDED)
+    except ConflictError as err:
+        # Cancelled, or another delivery's plan is in force: the next one finds which.
+        raise LivoaError("run.conflict", "the run was decided while it was planned", status=503) from err
     _LOG.info("plan refused", extra={"run_id": run.run_id, "code": refusal.error.code})
     return {"status": refusal.status, "code": refusal.error.code}

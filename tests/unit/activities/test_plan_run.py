@@ -1,9 +1,12 @@
 """Planning a run: checked, vetted, stored once; a refusal says why; a second delivery answers the same."""
 
+import asyncio
 import dataclasses
 
+import pytest
+
 from activities.plan_run import plan_run
-from engine.domain.errors import Violation
+from engine.domain.errors import LivoaError, Violation
 from engine.domain.policy import PolicyDecision, Verdict
 from engine.domain.skeleton import from_wire
 from engine.domain.status import RunStatus
@@ -89,8 +92,6 @@ async def test_an_unknown_run_is_a_failure_value():
 
 
 async def test_a_store_that_is_down_is_worth_another_attempt():
-    from engine.domain.errors import LivoaError
-
     world = World()
 
     async def down(*args, **kwargs):
@@ -153,3 +154,83 @@ async def test_the_account_that_pays_for_model_calls_is_open_before_the_planner_
     world.deps = dataclasses.replace(world.deps, planner=Planner())
     await world.submit(None)
     assert seen[0].limit_micro_usd == world.tenant.bounds.max_cost_micro_usd
+
+
+class Answers:
+    """A planner that says these things, one after the other."""
+
+    def __init__(self, *answers, gate=None):
+        self.left, self.gate = list(answers), gate
+
+    async def propose(self, task, review):
+        answer = self.left.pop(0)
+        if self.gate is not None:
+            await self.gate.wait()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def by_model(name):
+    return PlanProposal(plan_of(step(name)), "model", model="gpt")
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (NoPlan(code="plan.unplannable", message="no", degraded_reason="model.timeout"), "failed"),
+        (PlanProposal(plan_of(step("a", "calc.secret")), "playbook", playbook="double_it"), "rejected"),
+    ],
+)
+async def test_a_refusal_that_is_on_record_stands_and_nobody_is_asked_again(first, status):
+    world = World()
+    planner = Answers(first, by_model("a"))
+    world.deps = dataclasses.replace(world.deps, planner=planner)
+    answer = await world.submit(None)
+    assert answer["status"] == status
+    before = (await world.events(), await world.audit())
+    assert await plan_run(REF, world.deps) == answer
+    assert len(planner.left) == 1
+    assert (await world.events(), await world.audit()) == before
+
+
+async def test_a_refusal_is_on_record_before_it_stands():
+    world = World()
+    world.deps = dataclasses.replace(world.deps, planner=Answers(NoPlan(code="plan.unplannable", message="no")))
+    append = world.deps.audit.append
+
+    async def down(entry):
+        raise LivoaError("store.unavailable", "down", status=503)
+
+    world.deps.audit.append = down
+    assert (await world.submit(None))["retryable"]
+    assert (await world.runs.get("contoso", "run-1")).error is None
+    world.deps.audit.append = append
+
+
+@pytest.mark.parametrize(
+    "second", [by_model("b"), NoPlan(code="plan.unplannable", message="no")], ids=["plan", "refusal"]
+)
+async def test_of_two_deliveries_at_once_the_first_plan_stands_for_both(second):
+    world = World()
+    world.deps = dataclasses.replace(world.deps, planner=Answers(LivoaError("store.unavailable", "no", status=503)))
+    await world.submit(None)
+    gates = [asyncio.Event(), asyncio.Event()]
+    both = [
+        asyncio.create_task(plan_run(REF, dataclasses.replace(world.deps, planner=Answers(answer, gate=gate))))
+        for answer, gate in zip((by_model("a"), second), gates, strict=True)
+    ]
+    await asyncio.sleep(0.01)
+    gates[0].set()
+    planned = await both[0]
+    gates[1].set()
+    late = await both[1]
+    if isinstance(second, NoPlan):
+        assert late == {"status": "failed", "code": "run.conflict", "retryable": True}
+    else:
+        assert late == planned
+    run = await world.runs.get("contoso", "run-1")
+    assert (run.status, run.error) == (RunStatus.RUNNING, None)
+    assert run.plan_hash == from_wire(planned["skeleton"]).plan_hash
+    assert await plan_run(REF, world.deps) == planned
+    assert "plan.rejected" not in await world.events()
