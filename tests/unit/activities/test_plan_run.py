@@ -2,14 +2,17 @@
 
 import asyncio
 import dataclasses
+from datetime import timedelta
 
 import pytest
 
 from activities.plan_run import plan_run
+from engine.adapters.memory import MemoryTenantDirectory
 from engine.domain.errors import LivoaError, Violation
 from engine.domain.policy import PolicyDecision, Verdict
 from engine.domain.skeleton import from_wire
 from engine.domain.status import RunStatus
+from engine.domain.tenant import Bounds, Budgets
 from engine.ports.planner import NoPlan, PlanProposal, Route, RouteHop
 from engine.ports.run_store import RunChange
 from tests.support.world import World, plan_of, step
@@ -154,6 +157,50 @@ async def test_the_account_that_pays_for_model_calls_is_open_before_the_planner_
     world.deps = dataclasses.replace(world.deps, planner=Planner())
     await world.submit(None)
     assert seen[0].limit_micro_usd == world.tenant.bounds.max_cost_micro_usd
+
+
+@pytest.mark.parametrize(
+    ("limits", "covered", "beyond"),
+    [
+        ({"bounds": Bounds(max_cost_micro_usd=1_000)}, (1_000, 0), (1_001, 0)),
+        ({"bounds": Bounds(max_tokens=2_000)}, (0, 2_000), (0, 2_001)),
+        ({"budgets": Budgets(daily_cost_micro_usd=500)}, (500, 0), (501, 0)),
+        ({"budgets": Budgets(daily_tokens=700)}, (0, 700), (0, 701)),
+    ],
+)
+async def test_the_account_has_the_limits_of_the_run_and_of_its_tenants_day(limits, covered, beyond):
+    world = World()
+    world.deps = dataclasses.replace(
+        world.deps, tenants=MemoryTenantDirectory([world.tenant.model_copy(update=limits)])
+    )
+    await world.submit(plan_of(step("a")))
+    for (cost, tokens), granted in ((beyond, False), (covered, True)):
+        key = f"model/1/plan/{cost}/{tokens}"
+        assert granted is await world.deps.budgets.reserve(
+            "contoso", "run-1", key, amount_micro_usd=cost, tokens=tokens
+        )
+
+
+@pytest.mark.parametrize(("deadline_s", "planning_s"), [(3_600, 240), (100, 100)])
+async def test_planning_has_four_minutes_at_most_and_never_more_than_the_run(deadline_s, planning_s):
+    world = World()
+    seen = []
+
+    class Planner:
+        async def propose(self, task, review):
+            seen.append((task.deadline_at - world.clock.now()).total_seconds())
+            return by_model("a")
+
+    world.deps = dataclasses.replace(world.deps, planner=Planner())
+    create = world.runs.create
+
+    async def shorter(run, events, claim):
+        deadline_at = world.clock.now() + timedelta(seconds=deadline_s)
+        return await create(run.model_copy(update={"deadline_at": deadline_at}), events, claim)
+
+    world.runs.create = shorter
+    await world.submit(None)
+    assert seen == [planning_s]
 
 
 class Answers:
