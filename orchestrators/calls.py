@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any, assert_never
 from engine.domain import names
 from engine.domain.base import iso_utc
 from engine.domain.skeleton import SkeletonStep
-from engine.scheduler import PartRef, PartState, RunRef, RunState, step_report
-from engine.scheduler.answers import run_crash, run_outcome, step_crash, step_outcome
+from engine.scheduler import AdmittedState, LeaseTerms, PartRef, PartState, RunRef, RunState, step_report
+from engine.scheduler.answers import lease_answer, run_crash, run_outcome, step_crash, step_outcome
 from engine.scheduler.backoff import RetryPolicy
 from engine.scheduler.commands import (
+    AcquireLease,
     Call,
     CollectMap,
     ComposeAnswer,
     Event,
     ExpandMap,
     FinishRun,
+    LeaseAnswered,
+    LeaseCall,
     PerformStep,
     PlanRun,
+    RenewLease,
     RunAnswered,
     RunMapPart,
     StepAnswered,
@@ -31,7 +35,7 @@ from engine.scheduler.commands import (
 )
 
 if TYPE_CHECKING:
-    from azure.durable_functions import DurableOrchestrationContext
+    from azure.durable_functions import DurableOrchestrationContext, EntityId
 
 
 def run_ref(value: Any) -> RunRef:
@@ -41,6 +45,17 @@ def run_ref(value: Any) -> RunRef:
     if not isinstance(version, int):
         raise ValueError("v in the input of the orchestration is no version")
     return RunRef(_text(source, "tenant_id"), _text(source, "run_id"), _instant(source, "deadline_at"), version)
+
+
+def lease_terms(value: Any) -> LeaseTerms | None:
+    """The terms in a run's input; None where there are none. Raises ``ValueError``."""
+    terms = value.get("quota") if isinstance(value, Mapping) else None
+    if terms is None:
+        return None
+    limit, lease_ms, max_wait_s = terms["limit"], terms["lease_ms"], terms["max_wait_s"]
+    if not isinstance(limit, int) or not isinstance(lease_ms, int) or limit < 1 or lease_ms < 1 or max_wait_s < 0:
+        raise ValueError("the quota in the input of the orchestration is none")
+    return LeaseTerms(limit, lease_ms, float(max_wait_s))
 
 
 def part_ref(value: Any) -> PartRef:
@@ -77,11 +92,12 @@ def part_input(ref: RunRef, spec: SkeletonStep, call: RunMapPart) -> dict[str, A
 
 
 class RunCalls:
-    """Durable tasks of a run."""
+    """Durable tasks of a run, and signals to its tenant's quota, which are no tasks."""
 
-    def __init__(self, context: DurableOrchestrationContext, ref: RunRef) -> None:
+    def __init__(self, context: DurableOrchestrationContext, ref: RunRef, terms: LeaseTerms | None = None) -> None:
         self._context = context
         self._ref = ref
+        self._terms = terms
         self._run = {"tenant_id": ref.tenant_id, "run_id": ref.run_id}
 
     @property
@@ -89,18 +105,21 @@ class RunCalls:
         """See `shell.Calls`."""
         return self._ref.deadline_at
 
-    def schedule(self, call: Call, state: RunState) -> Any:
+    def schedule(self, call: Call, state: AdmittedState) -> Any:
         """See `shell.Calls`."""
+        run = state.run
         match call:
+            case AcquireLease() | RenewLease():
+                return self._schedule_lease(call)
             case PlanRun():
                 return self._activity(names.PLAN_RUN, {"attempt": call.attempt})
             case ComposeAnswer():
-                return self._activity(names.COMPOSE_ANSWER, {"attempt": call.attempt, **step_report(state)})
+                return self._activity(names.COMPOSE_ANSWER, {"attempt": call.attempt, **step_report(run)})
             case FinishRun():
                 ending = {"status": str(call.status), "code": call.code}
-                return self._activity(names.FINISH_RUN, {"attempt": call.attempt, **ending, **step_report(state)})
+                return self._activity(names.FINISH_RUN, {"attempt": call.attempt, **ending, **step_report(run)})
             case PerformStep() | ExpandMap() | CollectMap() | RunMapPart():
-                return self._schedule_step(call, _spec(state, call))
+                return self._schedule_step(call, _spec(run, call))
             case _:
                 assert_never(call)
 
@@ -121,9 +140,34 @@ class RunCalls:
             case _:
                 assert_never(call)
 
+    def _schedule_lease(self, call: LeaseCall) -> Any:
+        if self._terms is None:
+            raise TypeError("a run without terms takes no place")
+        asked = {"run_id": self._ref.run_id, "lease_ms": self._terms.lease_ms}
+        if isinstance(call, AcquireLease):
+            asked |= {"limit": self._terms.limit}
+            return self._context.call_entity(self._quota, "acquire", asked)
+        self._context.signal_entity(self._quota, "renew", asked)
+        return None
+
+    def release(self) -> None:
+        """Tell the quota that the place is free. Nobody waits for it; should it get lost, the lease expires."""
+        if self._terms is not None:
+            self._context.signal_entity(self._quota, "release", {"run_id": self._ref.run_id})
+
+    @property
+    def _quota(self) -> EntityId:
+        from azure.durable_functions import EntityId
+
+        return EntityId(names.TENANT_QUOTA, self._ref.tenant_id)
+
     def event(self, call: Call, result: Any, *, crashed: bool, at: datetime) -> Event:
         """See `shell.Calls`."""
         match call:
+            case AcquireLease():
+                return LeaseAnswered(call, "unknown" if crashed else lease_answer(result), at)
+            case RenewLease():
+                raise TypeError("a renewal has no answer")
             case PlanRun() | ComposeAnswer() | FinishRun():
                 return RunAnswered(call, run_crash() if crashed else run_outcome(call, result), at)
             case _:

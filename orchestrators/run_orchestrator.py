@@ -6,8 +6,8 @@ import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from engine.scheduler import RunState, decide, evolve, new_run, progress
-from orchestrators.calls import RunCalls, run_ref
+from engine.scheduler import AdmittedState, decide_admitted, evolve_admitted, new_admitted, progress_admitted
+from orchestrators.calls import RunCalls, lease_terms, run_ref
 from orchestrators.shell import drive
 
 if TYPE_CHECKING:
@@ -17,13 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 def run_orchestrator(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any]]:
-    """Input: ``{"tenant_id", "run_id", "deadline_at"}``. Output: ``{"status", "code", "recorded"}``."""
-    ref = run_ref(context.get_input())
+    """Input: ``{"tenant_id", "run_id", "deadline_at", "quota"?}``. Output: ``{"status", "code", "recorded"}``."""
+    given = context.get_input()
+    ref, terms = run_ref(given), lease_terms(given)
+    calls = RunCalls(context, ref, terms)
 
-    def show(state: RunState) -> None:
-        context.set_custom_status(progress(state))
+    def show(state: AdmittedState) -> None:
+        context.set_custom_status(progress_admitted(state))
 
-    state = yield from drive(context, new_run(ref), decide, evolve, RunCalls(context, ref), show)
+    begun = new_admitted(ref, terms)
+    admitted = yield from drive(context, begun, decide_admitted, evolve_admitted, calls, show)
+    calls.release()
+    state = admitted.run
     status, code = state.ending if state.ending is not None else (state.status, None)
     if not context.is_replaying:
         logger.info("run over", extra={"run_id": ref.run_id, "status": str(status), "code": code})

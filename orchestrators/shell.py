@@ -54,7 +54,7 @@ class Calls(Protocol[S_contra]):
         ...
 
     def schedule(self, call: Call, state: S_contra) -> Task:
-        """A new durable task for ``call``; never one of the SDK's own retrying tasks."""
+        """A new durable task for ``call``, never one of the SDK's own retrying tasks; None for a call without an answer."""
         ...
 
     def event(self, call: Call, result: Any, *, crashed: bool, at: datetime) -> Event:
@@ -112,8 +112,8 @@ class Pool(Generic[S]):
                 self._open[self._wake] = command
             elif isinstance(command, Listen):
                 self._open[self._context.wait_for_external_event(approval_event(command.approval_id))] = command
-            else:
-                self._open[self._calls.schedule(command, state)] = command
+            elif (task := self._calls.schedule(command, state)) is not None:
+                self._open[task] = command
 
     def first_of_all(self, now: datetime) -> Task:
         """A task that ends with the first open one; yield it."""

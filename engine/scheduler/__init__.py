@@ -3,6 +3,14 @@
 No SDK, no clock, no randomness, no I/O. It holds ids, edges, caps and codes, never inputs, outputs or words of anybody.
 """
 
+from engine.scheduler.admitted import (
+    AdmittedState,
+    LeaseTerms,
+    decide_admitted,
+    evolve_admitted,
+    new_admitted,
+    progress_admitted,
+)
 from engine.scheduler.codec import dumps, loads
 from engine.scheduler.graph import IN_FLIGHT_CAP, Graph, compile_graph, graph_from_wire, graph_to_wire
 from engine.scheduler.part import PartRef, PartState, decide_part, evolve_part, new_part
@@ -12,22 +20,28 @@ from engine.scheduler.run import MAX_TIMER, RunRef, RunState, decide, evolve, ne
 __all__ = [
     "IN_FLIGHT_CAP",
     "MAX_TIMER",
+    "AdmittedState",
     "Graph",
+    "LeaseTerms",
     "PartRef",
     "PartState",
     "RunRef",
     "RunState",
     "compile_graph",
     "decide",
+    "decide_admitted",
     "decide_part",
     "dumps",
     "evolve",
+    "evolve_admitted",
     "evolve_part",
     "graph_from_wire",
     "graph_to_wire",
     "loads",
+    "new_admitted",
     "new_part",
     "new_run",
     "progress",
+    "progress_admitted",
     "step_report",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -69,6 +69,20 @@ def run_outcome(call: RunCall, value: Any) -> RunOutcome:
             return Done()
         case _:
             return Broken(_code(code, "run.malformed_outcome"), retryable=False)
+
+
+def lease_answer(value: Any) -> Literal["granted", "full", "ended", "unknown"]:
+    """Parse the quota's answer: ``{"granted", "ended", …}``. What cannot be understood grants nothing."""
+    answer = value if isinstance(value, dict) else {}
+    match answer.get("granted"), answer.get("ended"):
+        case True, _:
+            return "granted"
+        case False, True:
+            return "ended"
+        case False, _:
+            return "full"
+        case _:
+            return "unknown"
 
 
 def run_crash() -> RunOutcome:

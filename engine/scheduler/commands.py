@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from engine.domain.outcomes import StepOutcome
 from engine.domain.status import RunStatus
@@ -82,6 +82,20 @@ class FinishRun:
 
 
 @dataclass(frozen=True, slots=True)
+class AcquireLease:
+    """Ask for a place among the runs of the tenant. ``look`` counts how often it was asked for before."""
+
+    look: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenewLease:
+    """Keep the place for another lease. Told, not asked: there is no answer."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class WakeAt:
     """Have one ``Tick`` at ``at``. It replaces the wake-up asked for before."""
 
@@ -97,7 +111,8 @@ class Listen:
 
 StepCall: TypeAlias = PerformStep | ExpandMap | RunMapPart | CollectMap
 RunCall: TypeAlias = PlanRun | ComposeAnswer | FinishRun
-Call: TypeAlias = StepCall | RunCall
+LeaseCall: TypeAlias = AcquireLease | RenewLease
+Call: TypeAlias = StepCall | RunCall | LeaseCall
 Command: TypeAlias = Call | Listen | WakeAt
 
 
@@ -167,6 +182,16 @@ class RunAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseAnswered:
+    """The question for a place returned: ``granted``, ``full``, ``ended`` (given back before), or ``unknown`` when nobody
+    could say."""
+
+    call: AcquireLease
+    answer: Literal["granted", "full", "ended", "unknown"]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Somebody entitled to it asked the run to stop."""
 
@@ -188,4 +213,4 @@ class Tick:
     at: datetime
 
 
-Event: TypeAlias = Issued | StepAnswered | RunAnswered | CancelRequested | ApprovalAnswered | Tick
+Event: TypeAlias = Issued | StepAnswered | RunAnswered | LeaseAnswered | CancelRequested | ApprovalAnswered | Tick

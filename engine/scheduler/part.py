@@ -22,6 +22,7 @@ from engine.scheduler.commands import (
     Command,
     Event,
     Issued,
+    LeaseAnswered,
     Listen,
     PerformStep,
     RunAnswered,
@@ -126,7 +127,7 @@ def evolve_part(state: PartState, event: Event) -> PartState:
             if state.ref.run.deadline_at <= event.at:
                 draft.give_up(DEADLINE_CODE)
             draft.wake(event.at)
-        case RunAnswered():
+        case RunAnswered() | LeaseAnswered():
             return state
         case _:
             assert_never(event)

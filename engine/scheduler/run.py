@@ -15,6 +15,7 @@ from engine.scheduler import steps
 from engine.scheduler.backoff import RetryPolicy, delay_s
 from engine.scheduler.board import Board, Draft, new_board
 from engine.scheduler.commands import (
+    AcquireLease,
     ApprovalAnswered,
     Broken,
     CancelRequested,
@@ -25,10 +26,12 @@ from engine.scheduler.commands import (
     FinishRun,
     Held,
     Issued,
+    LeaseAnswered,
     Listen,
     Planned,
     PlanRun,
     Refused,
+    RenewLease,
     RunAnswered,
     RunCall,
     RunOutcome,
@@ -147,8 +150,15 @@ def evolve(state: RunState, event: Event) -> RunState:
             return _approval_answered(state, event)
         case Tick():
             return _ticked(state, event.at)
+        case LeaseAnswered():
+            return state
         case _:
             assert_never(event)
+
+
+def refuse(state: RunState, status: RunStatus, code: str) -> RunState:
+    """End a run that has not begun; what remains is to record it."""
+    return _finish(state, status, code)
 
 
 def _own_call(state: RunState) -> RunCall | None:
@@ -190,6 +200,8 @@ def _issued(state: RunState, event: Issued) -> RunState:
                     state = replace(state, listening_to=command.approval_id)
                 if draft is not None:
                     draft.listen(command.approval_id)
+            case AcquireLease() | RenewLease():
+                pass
             case _:
                 if draft is not None and state.phase is RunPhase.RUNNING:
                     steps.issue(draft, command)

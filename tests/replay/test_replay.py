@@ -95,8 +95,8 @@ def renamed_activity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    decide = run_module.decide
-    monkeypatch.setattr(run_module, "decide", lambda state, now: decide(state, now)[::-1])
+    decide = run_module.decide_admitted
+    monkeypatch.setattr(run_module, "decide_admitted", lambda state, now: decide(state, now)[::-1])
 
 
 def other_input(monkeypatch: pytest.MonkeyPatch) -> None:
