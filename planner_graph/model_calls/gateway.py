@@ -148,7 +148,8 @@ class ModelGateway:
             end = Refused(err.code)
         if isinstance(end, Refused):
             return Unanswered(end.code, tuple(hops))
-        return answer_of(question, end, tuple(hops), self._rules)
+        # In a thread: reading a long reply strictly takes seconds, and others share the loop.
+        return await asyncio.to_thread(answer_of, question, end, tuple(hops), self._rules)
 
     async def _end(self, question: Question, transport: Transport, hops: list[Hop]) -> Ended | Refused:
         """The kept result, or the first usable one of the deployments; ``hops`` are those that were passed over."""

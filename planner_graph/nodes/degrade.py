@@ -40,7 +40,8 @@ def _reason(state: State, session: Session) -> str | None:
         return None
     if (trouble := state.get("trouble")) is not None:
         return trouble
-    return OUT_OF_ATTEMPTS if state.get("attempts") else OUT_OF_TIME
+    had_all = bool(state.get("attempts")) and state.get("repairs", 0) >= session.task.tenant.planner.max_repairs
+    return OUT_OF_ATTEMPTS if had_all else OUT_OF_TIME
 
 
 def _unplannable(state: State, attempts: Attempts, reason: str | None) -> NoPlan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from engine.domain.capability import Capability
 from engine.domain.errors import Violation
 from engine.ports.models import Message
@@ -62,7 +64,8 @@ async def draft(session: Session, node: str, messages: tuple[Message, ...], prom
         max_output_tokens=_MAX_OUTPUT_TOKENS,
         prompt=prompt,
     )
-    return read(await ask(session, question), session)
+    asked = await ask(session, question)
+    return await asyncio.to_thread(read, asked, session)  # see ModelGateway: a long proposal takes long
 
 
 def read(asked: Asked, session: Session) -> State:

@@ -297,6 +297,17 @@ async def test_no_call_is_begun_when_there_is_no_time_for_it():
     assert (outcome.playbook, outcome.degraded_reason) == ("double_it", "planner.deadline")
 
 
+async def test_a_repair_that_time_does_not_allow_is_told_as_time():
+    def late(messages):
+        planning.world.clock.advance(236)
+        return answered(proposal(proposed("a", "calc.secret", given("n", 3))))
+
+    planning = Planning(ScriptedGateway(classify=routed("calc.double"), plan=late))
+    outcome = await planning.propose()
+    assert planning.gateway.nodes == ["classify", "plan"]
+    assert outcome.degraded_reason == "planner.deadline"
+
+
 # ---- self-critique ----
 
 MAILING = answered(proposal(proposed("a", "mail.send", given("n", 3))))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from engine.ports.budget import DailyLimits
 from engine.ports.models import FailureCode, Message
-from planner_graph.model_calls import Hop, Unanswered
+from planner_graph.model_calls import Hop, Unanswered, gateway
+from planner_graph.model_calls.replies import read_reply
 from tests.support.scripted_models import GPT, LLAMA, ScriptedModels, reply, unavailable
 from tests.unit.planner_graph.model_calls.desk import SCHEMA, Desk
 from tests.unit.planner_graph.model_calls.test_ask import answered, failed, unanswered
@@ -105,3 +107,17 @@ async def test_tokens_that_a_limit_does_not_cover_are_not_used(limits: dict[str,
     assert unanswered(await desk.ask()).code == "budget.exhausted"
     assert desk.models.calls == []
     assert (await desk.money()).reserved_tokens == 0
+
+
+async def test_reading_a_long_reply_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_went_on = threading.Event()
+
+    def slowly(text: str, schema: Any) -> Any:
+        assert others_went_on.wait(5)
+        return read_reply(text, schema)
+
+    monkeypatch.setattr(gateway, "read_reply", slowly)
+    desk = Desk()
+    desk.models.script("gpt-4o", reply('{"n": 7}'))
+    asyncio.get_running_loop().call_later(0.05, others_went_on.set)
+    assert answered(await desk.ask()).value == {"n": 7}
