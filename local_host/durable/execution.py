@@ -6,7 +6,6 @@ answers "what does the SDK say now"; what follows from it is decided in `episode
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ from local_host.durable.executor import (
     WarmInstance,
     WarmUnavailableError,
     Wrapper,
-    request_json,
+    event_text,
+    request_of_texts,
     run_cold,
 )
 from local_host.durable.history import (
@@ -72,6 +72,8 @@ class Execution:
     started: bool = False
     warm: WarmInstance | None = None
     unfed: list[Event] = field(default_factory=list)
+    _texts: list[str] = field(default_factory=list)
+    _texts_end: int = 0
 
     def __post_init__(self) -> None:
         self.walk = Walk(self.listing, SdkIds(self.numbering))
@@ -101,7 +103,7 @@ class Execution:
             return
         # A closing OrchestratorStarted marks everything before it as replayed, so user code's `is_replaying` stays true.
         last = next(event for event in reversed(events) if isinstance(event, OrchestratorStarted))
-        reply = self._start([*sdk_events(events), OrchestratorStarted(last.at)])
+        reply = self._start([OrchestratorStarted(last.at)])
         self.absorb(reply, numbered=False)
         self.numbering = Numbering.rebuilt(events, self.listing.leaves)
         check_recorded(events, self.listing, self.numbering)
@@ -147,23 +149,32 @@ class Execution:
                 return reply
             _LOG.warning("Orchestrator %s: warm instance gave up (%s); replaying", self.instance.name, reply.broken)
             self.warm, self.use_warm = None, False
-        return self._start([*sdk_events(self.events), *for_sdk])
+        return self._start(for_sdk)
 
-    def _start(self, events: Sequence[Event]) -> Reply:
+    def _start(self, new_events: Sequence[Event]) -> Reply:
+        """A full replay of what is recorded, and of the given events after it."""
         self.unfed.clear()
         item = self.instance
         parent_id = item.parent.instance_id if item.parent else None
-        request = request_json(events, item.input_json, item.instance_id, parent_id, self.timer_limits)
+        texts = [*self._recorded_texts(), *map(event_text, new_events)]
+        request = request_of_texts(texts, item.input_json, item.instance_id, parent_id, self.timer_limits)
         if self.use_warm:
             try:
                 warm = WarmInstance(self.wrapper)
                 reply = warm.start(request)
                 self.warm = warm
+                self._texts, self._texts_end = [], 0  # a live generator needs them never again
                 return reply
             except WarmUnavailableError as err:
                 self.use_warm = False
                 _LOG.warning("Orchestrator %s is replayed cold: %s", item.name, err)
         return run_cold(self.wrapper, request)
+
+    def _recorded_texts(self) -> list[str]:
+        """`events` as the SDK reads them; only what has been recorded since the last call is made into text."""
+        self._texts += map(event_text, sdk_events(self.events[self._texts_end :]))
+        self._texts_end = len(self.events)
+        return self._texts
 
     def absorb(self, reply: Reply, *, numbered: bool = True) -> None:
         """Take in a reply: grow the list, number what is new, note cancelled timers, latch the end."""
@@ -193,7 +204,7 @@ class Execution:
         for leaf, cancelled in zip(self.listing.leaves, flags, strict=True):
             if cancelled and isinstance(leaf.action, CreateTimer):
                 self.walk.cancel(leaf)
-        self.listing.raw[:] = json.loads(json.dumps(list(raw[: len(known)])))
+        self.listing.raw[:] = raw[: len(known)]  # parsed for this reply alone, so nobody else changes it
 
     def walk_on(self, new_events: Sequence[Event]) -> list[Leaf]:
         """Walk with the grown list and the new events; the result is kept in `walk.scheduled`.

@@ -69,6 +69,11 @@ class TimerLimits:
     long_timer_interval: str
 
 
+def event_text(event: Event) -> str:
+    """One event as the request carries it. History only grows, so a host that replays keeps these texts."""
+    return json.dumps(to_row(event))
+
+
 def request_json(
     events: Iterable[Event],
     input_json: str | None,
@@ -77,6 +82,17 @@ def request_json(
     limits: TimerLimits | None = None,
 ) -> str:
     """One orchestrator request. Without `limits` the durations are left out and the SDK never splits long timers."""
+    return request_of_texts([event_text(event) for event in events], input_json, instance_id, parent_id, limits)
+
+
+def request_of_texts(
+    event_texts: Sequence[str],
+    input_json: str | None,
+    instance_id: str,
+    parent_id: str | None,
+    limits: TimerLimits | None = None,
+) -> str:
+    """`request_json` of events whose texts (`event_text`) are at hand."""
     durations = (
         {
             "maximumShortTimerDuration": limits.max_short_timer,
@@ -85,10 +101,9 @@ def request_json(
         if limits
         else {}
     )
-    return json.dumps(
+    frame = json.dumps(
         {
             **durations,
-            "history": [to_row(event) for event in events],
             "input": sdk_input(input_json),
             "instanceId": instance_id,
             "isReplaying": False,
@@ -97,6 +112,7 @@ def request_json(
             "upperSchemaVersionNew": 2,
         }
     )
+    return f'{{"history": [{", ".join(event_texts)}], {frame[1:]}'
 
 
 def run_cold(wrapper: Wrapper, request: str) -> Reply:
