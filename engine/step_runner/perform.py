@@ -1,7 +1,7 @@
 """One attempt of one step, in the order that makes it safe.
 
-principal → bind → policy (and its cures) → budget → record start → audit intent → call → check output → store → audit result →
-settle.
+principal → bind → policy (and its cures) → circuit → budget → record start → audit intent → call → check output → store →
+audit result → settle.
 The intent is durable before the call; when it cannot be written the call does not happen. Everything may be delivered
 twice: finished work answers from its record, unfinished work repeats the call under the same idempotency key.
 """
@@ -39,6 +39,7 @@ from engine.evidence.canonical import canonical_sha256
 from engine.plan import Approval, Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
 from engine.ports.deps import Deps
 from engine.ports.telemetry import Attribute
+from engine.step_runner import circuit
 from engine.step_runner.asking import NotApproved, Question, Unanswered, ask
 from engine.step_runner.authorise import Barred, CallInQuestion, Cleared, authorise
 from engine.step_runner.evidence import decision_entry, intent_entry, result_entry
@@ -185,7 +186,25 @@ async def _call(asked: CallInQuestion, deps: Deps) -> StepOutcome:
     call = _Call(asked.task, asked.view, journal, cleared.call.inputs, deps)
     if isinstance(cleared, Barred):
         return await _denied(call, cleared, inputs_sha256)
+    passed = await deps.circuits.permit(call.view.tenant, cleared.capability, call.task.attempt_key)
+    if not passed.granted:
+        await _settle(call, 0)  # as of a denial: an earlier delivery may have died with its reservation
+        return await circuit.held_off(passed, call.task, call.journal, deps)
     amount = cleared.capability.cost.per_call_micro_usd
+    refused = await _prepare(call, cleared, inputs_sha256, amount)
+    if refused is not None:
+        await circuit.report(passed, "neutral", call.task, deps)
+        return refused
+    begun_at = deps.clock.now()
+    deadline_at = _call_deadline(call, cleared.capability, begun_at)
+    response = await _invoke(call, cleared.capability, begun_at, deadline_at)
+    given_s = (deadline_at - begun_at).total_seconds()
+    await circuit.report(passed, circuit.circuit_outcome(response, cleared.capability, given_s), call.task, deps)
+    return await _conclude(call, cleared.capability, response, amount)
+
+
+async def _prepare(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int) -> StepOutcome | None:
+    """Everything between the decision and the call. An outcome when there will be no call."""
     if not await _reserve(call, amount):
         return await call.journal.failed(
             "budget.exhausted", "the run's budget does not cover this step", retryable=False
@@ -195,8 +214,7 @@ async def _call(asked: CallInQuestion, deps: Deps) -> StepOutcome:
     if not await _intend(call, cleared, inputs_sha256, amount):
         await _settle(call, 0)
         return await call.journal.failed("audit.unavailable", "the intent could not be recorded", retryable=True)
-    response = await _invoke(call, cleared.capability)
-    return await _conclude(call, cleared.capability, response, amount)
+    return None
 
 
 async def _denied(call: _Call, barred: Barred, inputs_sha256: str) -> StepOutcome:
@@ -271,10 +289,12 @@ async def _intend(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int
     return True
 
 
-async def _invoke(call: _Call, capability: Capability) -> ExecuteResponse:
+def _call_deadline(call: _Call, capability: Capability, now: datetime) -> datetime:
     timeout_s = min(call.view.step.timeout_s or capability.timeout_s, capability.timeout_s)
-    now = call.deps.clock.now()
-    deadline_at: datetime = min(now + timedelta(seconds=timeout_s), call.view.run.deadline_at)
+    return min(now + timedelta(seconds=timeout_s), call.view.run.deadline_at)
+
+
+async def _invoke(call: _Call, capability: Capability, now: datetime, deadline_at: datetime) -> ExecuteResponse:
     remaining_s = (deadline_at - now).total_seconds()
     if remaining_s <= 0:
         return ExecuteFailed(error=ExecuteError(code="run.deadline", message="the run's deadline has passed"))
