@@ -107,6 +107,7 @@ async def _prepare(task: StepTask, deps: Deps) -> tuple[StepView, Journal] | Ste
         kind="map",
         capability=view.step.capability,
         max_attempts=allowed_attempts(view.step, deps.catalog),
+        skips_failures=view.step.on_failure == "skip",
         started_at=record.started_at if record is not None and record.started_at is not None else deps.clock.now(),
     )
     return view, journal

@@ -89,6 +89,7 @@ async def _attempt(task: StepTask, run: Run, deps: Deps) -> StepOutcome:
         kind=view.step.kind,
         capability=view.step.capability,
         max_attempts=allowed_attempts(view.step, deps.catalog),
+        skips_failures=view.step.on_failure == "skip",
     )
     bound = _bind(task, view)
     if isinstance(bound, Unbound):

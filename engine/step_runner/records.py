@@ -27,6 +27,7 @@ class Journal:
     kind: StepKind = "call"
     capability: str | None = None
     max_attempts: int = 1
+    skips_failures: bool = False
     input_sha256: str | None = None
     started_at: datetime | None = None
 
@@ -58,18 +59,22 @@ class Journal:
     async def failed(
         self, code: str, message: str, *, retryable: bool, retry_after_s: float | None = None, cost_micro_usd: int = 0
     ) -> StepOutcome:
-        """Record a failure. With attempts left and hope, the step waits for the next one; otherwise it has failed."""
+        """Record a failure. With attempts left and hope, the step waits for the next one; otherwise it has failed, or is
+        skipped with the failure's code when the plan can do without it (``on_failure: skip``)."""
         again = self.has_another(retryable)
+        skips = self.skips_failures and not again
         record = self._record(
-            StepStatus.WAITING if again else StepStatus.FAILED,
+            StepStatus.WAITING if again else StepStatus.SKIPPED if skips else StepStatus.FAILED,
             error=ErrorInfo(code=code, message=message[:500]),
             finished_at=self.deps.clock.now(),
             cost=cost_micro_usd,
             retryable=retryable,
         )
-        event_type = EventType.STEP_RETRIED if again else EventType.STEP_FAILED
+        last = EventType.STEP_SKIPPED if skips else EventType.STEP_FAILED
+        event_type = EventType.STEP_RETRIED if again else last
         data = self._data(code=code, message=message[:500], duration_ms=record.duration_ms)
-        outcome = Failed(code=code, retryable=retryable, retry_after_s=retry_after_s)
+        failed = Failed(code=code, retryable=retryable, retry_after_s=retry_after_s)
+        outcome: StepOutcome = Skipped(code=code) if skips else failed
         return await self._settle(outcome, record, event_type, data, cost_micro_usd)
 
     async def awaiting(self, approval_id: str) -> bool:

@@ -254,8 +254,10 @@ def _is_loss(step: Step, record: StepRecord) -> bool:
         return True
     if step.optional:
         return False
-    # A step that may fail keeps the record of its failure; the run goes on as if it had been skipped.
-    return record.status is StepStatus.DENIED or (record.status is StepStatus.FAILED and step.on_failure != "skip")
+    assert record.status is not StepStatus.FAILED or step.on_failure != "skip", (
+        f"{step.id} may fail, and is not skipped"
+    )
+    return record.status in (StepStatus.DENIED, StepStatus.FAILED)
 
 
 def _prefixes(events: list[Event]) -> Iterator[list[Event]]:

@@ -4,8 +4,9 @@ import pytest
 
 from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteSucceeded
-from engine.domain.outcomes import Failed, Succeeded
-from tests.support.world import World, plan_of, step
+from engine.domain.outcomes import Failed, Skipped, Succeeded
+from engine.domain.status import StepStatus
+from tests.support.world import World, failing, plan_of, step
 
 
 @pytest.fixture
@@ -62,3 +63,15 @@ async def test_an_output_that_is_no_json_breaks_the_contract(world, output, monk
     await world.submit(plan_of(step("a")))
     world.invoker.behaviours["calc.double"] = lambda _: ExecuteSucceeded(output=output)
     assert await world.perform("a") == Failed(code="agent.contract_violation")
+
+
+async def test_a_failure_the_plan_can_do_without_is_a_skip_everywhere(world):
+    """Record, event and outcome say the same, with the code of the failure; attempts that are left are used first."""
+    await world.submit(plan_of(step("a", on_failure="skip", retry={"max_attempts": 2})))
+    world.invoker.behaviours["calc.double"] = failing("agent.busy")
+    assert await world.perform("a") == Failed(code="agent.busy", retryable=True)
+    assert await world.perform("a", attempt=2) == Skipped(code="agent.busy")
+    assert await world.perform("a", attempt=2) == Skipped(code="agent.busy")
+    record = await world.runs.get_step("contoso", "run-1", "a")
+    assert (record.status, record.error.code) == (StepStatus.SKIPPED, "agent.busy")
+    assert (await world.events())[-4:] == ["step.started", "step.retried", "step.started", "step.skipped"]
