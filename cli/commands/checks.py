@@ -104,7 +104,7 @@ def _test_stage(folders: Sequence[str], thorough: bool, extra: Sequence[str]) ->
     marks = "not platform" if thorough else "not platform and not thorough"
     color = ["--color=yes"] if sys.stderr.isatty() else []
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", marks, "--ignore=tests/platform", *color, *paths]
-    return Stage(name, [*command, *extra], timeout_s=45 * 60 if thorough else 15 * 60, streamed=True)
+    return Stage(name, [*command, *extra], timeout_s=75 * 60 if thorough else 25 * 60, streamed=True)
 
 
 def _platform_lane() -> list[Stage]:

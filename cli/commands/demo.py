@@ -47,7 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crash", action="store_true", help="kill -9 the host once the first step is done")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS", help="give up after this (180)")
     parser.add_argument(
-        "--three-ways", action="store_true", help="with a scripted model, with its fallback alone, and without any model"
+        "--three-ways",
+        action="store_true",
+        help="with a scripted model, with its fallback alone, and without any model",
     )
     add_model_options(parser)
 

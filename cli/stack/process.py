@@ -26,9 +26,7 @@ STOP_TIMEOUT_S = 40.0
 class StackProcess:
     """`./livoa up` on a free port, with further ``arguments``. A context manager; ``url`` is set inside."""
 
-    def __init__(
-        self, data: Path, *, start_timeout_s: float = START_TIMEOUT_S, arguments: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, data: Path, *, start_timeout_s: float = START_TIMEOUT_S, arguments: Sequence[str] = ()) -> None:
         self._data = data
         self._arguments = tuple(arguments)
         self._start_timeout_s = start_timeout_s
