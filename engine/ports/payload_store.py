@@ -11,7 +11,8 @@ class PayloadStore(Protocol):
     """Content-addressed bytes, per tenant and run. Writing the same content twice is one object."""
 
     async def put(self, tenant_id: str, run_id: str, data: bytes, media_type: str = "application/json") -> PayloadRef:
-        """Store bytes durably before returning. Over the cap: ``LivoaError("payload.too_large", status=413)``."""
+        """Store bytes durably before returning. Over the cap: ``LivoaError("payload.too_large", status=413)``; a store that
+        cannot write: ``LivoaError("payload.unavailable", status=503)``."""
         ...
 
     async def get(self, tenant_id: str, run_id: str, ref: PayloadRef) -> bytes:

@@ -33,7 +33,13 @@ class FilesPayloadStore:
         """See ``PayloadStore.put``. Synced to disk when it returns."""
         refuse_too_large(data)
         ref = PayloadRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), media_type=media_type)
-        await asyncio.to_thread(_write, self._directory(tenant_id, run_id) / ref.sha256, bytes(data))
+        directory = self._directory(tenant_id, run_id)
+        try:
+            await asyncio.to_thread(_write, directory / ref.sha256, bytes(data))
+        except OSError as err:
+            raise LivoaError(
+                "payload.unavailable", f"the payload cannot be written: {err.strerror}", status=503
+            ) from err
         return ref
 
     async def get(self, tenant_id: str, run_id: str, ref: PayloadRef) -> bytes:

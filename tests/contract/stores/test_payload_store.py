@@ -128,8 +128,9 @@ async def test_a_write_that_fails_leaves_nothing_behind(
         monkeypatch.setattr(os, "fsync", fail)
     else:
         monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(LivoaError, match="cannot be written") as caught:
         await files.put("contoso", "run-1", b"{}")
+    assert (caught.value.code, caught.value.status) == ("payload.unavailable", 503)
     assert objects(tmp_path) == []
 
 

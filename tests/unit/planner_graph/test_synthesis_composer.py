@@ -102,12 +102,16 @@ async def test_a_stream_that_breaks_off_for_good_is_taken_back():
 
 async def test_a_second_deployment_writes_a_text_of_its_own():
     desk = Desk(ScriptedModels(GPT, LLAMA))
-    desk.models.script("gpt-4o", [ModelDelta("Wrong beginning. And"), ModelFailure("model.unauthorised", "no")])
+    desk.models.script(
+        "gpt-4o",
+        [ModelDelta("Wrong 9.87 [mix] of https://evil.example. And"), ModelFailure("model.unauthorised", "no")],
+    )
     desk.models.script("llama", streamed(TEXT))
     answer, sink = await composed(desk)
     assert answer.summary == TEXT.strip()
     assert "".join(sink.pieces).strip() == answer.summary
     assert len(sink.restarts) == 1
+    assert (answer.unsupported_figures, answer.removed_links) == ((), 0)
 
 
 async def test_a_kept_text_is_written_again_without_a_request():
