@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.adapters.files import FilesPayloadStore
 from engine.domain.principal import Role
-from engine.domain.run import PayloadRef
 from tests.e2e.client import Client
 from tests.e2e.plans import request_of
 from tests.e2e.stack import Stack, up
+from tests.support.forger import forge_request
 
 APPROVER = (Role.RUNS_APPROVE, Role.RUNS_READ)
 AMOUNT = {"$ref": "run#/context/values/amount"}
@@ -147,7 +141,7 @@ def test_whoever_changes_the_arguments_behind_the_approval_voids_it(own: Stack) 
     contoso, ben = own.client(), own.client(user="ben", roles=APPROVER)
     run_id = contoso.submit(asked(budget(), amount=30_000))
     until(contoso, run_id, "approval.requested")
-    _forge_request(own.data, run_id, amount=200_000)
+    forge_request(own.data, run_id, amount=200_000)
     assert answer(ben, run_id, "budget").json["status"] == "granted"
     until(contoso, run_id, "approval.requested", 2)
     first, second = approvals(ben, run_id)
@@ -156,21 +150,6 @@ def test_whoever_changes_the_arguments_behind_the_approval_voids_it(own: Stack) 
     assert f"{run_id}/budget" not in own.executions()
     answer(ben, run_id, "budget", "reject")
     assert contoso.finished(run_id, patience_s=30)["status"] == "denied"
-
-
-def _forge_request(data: Path, run_id: str, **values: Any) -> None:
-    """Put another request in the place of the run's, as somebody with access to the machine could."""
-    with closing(sqlite3.connect(data / "livoa.db", timeout=10)) as connection:
-        query = "SELECT document FROM runs WHERE run_id = ?"
-        document = json.loads(connection.execute(query, (run_id,)).fetchone()[0])
-        store = FilesPayloadStore(data)
-        old = PayloadRef.model_validate(document["request_ref"])
-        request = json.loads(asyncio.run(store.get("contoso", run_id, old)))
-        request["context"]["values"] |= values
-        ref = asyncio.run(store.put("contoso", run_id, json.dumps(request).encode()))
-        document["request_ref"] = ref.model_dump(mode="json")
-        connection.execute("UPDATE runs SET document = ? WHERE run_id = ?", (json.dumps(document), run_id))
-        connection.commit()
 
 
 def test_waiting_and_answer_survive_a_crash_of_the_host(own: Stack) -> None:
