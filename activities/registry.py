@@ -13,8 +13,10 @@ from activities import finish_run as finishing
 from activities import plan_run as planning
 from activities import steps
 from engine.domain import names
-from engine.ports.deps import DepsProvider
+from engine.ports.deps import Deps, DepsProvider
 
+_WITH_CLIENT = frozenset({names.PLAN_RUN, names.PERFORM_STEP})
+"""Activities that look at circuits, which only a durable client leads to."""
 _LOG = logging.getLogger("livoa.activities")
 
 
@@ -35,11 +37,17 @@ def build(deps: DepsProvider) -> df.Blueprint:
     """A blueprint with one activity per durable name. ``deps`` is resolved at the first call, not while indexing."""
     blueprint = df.Blueprint()
 
-    async def plan_run(payload: dict) -> dict:  # type: ignore[type-arg]  # the worker accepts plain classes only
-        return await guarded(planning.plan_run(payload, deps()))
+    def through(client: object) -> Deps:
+        """The dependencies, which reach entities through this client from now on."""
+        resolved = deps()
+        resolved.entities.use(client)
+        return resolved
 
-    async def perform_step(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
-        return await guarded(steps.perform(payload, deps()))
+    async def plan_run(payload: dict, client: str) -> dict:  # type: ignore[type-arg]  # the worker accepts plain classes only
+        return await guarded(planning.plan_run(payload, through(client)))
+
+    async def perform_step(payload: dict, client: str) -> dict:  # type: ignore[type-arg]  # as above
+        return await guarded(steps.perform(payload, through(client)))
 
     async def expand_map(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
         return await guarded(steps.expand(payload, deps()))
@@ -50,6 +58,9 @@ def build(deps: DepsProvider) -> df.Blueprint:
     async def compose_answer(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
         return await guarded(composing.compose_answer(payload, deps()))
 
+    async def undo_step(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
+        return await guarded(steps.undo(payload, deps()))
+
     async def finish_run(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
         return await guarded(finishing.finish_run(payload, deps()))
 
@@ -59,8 +70,11 @@ def build(deps: DepsProvider) -> df.Blueprint:
         (names.EXPAND_MAP, expand_map),
         (names.COLLECT_MAP, collect_map),
         (names.COMPOSE_ANSWER, compose_answer),
+        (names.UNDO_STEP, undo_step),
         (names.FINISH_RUN, finish_run),
     )
     for name, function in registered:
-        blueprint.activity_trigger(input_name="payload", activity=name)(function)
+        built = blueprint.activity_trigger(input_name="payload", activity=name)(function)
+        if name in _WITH_CLIENT:
+            blueprint.durable_client_input(client_name="client")(built)
     return blueprint

@@ -27,6 +27,8 @@ from planner_graph.serialisation import needless_edges
 from planner_graph.state import Finding
 
 _UNCURED = Cures()
+_MAX_CIRCUITS = 200
+"""Of how many capabilities a plan looks at the circuits; each may be a question to the durable engine."""
 PLANNING_TIME = timedelta(seconds=240)
 """What one planning activity may take: less than the shortest function timeout, so that it ends by its own decision."""
 
@@ -143,6 +145,11 @@ async def _propose(case: PlanningCase, deps: Deps) -> Proposed | NoPlan:
             return result.violations
         return objections(await vet_plan(case, proposal, result.plan, deps))
 
+    if deps.models.for_tenant(case.tenant, "planner"):
+        # What the planner tells a model about open circuits is what this process has seen; let it look first.
+        known = deps.catalog.capabilities
+        enabled = [known[name] for name in case.tenant.enabled_capabilities[:_MAX_CIRCUITS] if name in known]
+        await deps.circuits.unavailable(case.tenant, enabled)
     return await deps.planner.propose(planning_task(case, deps), review)
 
 

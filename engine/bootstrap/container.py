@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from engine.bootstrap.settings import Settings, forbid_prompt_tracing, load_settings
 from engine.domain.errors import LivoaError
+from engine.domain.tenant import TenantConfig
 from engine.ports.catalog import Catalog
 from engine.ports.clock import Clock
 from engine.ports.deps import AppSettings, Deps
@@ -142,7 +143,12 @@ def _with_models(deps: Deps) -> Deps:
     gateway = ModelGateway(
         deps.models, deps.model_results, deps.budgets, deps.audit, deps.payloads, deps.clock, deps.telemetry
     )
-    planner = LangGraphPlanner(deps.catalog, deps.clock, gateway, deps.models, deps.planner)
+
+    def open_circuits(tenant: TenantConfig) -> Mapping[str, str]:
+        known = deps.catalog.capabilities
+        return deps.circuits.known_open(tenant, [known[n] for n in tenant.enabled_capabilities if n in known])
+
+    planner = LangGraphPlanner(deps.catalog, deps.clock, gateway, deps.models, deps.planner, circuits=open_circuits)
     composer = ModelComposer(gateway, deps.models, deps.clock)
     return dataclasses.replace(deps, planner=planner, composer=composer)
 
