@@ -125,6 +125,7 @@ _MESSAGES = {
     "run.cancelled": "cancelled on request; finished steps and their outputs are kept",
     "run.deadline": "the run's deadline passed; finished steps and their outputs are kept",
     "quota.no_place": "the tenant has as many runs under way as it may; no place became free in time",
+    "quota.no_place": "the tenant has as many runs under way as it may; no place became free in time",
     "run.steps_failed": "a step that the answer needs failed; see the steps",
 }
 
