@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from local_host.errors import HostError
 
@@ -100,6 +101,19 @@ async def serve(options: argparse.Namespace) -> None:
             ready = {"url": host.url, "pid": os.getpid(), "data": str(data_dir)}
             print(json.dumps(ready) if options.json else describe(host), file=stdout, flush=True)
             await stopped.wait()
+
+
+def look(data_dir: Path, export_id: str | None = None) -> dict[str, Any]:
+    """What the store of a data directory holds, or with an id the history of that instance (`store_report`); changes nothing.
+
+    `{"error": {"code", "message", "where"}}` when it cannot be told.
+    """
+    from local_host.store_report import export, status  # not needed to serve
+
+    try:
+        return status(data_dir) if export_id is None else export(data_dir, export_id)
+    except HostError as err:
+        return {"error": {"code": err.code, "message": err.message, "where": err.where}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

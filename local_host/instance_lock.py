@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ def instance_lock(data_dir: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor)
         except OSError as err:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             message = f"another host (pid {holder}) uses this data directory; stop it or choose another --data"
@@ -31,3 +32,16 @@ def instance_lock(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int, tries: int = 3) -> None:
+    """The lock, or OSError. Asked for again soon: somebody who looks whether a host runs holds it for a moment."""
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            tries -= 1
+            if not tries:
+                raise
+            time.sleep(0.02)
