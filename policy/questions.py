@@ -154,10 +154,10 @@ def sayable(inputs: JsonObject, capability: Capability, words: Words) -> JsonObj
 
 
 def personal_of(facts: StepFacts) -> tuple[str, ...]:
-    """JSON Pointers into the inputs of the payload that is about a person, sorted."""
+    """JSON Pointers into the inputs of what is handed over (payload, control) and about a person, sorted."""
     found: set[str] = set()
     for argument in facts.arguments:
-        if argument.parameter_class == "payload" and argument.label.pii:
+        if argument.parameter_class != "selector" and argument.label.pii:
             found.update(argument.personal or (_pointer(argument),))
     return tuple(sorted(found))
 

@@ -153,7 +153,8 @@ def _cause(about: str, facts: StepFacts) -> tuple[ArgumentFacts | None, Origin |
         case "selectors":
             return _worst_selector(facts)
         case "payload":
-            worst = _worst(_of_class(facts, "payload"), lambda one: not one.label.pii)
+            handed_over = [*_of_class(facts, "payload"), *_of_class(facts, "control")]
+            worst = _worst(handed_over, lambda one: not one.label.pii)
             return (worst, worst.pii_from) if worst is not None and worst.label.pii else (None, None)
         case "confidentiality":
             worst = _worst(list(facts.arguments), lambda one: -one.label.confidentiality)

@@ -29,8 +29,15 @@ from engine.plan.expressions import Reference
 from engine.plan.graph import depth_of, topological_order
 from policy.flow.leaves import Leaf, Literal, Term, leaves_of, pointer_to, references_of
 from policy.flow.shapes import Shape, shape_of
-from policy.flow.sources import Author, run_value
-from policy.flow.traces import LOWEST, NEUTRAL, Trace, meet
+from policy.flow.sources import OWN_DATA, Author, run_value
+from policy.flow.traces import LOWEST, NEUTRAL, Trace, meet, without_pii
+
+_ANSWER = Trace(2, OWN_DATA, True)
+"""What a person's answer is worth: the platform's own record of it, which names the person. It says nothing about what the plan
+does with it, so it raises nobody else's label."""
+
+_SAFE_ANSWER = (("approved",), ("at",))
+"""The parts of an answer that name nobody."""
 
 
 class Argument(NamedTuple):
@@ -118,6 +125,10 @@ class PlanFlow:
         output = flow.condition
         if step.capability is not None:
             output = meet(flow.shape.ceiling, output)
+        elif step.wait is not None:
+            output = self._instant(flow, output)
+        elif step.approval is not None:
+            output = meet(_ANSWER, output)
         for argument in flow.arguments.values():
             for trace in argument.traces:
                 output = meet(output, trace)
@@ -140,6 +151,14 @@ class PlanFlow:
             if hard and earlier.condition is not NEUTRAL:
                 found = meet(found, earlier.condition.at(f"{here}.needs/{earlier.step.id}"))
         return found
+
+    def _instant(self, flow: StepFlow, output: Trace) -> Trace:
+        """A pause ends at an instant, which later steps can read: it says what the plan's author wrote there."""
+        wait = flow.step.wait
+        for name in sorted(wait.model_fields_set) if wait is not None else ():
+            for leaf in leaves_of(getattr(wait, name)):
+                output = meet(output, self._met(flow, leaf.terms))
+        return output
 
     def _operand(self, value: JsonValue, flow: StepFlow, place: str) -> Trace:
         """What a condition, a count or a pause reads. Its literals are its author's, who is part of control."""
@@ -177,6 +196,8 @@ class PlanFlow:
             return run_value(term.tokens)
         producer = self.by_id.get(term.step_id)
         source = producer.output if producer is not None else LOWEST
+        if producer is not None and producer.step.approval is not None and term.tokens[:1] in _SAFE_ANSWER:
+            source = without_pii(source)
         return source.at(f"steps.{term.step_id}#{pointer_to(term.tokens)}")
 
 

@@ -23,7 +23,7 @@ from policy.flow.analysis import Argument, PlanFlow, StepFlow
 from policy.flow.hosts import HOLE, host_of_text, hosts_of
 from policy.flow.leaves import Leaf, Path, at_place, is_binding_of, is_replaced, leaves_of, pointer_to
 from policy.flow.shapes import Shape, shape_of
-from policy.flow.traces import LOWEST, NEUTRAL, Link, Trace, meet, origin, without_pii
+from policy.flow.traces import LOWEST, NEUTRAL, Link, Trace, as_if_trusted, meet, origin, without_pii
 
 Purpose = OneOf["step", "fallback", "compensation"]
 
@@ -239,6 +239,8 @@ class _Bound:
                     personal.append(place)
         kind = self._kind(name)
         self._by_class[kind] = meet(self._by_class[kind], found)
+        if kind == "control":  # it steers, and it is handed over like a payload: how far it may travel counts as well
+            self._by_class["payload"] = meet(self._by_class["payload"], as_if_trusted(found))
         lowest = self._origin(found.low)
         self._arguments.append(
             ArgumentFacts(

@@ -106,7 +106,9 @@ def _terms(expression: Expression, names: frozenset[str]) -> tuple[Term, ...]:
         inside = [
             term for value in expression.values.values() for leaf in leaves_of(value, names) for term in leaf.terms
         ]
-        return (*texts, *inside)
+        # What is put together from several pieces is nobody's own word, whoever said the pieces.
+        joined = (Literal(""),) if sum(bool(text) + (name is not None) for text, name in expression.parts) > 1 else ()
+        return (*texts, *joined, *inside)
     if isinstance(expression, LiteralValue):
         return tuple(map(Literal, _scalars(expression.value, names)))
     return (UNREADABLE,)

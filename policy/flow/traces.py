@@ -91,6 +91,11 @@ def without_pii(trace: Trace) -> Trace:
     return Trace(trace.integrity, trace.confidentiality, False, trace.low, trace.high, None)
 
 
+def as_if_trusted(trace: Trace) -> Trace:
+    """The label with nothing said about integrity: how far the value may travel, and whether it is about a person."""
+    return Trace(3, trace.confidentiality, trace.pii, None, trace.high, trace.personal)
+
+
 def _shorter(one: Link | None, other: Link | None) -> bool:
     return other is not None and one is not other and (one is None or one.hops < other.hops)
 
