@@ -119,7 +119,7 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     await _audit_plan(run, prepared, plan, decision, deps)
     ref = await deps.payloads.put(run.tenant_id, run.run_id, plan.canonical_bytes())
     stored = _Stored(plan, ref, _origin(prepared), provenance_of(proposal), proposal.degraded_reason)
-    return await _by_decision(run, case, stored, decision, deps)
+    return await _by_decision(run, case, stored, decision, deps, on_record=True)
 
 
 def _refused_before(run: Run) -> dict[str, Any] | None:
@@ -143,16 +143,18 @@ async def _resume(run: Run, tenant: TenantConfig, plan: CheckedPlan, ref: Payloa
     case = PlanningCase(run.run_id, run.principal, tenant, request, run.deadline_at, run.traceparent)
     stored = _Stored(plan, ref, _told(run.provenance), run.provenance, run.degraded_reason)
     decision = await decide_plan(case, run.provenance, plan, deps)
-    return await _by_decision(run, case, stored, decision, deps)
+    return await _by_decision(run, case, stored, decision, deps, on_record=False)
 
 
 async def _by_decision(
-    run: Run, case: PlanningCase, stored: _Stored, decision: PlanPolicyDecision, deps: Deps
+    run: Run, case: PlanningCase, stored: _Stored, decision: PlanPolicyDecision, deps: Deps, *, on_record: bool
 ) -> dict[str, Any]:
     """Accept what policy allows; ask a person where that helps, and policy again; refuse everything else."""
     approval: Approval | None = None
     for _ in range(_MAX_ROUNDS):
         if decision.allows and (approval is None or approval.binding.policy_set_hash == decision.policy_set_hash):
+            if not on_record:
+                await _audit_last_word(run, stored, decision, approval, deps)
             return _planned(await _accept(run, case.tenant, stored, decision, deps), case.tenant)
         if decision.allows:
             approval = None  # it was given under other policies
@@ -168,7 +170,9 @@ async def _by_decision(
             approval = answer
         differs = approval is not None and approval.approver_differs
         cures = Cures(approved=approval is not None, approver_differs=differs)
-        decision = await decide_plan(case, stored.provenance, stored.plan, deps, cures)
+        decision, on_record = await decide_plan(case, stored.provenance, stored.plan, deps, cures), False
+    if not on_record:
+        await _audit_last_word(run, stored, decision, approval, deps)
     return await _refuse_plan(run, stored, _denied(stored.plan, decision), deps)
 
 
@@ -240,6 +244,33 @@ async def _audit_plan(
             tenant_id=run.tenant_id,
             entry_id=f"{run.run_id}/plan/{plan.plan_hash}",
             type=_audit_type(decision),
+            at=deps.clock.now(),
+            run_id=run.run_id,
+            actor=run.principal.subject,
+            body=body,
+        )
+    )
+
+
+async def _audit_last_word(
+    run: Run, stored: _Stored, decision: PlanPolicyDecision, approval: Approval | None, deps: Deps
+) -> None:
+    """What policy says of a plan after a person was asked: the escalation on record is not how it ended."""
+    body: JsonObject = {
+        "plan_hash": stored.plan.plan_hash,
+        "verdict": decision.verdict.value,
+        "code": decision.code,
+        "policies": list(decision.policy_ids),
+        "policy_set": decision.policy_set_hash,
+    }
+    if approval is not None:
+        body["approval_id"] = approval.approval_id
+    kind = AuditType.PLAN_VALIDATED if decision.allows else AuditType.PLAN_REJECTED
+    await deps.audit.append(
+        AuditEntry(
+            tenant_id=run.tenant_id,
+            entry_id=f"{run.run_id}/plan/{stored.plan.plan_hash}/{kind.value}",
+            type=kind,
             at=deps.clock.now(),
             run_id=run.run_id,
             actor=run.principal.subject,

@@ -254,7 +254,7 @@ def _actions_of(case: _Case, words: Words) -> frozenset[str]:
 
 def _stricter(pinned: CedarAnswer, now: CedarAnswer) -> CedarAnswer:
     """Both must agree. The platform permits nothing by itself, so no permit is its way of having no objection."""
-    if now.code == NO_PERMIT:
+    if now.code == NO_PERMIT or now.outcome == "allow":
         return pinned
     if pinned.outcome == "allow" or now.code != FORBIDDEN:
         return now

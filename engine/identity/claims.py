@@ -101,6 +101,11 @@ def is_guid(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _GUID.fullmatch(value) is not None
 
 
+def subject_of(directory_id: str, object_id: str) -> str:
+    """The one spelling of who somebody is: a GUID is the same in any case, and nobody is a second person by spelling."""
+    return f"{directory_id}:{object_id}".lower()
+
+
 def _guid(raw: Mapping[str, Any], name: str) -> str:
     value = _text(raw, name, 36)
     if not is_guid(value):
@@ -160,7 +165,7 @@ def principal_for(claims: TokenClaims, tenant: TenantConfig | None) -> Principal
         raise forbidden("auth.scope_missing", f"The client application lacks the delegated permission {USER_SCOPE}.")
     return Principal(
         tenant_id=tenant.tenant_id,
-        subject=f"{claims.directory_id}:{claims.object_id}",
+        subject=subject_of(claims.directory_id, claims.object_id),
         kind=claims.kind,
         client_app=claims.client_app,
         roles=frozenset(_KNOWN_ROLES[role] for role in claims.roles if role in _KNOWN_ROLES),

@@ -14,7 +14,7 @@ import jwt
 
 from engine.domain.errors import LivoaError
 from engine.domain.principal import Principal
-from engine.identity.claims import TokenClaims, is_guid, principal_for, read_claims
+from engine.identity.claims import TokenClaims, is_guid, principal_for, read_claims, subject_of
 from engine.identity.errors import refused
 from engine.identity.keys import KeySource, SigningKey
 from engine.ports.clock import Clock
@@ -63,7 +63,7 @@ class JwtTokenValidator:
         if tenant is None:
             return None
         app = payload.get("azp")
-        return Speaker(tenant.tenant_id, f"{directory}:{person}", app if is_guid(app) else "")
+        return Speaker(tenant.tenant_id, subject_of(directory, person), app if is_guid(app) else "")
 
 
 def _key_id(token: str) -> str:

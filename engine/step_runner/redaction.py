@@ -12,10 +12,9 @@ from typing import Any
 
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
+from engine.domain.policy import REDACTED
 from engine.plan import validate_inputs
 from engine.plan.pointers import Nowhere, array_index, parse_pointer, resolve
-
-REDACTED = "[redacted]"
 
 
 def redacted_inputs(inputs: JsonObject, pointers: Iterable[str], capability: Capability) -> JsonObject | None:

@@ -37,6 +37,8 @@ class FilesPolicySource:
         self._root = root / "policies"
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
+        self._have_own: set[str] = set()
+        """Tenants whose own policies this process has seen: taking them away altogether takes a restart."""
 
     async def texts(self, tenant_id: str) -> PolicyTexts:
         """See ``PolicySource.texts``."""
@@ -57,7 +59,19 @@ class FilesPolicySource:
         platform = self._folder("platform")
         if not platform:
             raise _unavailable("the platform's policies are missing")
-        return PolicyTexts(platform, self._folder("default"), self._folder(f"tenants/{tenant_id}"))
+        own = self._folder(f"tenants/{tenant_id}")
+        if not own and (self._is_there(tenant_id) or tenant_id in self._have_own):
+            # The policies for tenants without their own may allow what these forbade.
+            raise _unavailable("the tenant's own policies have gone")
+        if own:
+            self._have_own.add(tenant_id)
+        return PolicyTexts(platform, self._folder("default"), own)
+
+    def _is_there(self, tenant_id: str) -> bool:
+        try:
+            return (self._root / "tenants" / tenant_id).is_dir()
+        except OSError as error:
+            raise _unavailable(f"the tenant's folder cannot be read ({type(error).__name__})") from error
 
     def _folder(self, name: str) -> tuple[PolicyText, ...]:
         folder = self._root / name

@@ -85,7 +85,10 @@ async def test_after_a_yes_the_stored_plan_goes_on_unchanged() -> None:
     ]  # fmt: skip
     records = await held.world.deps.audit.read("contoso", after_seq=0, limit=20)
     assert not verify(records, tenant_id="contoso")
-    assert [record.type.value for record in records][-1] == "approval.granted"
+    assert [record.type.value for record in records] == [
+        "plan.proposed", "approval.requested", "approval.granted", "plan.validated",
+    ]  # fmt: skip
+    assert records[-1].body["verdict"] == "allow"
 
 
 @pytest.mark.parametrize(("answer", "code"), [(NO, "approval.refused"), (None, "approval.expired")])
@@ -149,6 +152,8 @@ async def test_a_hard_finding_after_the_yes_denies() -> None:
     await held.submit()
     await held.answer()
     assert await held.again() == {"status": "denied", "code": "policy.cost"}
+    last = (await held.world.deps.audit.read("contoso", after_seq=0, limit=20))[-1]
+    assert (last.type.value, last.body["verdict"], last.body["code"]) == ("plan.rejected", "deny", "policy.cost")
 
 
 async def test_an_escalation_that_no_person_can_cure_is_a_denial() -> None:

@@ -48,6 +48,12 @@ async def test_a_users_token_becomes_a_principal_of_the_tenant_its_directory_spe
     assert principal.groups_known
 
 
+async def test_nobody_is_a_second_person_by_the_spelling_of_a_guid() -> None:
+    plain = await validator().validate(Token(user_claims(oid="aaaaaaaa-0000-0000-0000-0000000000bb")).sign())
+    loud = await validator().validate(Token(user_claims(oid="AAAAAAAA-0000-0000-0000-0000000000BB")).sign())
+    assert plain.subject == loud.subject
+
+
 async def test_an_apps_token_becomes_an_app_principal() -> None:
     principal = await validator().validate(Token(app_claims()).sign())
 

@@ -158,3 +158,23 @@ def test_the_vocabulary_is_built_once_per_catalog() -> None:
     found = library(Texts())
     assert found.words() is found.words()
     assert found.words().hash == PolicyLibrary(Texts(), CATALOG).words().hash
+
+
+async def test_policies_that_have_gone_are_not_replaced_by_those_for_tenants_without(
+    root: Path, clock: FixedClock
+) -> None:
+    source = FilesPolicySource(root, clock)
+    found = library(source)
+    assert "t/contoso/plan" in (await found.in_force("contoso")).book.rules
+    own = root / "policies" / "tenants" / "contoso"
+    own.rename(own.with_name("moved-away"))
+    clock.advance(3)
+    await faults(source)
+
+
+async def test_a_tenants_folder_without_policies_is_half_written_and_not_a_wish_for_the_defaults(
+    root: Path, clock: FixedClock
+) -> None:
+    for path in (root / "policies" / "tenants" / "contoso").glob("*.cedar"):
+        path.rename(path.with_suffix(".cedar.new"))
+    await faults(FilesPolicySource(root, clock))

@@ -14,8 +14,8 @@ from engine.adapters.memory import MemoryCatalog, MemoryTenantDirectory
 from engine.domain.approval import ApprovalAnswer
 from engine.domain.execute import ExecuteSucceeded
 from engine.domain.outcomes import AwaitingApproval, Denied, Succeeded
-from engine.domain.policy import PolicyDecision, StepPolicyRequest, Verdict
-from engine.step_runner.redaction import REDACTED, redacted_inputs
+from engine.domain.policy import REDACTED, PolicyDecision, StepPolicyRequest, Verdict
+from engine.step_runner.redaction import redacted_inputs
 from tests.support.policy import ALLOW, APPROVAL, ScriptedPolicy, escalate, transform, without
 from tests.support.world import CAPABILITIES, World, capability, plan_of
 
