@@ -9,6 +9,7 @@ from typing import Any
 
 from activities.answer_stream import AnswerStream
 from activities.payloads import load_json, load_request, store_model
+from engine.domain.answer import Answer
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError
@@ -75,6 +76,22 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
         raise
     await stream.close()
     ref = await store_model(run, answer, deps)
+    await _record(run, answer, ref, deps)
+    events = [new_event(EventType.ANSWER_COMPLETED, AnswerEventData(size_bytes=ref.size_bytes))]
+    if answer.degraded_reason is not None:
+        data = DegradedEventData(part="composer", reason=answer.degraded_reason)
+        events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/composer"))
+    reason = run.degraded_reason or answer.degraded_reason
+    change = RunChange(answer_ref=ref, degraded_reason=reason)
+    try:
+        await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=_LIVE)
+    except ConflictError:
+        _LOG.info("an answer came too late", extra={"run_id": run.run_id})
+    return {"status": "composed"}
+
+
+async def _record(run: Run, answer: Answer, ref: PayloadRef, deps: Deps) -> None:
+    """The evidence of an answer, before it stands."""
     body: JsonObject = {
         "answer_sha256": ref.sha256,
         "kpis": len(answer.kpis),
@@ -95,17 +112,6 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
             body=body,
         )
     )
-    events = [new_event(EventType.ANSWER_COMPLETED, AnswerEventData(size_bytes=ref.size_bytes))]
-    if answer.degraded_reason is not None:
-        data = DegradedEventData(part="composer", reason=answer.degraded_reason)
-        events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/composer"))
-    reason = run.degraded_reason or answer.degraded_reason
-    change = RunChange(answer_ref=ref, degraded_reason=reason)
-    try:
-        await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=_LIVE)
-    except ConflictError:
-        _LOG.info("an answer came too late", extra={"run_id": run.run_id})
-    return {"status": "composed"}
 
 
 async def _results(
