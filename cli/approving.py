@@ -62,7 +62,8 @@ def lines_of(approval: Mapping[str, Any]) -> list[str]:
     lines += [f"  because {one_line(reason)}" for reason in approval.get("reasons", ())]
     for finding in approval.get("findings", ()):
         way = " → ".join(clean(place) for place in finding.get("path", ()))
-        lines += [f"  {clean(finding['policy_id'])}: by way of {way}"] if way else []
+        told = any(way in reason for reason in approval.get("reasons", ()))
+        lines += [f"  {clean(finding['policy_id'])}: by way of {way}"] if way and not told else []
     if approval.get("arguments") is not None:
         lines.append(f"  with {one_line(json.dumps(approval['arguments'], ensure_ascii=False))}")
     elif approval.get("arguments_omitted"):

@@ -43,10 +43,13 @@ def opener_for(url: str) -> urllib.request.OpenerDirector:
 class Api:
     """The API at one address. ``token`` is asked before each call, so that a long watch outlives one token.
 
-    ``again`` are the options that lead a further command to the same host, with a space before each.
+    ``again`` are the options that lead a further command to the same host, with a space before each, ``up_options`` those with
+    which `up` would start it.
     """
 
-    def __init__(self, url: str, token: Callable[[], str], *, timeout_s: float = 30.0, again: str = "") -> None:
+    def __init__(
+        self, url: str, token: Callable[[], str], *, timeout_s: float = 30.0, again: str = "", up_options: str = ""
+    ) -> None:
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
             raise CliError(
                 f"{url!r} is not an address",
@@ -56,6 +59,7 @@ class Api:
             )
         self.url = url.rstrip("/")
         self.again = again
+        self._up_options = up_options
         self._token = token
         self._timeout_s = timeout_s
         self._opener = opener_for(self.url)
@@ -209,7 +213,7 @@ class Api:
         words = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
         return CliError(
             f"cannot reach {self.url}: {words}",
-            hint="start the stack with ./livoa up, or name another host with LIVOA_URL",
+            hint=f"start the stack with ./livoa up{self._up_options}, or name another host with LIVOA_URL",
             exit_code=ExitCode.UNREACHABLE,
             code="cli.unreachable",
         )

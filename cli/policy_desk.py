@@ -128,6 +128,8 @@ class Desk:
 
     def _name_of(self, file: Path, tenant_id: str | None) -> str:
         place = file.resolve()
+        if not place.is_file():
+            raise CliError(f"cannot read {file}: no such file", exit_code=ExitCode.USAGE, code="cli.file")
         if place.is_relative_to(self._folder.resolve()):
             return place.relative_to(self._folder.resolve()).as_posix()
         if tenant_id is None:

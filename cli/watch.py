@@ -97,8 +97,9 @@ def line_of(event: Mapping[str, Any]) -> str:
             said = data.get("part") or ""
         if kind.startswith("run.") and data.get("code"):  # the message follows in full with the result
             said = data["code"]
-        source = planner_words(data)
-        return f"{clean(kind)}  {source}{one_line(said)}".rstrip()
+        if kind == "plan.rejected" and data.get("codes"):  # the same
+            said = ", ".join(map(str, data["codes"]))
+        return "  ".join(part for part in (clean(kind), planner_words(data), one_line(said)) if part)
     return ""
 
 

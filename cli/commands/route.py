@@ -8,7 +8,7 @@ from typing import Any
 from cli.commands.run import INTENT_HELP, add_request_options, request_of
 from cli.connection import add_options, connect
 from cli.exit_codes import ExitCode
-from cli.output import print_json, say
+from cli.output import print_json, progress, say
 from cli.render.text import one_line
 
 EXAMPLE = """
@@ -35,12 +35,15 @@ def run(options: argparse.Namespace) -> ExitCode:
     else:
         for line in _lines(route):
             say(line)
+        if not route["in_scope"]:
+            progress("Next: ./livoa plan with the same words says what could be asked instead")
     return ExitCode.OK if route["in_scope"] else ExitCode.FAILED
 
 
 def _lines(route: dict[str, Any]) -> list[str]:
-    head = "in scope" if route["in_scope"] else "out of scope; what could be asked for instead:"
-    lines = [f"{head}  {one_line(route['domain'])}  confidence {route['confidence']:.2f}".rstrip()]
+    head = ("in scope" if route["in_scope"] else "out of scope", one_line(route["domain"]))
+    lines = ["  ".join(part for part in (*head, f"confidence {route['confidence']:.2f}") if part)]
+    lines += [] if route["in_scope"] else ["what is enabled here:"]
     lines += [f"  {found['score']:.2f}  {one_line(found['name'])}" for found in route["capabilities"]]
     lines += [f"  {found['score']:.2f}  playbook {one_line(found['name'])}" for found in route["playbooks"]]
     lines.append(f"router: {one_line(route['router'])}")

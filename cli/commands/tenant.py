@@ -44,7 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> ExitCode:
     """Show, change or look back."""
     if options.action != "set" and (options.changes or options.file):
-        raise _usage(f"`tenant {options.action}` takes no changes", "./livoa tenant set FIELD=VALUE changes")
+        raise _usage(
+            f"`tenant {options.action}` takes no changes", "--tenant chooses another tenant, ./livoa tenant set changes"
+        )
     api, tenant = connect(options, _ROLES), options.tenant or DEFAULT_TENANT
     match options.action:
         case "versions":

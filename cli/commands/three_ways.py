@@ -22,7 +22,7 @@ from typing import Any
 from cli.client import Api
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
-from cli.output import human_console, print_json, progress
+from cli.output import print_json, progress, say
 from cli.paths import ROOT
 from cli.run_state import result_of
 
@@ -54,13 +54,17 @@ WAYS = (
 
 
 def run(options: argparse.Namespace, intent: str, folder: Path) -> ExitCode:
-    """Run the three ways one after the other and print a table (or one JSON line) of who planned and who wrote."""
+    """Run the three ways one after the other and print (as text or one JSON line) who planned and who wrote."""
+    progress(
+        "the models are a scripted server on this machine, no model is asked; everything else is the product as it is"
+    )
     with scripted_provider(folder) as url:
         results = [_one(options, way, intent, folder / f"way-{number}", url) for number, way in enumerate(WAYS, 1)]
     if options.json:
         print_json({"intent": intent, "ways": results})
     else:
-        human_console().print(_table(results))
+        for line in lines_of(results):
+            say(line)
     good = all(result["status"] == "succeeded" for result in results)
     return ExitCode.OK if good else ExitCode.FAILED
 
@@ -99,30 +103,21 @@ def summary_of(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(results: list[dict[str, Any]]) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def lines_of(results: list[dict[str, Any]]) -> list[str]:
+    """Who did what on each way, in lines that fit a narrow terminal."""
     from cli.render.text import clean, one_line
 
-    table = Table(box=box.SIMPLE_HEAD, title="one intent, three ways", title_justify="left", title_style="bold")
-    for column in ("way", "routed by", "planned by", "written by", "steps", "status", "time"):
-        table.add_column(column, overflow="fold")
+    lines = ["one intent, three ways (scripted models)"]
     for result in results:
-        routed = clean(result["router"] or "-")
-        if result["passed_over"]:
-            routed += f" ({one_line(', '.join(result['passed_over']))})"
-        table.add_row(
-            Text(result["way"]),
-            Text(routed),
-            Text(clean(result["planner"])),
-            Text(clean(result["writer"])),
-            str(result["steps"]),
-            Text(result["status"] + (", degraded" if result["degraded"] else "")),
-            f"{result['seconds']:.1f} s",
-        )
-    return table
+        status = result["status"] + (", degraded" if result["degraded"] else "")
+        lines += [
+            f"{result['way']}: {clean(status)}, {result['steps']} steps, {result['seconds']:.1f} s",
+            f"  routed by   {clean(result['router'] or '-')}",
+            *(f"              after {one_line(passed)}" for passed in result["passed_over"]),
+            f"  planned by  {clean(result['planner'])}",
+            f"  written by  {clean(result['writer'])}",
+        ]
+    return lines
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from cli.approving import command_for, without_user
+from cli.approving import command_for, lines_of, without_user
 from cli.exit_codes import ExitCode
 from cli.run_state import RunState
 from tests.unit.cli.api_double import EVENTS, PLAN, RUN_ID, asking, event, problem
@@ -24,6 +24,12 @@ def test_the_list_says_what_who_why_with_what_and_how_to_answer(connected, doubl
     assert "\x1b" not in result.out
     assert f"./livoa approve {RUN_ID} tell" in result.err
     assert connected("approvals", RUN_ID, "--json").json["approvals"] == [asking()]
+
+
+def test_a_way_that_the_reason_tells_is_told_once():
+    finding = {"policy_id": "p", "path": ["a", "b"]}
+    asked = asking() | {"findings": [finding], "reasons": ["too much, by way of a → b (p)"]}
+    assert [line for line in lines_of(asked) if "a → b" in line] == ["  because too much, by way of a → b (p)"]
 
 
 def test_without_a_run_the_tenants_open_questions_are_listed(connected, double):

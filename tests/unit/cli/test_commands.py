@@ -185,6 +185,11 @@ def test_no_host_at_all_is_exit_code_3_and_names_the_next_step(livoa):
     assert "./livoa up" in result.json["error"]["hint"]
 
 
+def test_the_next_step_starts_the_folder_that_was_named(livoa, tmp_path):
+    result = livoa("runs", "--data", str(tmp_path / "mine"), "--url", "http://127.0.0.1:9", "--json")
+    assert f"./livoa up --data {tmp_path / 'mine'}" in result.json["error"]["hint"]
+
+
 def test_a_host_elsewhere_needs_a_token_of_its_own(livoa):
     result = livoa("runs", "--url", "https://runs.example.invalid", "--json")
     assert result.code == ExitCode.FORBIDDEN

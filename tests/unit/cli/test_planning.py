@@ -70,7 +70,10 @@ def test_a_route_is_shown(connected, double):
         for text in ("in scope", "0.90  marketing.compare_periods", "handed on by small: model.timeout")
     )
     double.scripts["POST /api/route"] = lambda asked: (200, ROUTE | {"in_scope": False})
-    assert connected("route", "joke").code == ExitCode.FAILED
+    refused = connected("route", "joke")
+    assert refused.code == ExitCode.FAILED
+    assert "out of scope" in refused.out
+    assert "./livoa plan" in refused.err
 
 
 def test_a_refusal_of_the_host_is_told(connected, double):

@@ -80,6 +80,8 @@ def test_the_schema_is_there_to_read(capsys: pytest.CaptureFixture[str]) -> None
     assert "mail.send" in said["schema"]["Livoa"]["actions"]
 
 
-@pytest.mark.parametrize("words", [["lint"], ["plan", "x"], ["test", "x"], ["test", "--tenant", "nobody"]])
+@pytest.mark.parametrize(
+    "words", [["lint"], ["lint", "no/such.cedar"], ["plan", "x"], ["test", "x"], ["test", "--tenant", "nobody"]]
+)
 def test_wrong_usage_is_told(words: list[str]) -> None:
     assert int(main(["policy", *words])) == 2

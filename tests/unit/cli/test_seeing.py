@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cli.commands.demo import Crash, _out_of_time, _say_next, same_options
+from cli.commands.three_ways import lines_of
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import human_console
@@ -231,3 +232,30 @@ def test_a_stage_reports_its_closing_line_its_failure_and_its_timeout(tmp_path, 
 def test_who_planned_is_said_in_words(facts, words):
     assert planner_words(facts) == words
     assert line_of(event(3, "plan.proposed", **facts)) == f"plan.proposed  {words}".rstrip()
+
+
+def test_a_rejected_plan_is_told_by_its_code_and_apart_from_the_router():
+    said = line_of(event(3, "plan.rejected", router="lexical", codes=["plan.unclear_intent"], message="say which"))
+    assert said == "plan.rejected  routed by lexical  plan.unclear_intent"
+    assert line_of(event(3, "plan.rejected", codes=[], message="not so")) == "plan.rejected  not so"
+
+
+def test_three_ways_fit_a_narrow_terminal_and_own_up_to_the_script():
+    way = {
+        "way": "the model is down, the open-weight fallback answers",
+        "status": "succeeded",
+        "degraded": False,
+        "steps": 5,
+        "seconds": 33.1,
+        "router": "qwen2.5-7b-instruct.fallback",
+        "passed_over": ["gpt-4o-down: model.unavailable"],
+        "planner": "qwen2.5-7b-instruct.fallback",
+        "writer": "qwen2.5-7b-instruct.fallback",
+    }
+    lines = lines_of([way])
+    assert "scripted" in lines[0]
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines[2:4]] == [
+        "routed by   qwen2.5-7b-instruct.fallback",
+        "after gpt-4o-down: model.unavailable",
+    ]
