@@ -21,10 +21,29 @@ def test_every_command_and_exit_code_is_documented():
     assert all(f"| {code.value} | {meaning} |" in page for code, meaning in MEANINGS.items())
 
 
+PAGES = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+)
+
+
 def test_commands_named_in_the_readme_exist():
     named = set(re.findall(r"\./livoa (\w+)", (ROOT / "README.md").read_text()))
     assert named
     assert named <= set(COMMANDS)
+
+
+def test_commands_modules_and_files_named_in_the_guides_exist():
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("governance.md", "models.md", "tenants.md"))
+    assert set(re.findall(r"\./livoa (\w+)", text)) <= set(COMMANDS)
+    modules = [module.replace(".", "/") for module in re.findall(r"python -m ([\w.]+)", text)]
+    files = re.findall(r"catalog/[a-z_/-]+\.\w+", text)
+    assert modules
+    assert files
+    assert [module for module in modules if not (ROOT / f"{module}.py").is_file()] == []
+    assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
 def test_the_rooms_in_the_architecture_page_exist():
@@ -37,7 +56,7 @@ def test_the_rooms_in_the_architecture_page_exist():
 
 
 def test_links_in_the_pages_lead_somewhere():
-    for page in ("README.md", "ARCHITECTURE.md", "docs/cli.md", "docs/glossary.md", "CHANGELOG.md"):
+    for page in PAGES:
         text = (ROOT / page).read_text()
         targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if not target.startswith("http")]
         assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
