@@ -123,8 +123,10 @@ def up(data: Path, *arguments: str) -> Iterator[Stack]:
 
 
 @contextmanager
-def host_without_streaming(data: Path, beside: Stack) -> Iterator[Stack]:
-    """A host of its own whose responses do not stream, with the agents of another stack, whose keys it shares."""
+def host_without_streaming(data: Path, beside: Stack, agents_url: str | None = None) -> Iterator[Stack]:
+    """A host of its own whose responses do not stream, with the agents of another stack, whose keys it shares.
+
+    ``agents_url`` says how it reaches them when not directly."""
     data.mkdir(parents=True, exist_ok=True)
     shutil.copy(beside.data / "development-key.pem", data / "development-key.pem")
     names = ("analytics", "crm", "insights", "mmm", "outbox", "rag", "rates")
@@ -132,7 +134,7 @@ def host_without_streaming(data: Path, beside: Stack) -> Iterator[Stack]:
         "LIVOA_ENV": "local",
         "LIVOA_DATA": str(data),
         "LIVOA_HTTP_STREAMING": "off",
-        "LIVOA_AGENT_ENDPOINTS": json.dumps(dict.fromkeys(names, beside.facts()["agents_url"])),
+        "LIVOA_AGENT_ENDPOINTS": json.dumps(dict.fromkeys(names, agents_url or beside.facts()["agents_url"])),
     }
     command = [
         sys.executable,
