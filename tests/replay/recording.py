@@ -103,5 +103,9 @@ def save(path: Path, description: str, recordings: list[Recording]) -> None:
 
 
 def load(path: Path) -> list[Recording]:
-    """Read a fixture."""
-    return [Recording(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["executions"]]
+    """Read a fixture, or what `livoa host --export` wrote: that has no action lists, because a host cannot know them."""
+    fields = Recording.__dataclass_fields__
+    return [
+        Recording(**{"actions": []} | {name: value for name, value in entry.items() if name in fields})
+        for entry in json.loads(path.read_text(encoding="utf-8"))["executions"]
+    ]

@@ -132,3 +132,27 @@ def test_one_more_action_at_the_beginning_is_detected(recording: Recording) -> N
 
     with pytest.raises(NonDeterministicError, match="warm_up"):
         replay(recording, changed)
+
+
+BROKEN = sorted((FOLDER / "broken").glob("*.json"))
+
+
+def test_there_is_a_broken_history() -> None:
+    assert BROKEN
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=[path.stem for path in BROKEN])
+def test_a_history_that_was_broken_on_purpose_is_refused_and_the_place_is_named(path: Path) -> None:
+    for recording in load(path):
+        with pytest.raises(NonDeterministicError, match=r"recorded was .*perform_step.* with sequence number \d+"):
+            replay(recording, BODIES[recording.name])
+
+
+@pytest.mark.parametrize("recording", RUNS, ids=[r.instance_id for r in RUNS])
+def test_a_run_started_before_runs_took_a_place_finishes_without_one(recording: Recording) -> None:
+    """The version of the start document decides, not the code: what is not in it was not asked for then."""
+    document = json.loads(json.loads(recording.input_json or "null"))
+    took_a_place = "quota" in document
+    asked = any(row["EventType"] == EventType.EVENT_SENT for rows in recording.episodes for row in rows)
+    assert asked == took_a_place
+    assert replay(recording, BODIES[recording.name]).ended is not None

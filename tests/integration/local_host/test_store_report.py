@@ -16,7 +16,7 @@ from local_host.durable.storage import Storage
 from local_host.errors import HostError
 from local_host.instance_lock import instance_lock
 from local_host.store_report import export, status
-from tests.replay.recording import Recording, replay
+from tests.replay.recording import load, replay
 from tests.unit.local_host.durable_app import START_AT, PlainApp
 
 
@@ -74,7 +74,7 @@ async def test_the_status_names_the_process_that_runs_and_leaves_its_lock_alone(
     assert status(data)["running_pid"] is None
 
 
-async def test_an_export_replays_and_a_changed_one_is_refused(data: Path) -> None:
+async def test_an_export_replays_and_a_changed_one_is_refused(data: Path, tmp_path: Path) -> None:
     from local_host.durable.determinism import NonDeterministicError
 
     found = json.loads(json.dumps(export(data, "done")))
@@ -82,7 +82,8 @@ async def test_an_export_replays_and_a_changed_one_is_refused(data: Path) -> Non
     assert [each["instance_id"] for each in found["executions"]] == ["done", "the-child"]
     child = found["executions"][1]
     assert child["durable_actions"] == {"activities": 1, "timers": 0, "sub_orchestrations": 0, "entity_messages": 0}
-    recording = Recording(child["instance_id"], child["name"], child["input_json"], child["episodes"], [])
+    (tmp_path / "history.json").write_text(json.dumps(found))
+    recording = load(tmp_path / "history.json")[1]
 
     def same(context: Any) -> Any:
         return (yield context.call_activity("echo", "child"))
