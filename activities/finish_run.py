@@ -9,6 +9,7 @@ from activities.leftovers import close_items, items_of, release_budget
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.errors import ConflictError
 from engine.domain.events import EventType, RunEventData, StepEventData, new_event
+from engine.domain.ids import undo_id
 from engine.domain.run import ErrorInfo, Run, StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.domain.telemetry_names import METRIC_RUNS_FINISHED
@@ -35,19 +36,23 @@ _STEP_EVENT = {
 
 
 async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
-    """Input ``{tenant_id, run_id, status, code?, steps: {status: [step id]}, codes: {step id: code}}``; result ``{}``."""
+    """Input ``{tenant_id, run_id, status, code?, steps: {status: [step id]}, codes: {step id: code}, not_undone?: {step id:
+    code}}``; result ``{}``."""
     run = await deps.runs.get(payload["tenant_id"], payload["run_id"])
     if run is None or run.status.is_final:
         return {}
     status = RunStatus(payload["status"])
     for approval in await deps.approvals.close(run.tenant_id, run.run_id):
         await deps.audit.append(approval_entry(approval))
-    await _close_steps(run, payload.get("steps") or {}, payload.get("codes") or {}, deps)
-    error = run.error or _error(payload.get("code"))
+    not_undone: dict[str, str] = payload.get("not_undone") or {}
+    await _close_steps(run, payload.get("steps") or {}, payload.get("codes") or {}, not_undone, deps)
+    error = _with_effects(run.error or _error(payload.get("code")), not_undone)
     spent = await deps.budgets.state(run.tenant_id, run.run_id)
     body: dict[str, Any] = {"status": status.value, "spent_micro_usd": spent.spent_micro_usd if spent else 0}
     if error is not None:
         body["code"] = error.code
+    if not_undone:
+        body["not_undone"] = dict(sorted(not_undone.items()))
     if run.plan_hash is not None:
         body["plan_hash"] = run.plan_hash
     now = deps.clock.now()
@@ -75,7 +80,9 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     return {}
 
 
-async def _close_steps(run: Run, steps: dict[str, list[str]], codes: dict[str, str], deps: Deps) -> None:
+async def _close_steps(
+    run: Run, steps: dict[str, list[str]], codes: dict[str, str], not_undone: dict[str, str], deps: Deps
+) -> None:
     """Leave nothing open: money first, while the open records still say where it may be."""
     before = await deps.runs.steps(run.tenant_id, run.run_id)
     items = await items_of(run, before, deps)
@@ -83,6 +90,10 @@ async def _close_steps(run: Run, steps: dict[str, list[str]], codes: dict[str, s
     lost = [*steps.get(StepStatus.FAILED.value, ()), *steps.get(StepStatus.CANCELLED.value, ())]
     await release_budget(run, [step_id for step_id in lost if step_id not in begun], [*before, *items], deps)
     await _record_unrun(run, steps, codes, deps)
+    if not_undone:
+        await _record_not_undone(run, not_undone, deps)
+        # Items of undoings are listed under their map, which may have got its record only now.
+        items = await items_of(run, await deps.runs.steps(run.tenant_id, run.run_id), deps)
     if items:
         await close_items(items, await deps.runs.steps(run.tenant_id, run.run_id), deps)
 
@@ -104,12 +115,46 @@ def _error(code: str | None) -> ErrorInfo | None:
     return ErrorInfo(code=code, message=_MESSAGES.get(code, f"the run ended with {code}"))
 
 
+def _with_effects(error: ErrorInfo | None, not_undone: dict[str, str]) -> ErrorInfo | None:
+    """The error, with the steps whose effects still stand."""
+    if error is None or not not_undone:
+        return error
+    named = [f"{step_id} ({code})" for step_id, code in sorted(not_undone.items())]
+    more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
+    words = f"{error.message}; could not be undone: {', '.join(named[:_MAX_NAMED])}{more}"
+    return error.model_copy(update={"message": words})
+
+
+_MAX_NAMED = 10
 _MESSAGES = {
     "run.cancelled": "cancelled on request; finished steps and their outputs are kept",
     "run.deadline": "the run's deadline passed; finished steps and their outputs are kept",
     "quota.no_place": "the tenant has as many runs under way as it may; no place became free in time",
     "run.steps_failed": "a step that the answer needs failed; see the steps",
 }
+
+
+async def _record_not_undone(run: Run, not_undone: dict[str, str], deps: Deps) -> None:
+    """Give the undoings that nobody goes on with their end. Their own records may still say that they go on, or be missing."""
+    for step_id, code in not_undone.items():
+        before = await deps.runs.get_step(run.tenant_id, run.run_id, undo_id(step_id))
+        if before is not None and before.status.is_final:
+            continue
+        step = before or await deps.runs.get_step(run.tenant_id, run.run_id, step_id)
+        record = StepRecord(
+            tenant_id=run.tenant_id,
+            run_id=run.run_id,
+            step_id=undo_id(step_id),
+            status=StepStatus.FAILED,
+            attempt=before.attempt if before else 1,
+            capability=before.capability if before else None,
+            kind=step.kind if step else "call",
+            error=ErrorInfo(code=code, message=_STEP_MESSAGES.get(code, f"the effect still stands: {code}")),
+            started_at=before.started_at if before else None,
+            finished_at=deps.clock.now(),
+        )
+        data = StepEventData(step_id=record.step_id, attempt=record.attempt, capability=record.capability, code=code)
+        await deps.runs.put_step(record, [new_event(EventType.STEP_FAILED, data, f"step.settled/{record.step_id}")])
 
 
 async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, str], deps: Deps) -> None:
@@ -144,6 +189,7 @@ _STEP_MESSAGES = {
     "step.needs_skipped": "a step it needs was skipped",
     "step.needs_cancelled": "a step it needs was cancelled",
     "activity.crashed": "the engine failed while the step ran; nothing is known of its result",
+    "undo.still_open": "nothing is known of the step's end, so its effect may stand",
     "run.cancelled": "the run was cancelled first",
     "run.deadline": "the run's deadline passed first",
 }

@@ -13,7 +13,7 @@ from engine.domain.run import ErrorInfo, Run, StepRecord
 from engine.domain.status import StepStatus
 from engine.ports.budget import MODEL_KEYS
 from engine.ports.deps import Deps
-from engine.step_runner import StepTask
+from engine.step_runner import StepTask, task_of
 
 _UNFINISHED = ErrorInfo(code="step.item_unfinished", message="the run ended before this item did")
 
@@ -35,14 +35,13 @@ async def release_budget(run: Run, unrecorded: Iterable[str], records: Iterable[
     state = await deps.budgets.state(run.tenant_id, run.run_id)
     if state is None or not (state.reserved_micro_usd or state.reserved_tokens):
         return
-    prices: dict[tuple[str, int | None, int], int] = {(step_id, None, 1): 0 for step_id in unrecorded}
+    prices = {StepTask(tenant_id=run.tenant_id, run_id=run.run_id, step_id=step_id): 0 for step_id in unrecorded}
     for record in records:
         if not record.status.is_final:
-            prices[record.step_id, record.item, record.attempt] = _price(record, deps)
+            prices[task_of(record, record.attempt)] = _price(record, deps)
             # The next attempt may have reserved, and died before its start was recorded.
-            prices[record.step_id, record.item, record.attempt + 1] = 0
-    for (step_id, item, attempt), price in prices.items():
-        task = StepTask(tenant_id=run.tenant_id, run_id=run.run_id, step_id=step_id, item=item, attempt=attempt)
+            prices[task_of(record, record.attempt + 1)] = 0
+    for task, price in prices.items():
         await deps.budgets.settle(run.tenant_id, run.run_id, task.attempt_key, spent_micro_usd=price)
     await deps.budgets.close(run.tenant_id, run.run_id, prefix=MODEL_KEYS, as_spent=True)
     await deps.budgets.close(run.tenant_id, run.run_id)

@@ -58,6 +58,9 @@ def build(deps: DepsProvider) -> df.Blueprint:
     async def compose_answer(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
         return await guarded(composing.compose_answer(payload, deps()))
 
+    async def undo_step(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
+        return await guarded(steps.undo(payload, deps()))
+
     async def finish_run(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
         return await guarded(finishing.finish_run(payload, deps()))
 
@@ -67,6 +70,7 @@ def build(deps: DepsProvider) -> df.Blueprint:
         (names.EXPAND_MAP, expand_map),
         (names.COLLECT_MAP, collect_map),
         (names.COMPOSE_ANSWER, compose_answer),
+        (names.UNDO_STEP, undo_step),
         (names.FINISH_RUN, finish_run),
     )
     for name, function in registered:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from engine.domain.outcomes import Failed, StepOutcome
 from engine.ports.deps import Deps
-from engine.step_runner import StepTask, collect_map, expand_map, perform_step
+from engine.step_runner import StepTask, collect_map, expand_map, perform_step, undo_step
 
 _TASK_FIELDS = ("tenant_id", "run_id", "step_id", "attempt", "item", "waiter")
 
@@ -47,3 +47,11 @@ async def collect(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     if task is None or not isinstance(count, int):
         return _wire(_MALFORMED)
     return _wire(await collect_map(task, count, deps))
+
+
+async def undo(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
+    """Input ``{tenant_id, run_id, step_id, attempt}``; result ``{"status": "undone" | "more"}`` or that of a ``Failed``."""
+    task = _task(payload)
+    outcome = _MALFORMED if task is None else await undo_step(task, deps)
+    wire: dict[str, Any] = outcome.model_dump(mode="json", exclude_none=True)
+    return wire

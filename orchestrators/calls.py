@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from engine.domain import names
 from engine.domain.base import iso_utc
 from engine.domain.skeleton import SkeletonStep
-from engine.scheduler import AdmittedState, LeaseTerms, PartRef, PartState, RunRef, RunState, step_report
+from engine.scheduler import AdmittedState, LeaseTerms, PartRef, PartState, RunRef, RunState, not_undone, step_report
 from engine.scheduler.answers import lease_answer, run_crash, run_outcome, step_crash, step_outcome
 from engine.scheduler.backoff import RetryPolicy
 from engine.scheduler.commands import (
@@ -32,6 +32,7 @@ from engine.scheduler.commands import (
     RunMapPart,
     StepAnswered,
     StepCall,
+    UndoStep,
 )
 
 if TYPE_CHECKING:
@@ -116,8 +117,13 @@ class RunCalls:
             case ComposeAnswer():
                 return self._activity(names.COMPOSE_ANSWER, {"attempt": call.attempt, **step_report(run)})
             case FinishRun():
-                ending = {"status": str(call.status), "code": call.code}
+                ending: dict[str, Any] = {"status": str(call.status), "code": call.code}
+                if failed := not_undone(run):
+                    ending["not_undone"] = failed
                 return self._activity(names.FINISH_RUN, {"attempt": call.attempt, **ending, **step_report(run)})
+            case UndoStep():
+                asked = {"step_id": _spec(run, call).id, "attempt": call.attempt, "look": call.look}
+                return self._activity(names.UNDO_STEP, asked)
             case PerformStep() | ExpandMap() | CollectMap() | RunMapPart():
                 return self._schedule_step(call, _spec(run, call))
             case _:
@@ -168,7 +174,7 @@ class RunCalls:
                 return LeaseAnswered(call, "unknown" if crashed else lease_answer(result), at)
             case RenewLease():
                 raise TypeError("a renewal has no answer")
-            case PlanRun() | ComposeAnswer() | FinishRun():
+            case PlanRun() | ComposeAnswer() | UndoStep() | FinishRun():
                 return RunAnswered(call, run_crash() if crashed else run_outcome(call, result), at)
             case _:
                 return StepAnswered(call, step_crash() if crashed else step_outcome(result), at)
@@ -207,7 +213,7 @@ class PartCalls:
         return StepAnswered(call, step_crash() if crashed else step_outcome(result), at)
 
 
-def _spec(state: RunState, call: StepCall) -> SkeletonStep:
+def _spec(state: RunState, call: StepCall | UndoStep) -> SkeletonStep:
     if state.board is None:
         raise ValueError("a step cannot be called before there is a plan")
     return state.board.graph.steps[call.step]

@@ -9,7 +9,7 @@ from engine.domain.answer import Answer
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError, NotFoundError
-from engine.domain.ids import is_wire_id
+from engine.domain.ids import is_wire_id, undo_id
 from engine.domain.run import Run, StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.deps import Deps, DepsProvider
@@ -108,11 +108,15 @@ async def _plan(run: Run, deps: Deps) -> JsonObject | None:
 
 
 async def list_steps(call: Call) -> HttpResponse:
-    """``GET /api/runs/{run_id}/steps``: every step of the plan, in its order."""
+    """``GET /api/runs/{run_id}/steps``: every step of the plan, in its order, each followed by its undoing where there is one."""
     run = await run_of(call)
     records = {record.step_id: record for record in await call.deps.runs.steps(run.tenant_id, run.run_id)}
     plan = await _plan(run, call.deps)
-    steps = [_step(entry, records.get(entry["id"])) for entry in (plan or {}).get("steps", ())]
+    steps = []
+    for entry in (plan or {}).get("steps", ()):
+        steps.append(_step(entry, records.get(entry["id"])))
+        if (undoing := records.get(undo_id(entry["id"]))) is not None:
+            steps.append(step_view_of(undoing).model_copy(update={"output": None}))
     body = StepList(run_id=run.run_id, steps=tuple(steps)).model_dump(mode="json")
     return json_response(body)
 

@@ -48,6 +48,15 @@ def run_id_from(milliseconds: int, entropy: bytes) -> RunId:
     return RunId("run-" + "".join(reversed(digits)))
 
 
+UNDO_SUFFIX = ".undo"
+"""What the records of a step's undoing are called after its id. No step of a plan has such an id."""
+
+
+def undo_id(step_id: str) -> str:
+    """Under which id the undoing of a step is recorded, in the store and in events."""
+    return step_id + UNDO_SUFFIX
+
+
 def step_key(run_id: str, step_id: str, item: int | None = None) -> IdempotencyKey:
     """The idempotency key of one effect: ``{run}/{step}[/{item}]``. The attempt is not part of it, so a retry of a step
     that did succeed on the other side is answered with the stored result instead of a second effect."""

@@ -11,6 +11,7 @@ EXPAND_MAP = "expand_map"
 COLLECT_MAP = "collect_map"
 COMPOSE_ANSWER = "compose_answer"
 FINISH_RUN = "finish_run"
+UNDO_STEP = "undo_step"
 
 TENANT_QUOTA = "tenant_quota"
 """Entity of a tenant: the leases of its runs. Key: the tenant."""

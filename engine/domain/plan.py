@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, mode
 
 from engine.domain.base import JsonObject, JsonValue
 from engine.domain.errors import LivoaError
-from engine.domain.ids import WireId
+from engine.domain.ids import UNDO_SUFFIX, WireId, is_wire_id, undo_id
 from engine.domain.skeleton import OnFailure, StepKind
 from engine.domain.tenant import PLATFORM_MAX_ITEMS, PLATFORM_MAX_STEPS
 
@@ -113,6 +113,10 @@ class Step(_PlanModel):
     def _one_kind(self) -> Step:
         if sum(part is not None for part in (self.capability, self.wait, self.approval)) != 1:
             raise ValueError("a step is exactly one of 'capability', 'wait' and 'approval'")
+        if self.id.endswith(UNDO_SUFFIX):
+            raise ValueError(f"ids that end with {UNDO_SUFFIX} name the undoing of a step")
+        if self.compensate_with is not None and not is_wire_id(undo_id(self.id)):
+            raise ValueError("the id of a step that can be undone is shorter, by the length of '.undo'")
         if self.capability is None:
             extra = _ONLY_WITH_CAPABILITY & self.model_fields_set
             if extra:

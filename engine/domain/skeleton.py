@@ -13,6 +13,8 @@ StepKind = Literal["call", "map", "wait", "approval"]
 OnFailure = Literal["fail", "skip", "fallback", "repair"]
 
 MAX_SKELETON_BYTES = 512 * 1024
+UNDO_ATTEMPTS = 5
+"""How often the undoing of one step is tried: scheduler and step runner count alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,8 @@ class SkeletonStep:
     """One step as the scheduler sees it. ``needs`` and ``tolerates`` are indexes into ``Skeleton.steps``.
 
     ``tolerates`` lists the needs whose skip or failure does not skip this step, because every reference to them carries a
-    default. Durations in seconds; ``expected_s`` is an estimate that only orders work.
+    default. ``undo`` says that its effect is to be undone when the run comes to nothing. Durations in seconds; ``expected_s``
+    is an estimate that only orders work.
     """
 
     id: str
@@ -35,6 +38,7 @@ class SkeletonStep:
     max_backoff_s: float = 60.0
     concurrency: int = 20
     expected_s: float = 1.0
+    undo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ _FIELDS = (
     ("m", "max_backoff_s"),
     ("c", "concurrency"),
     ("e", "expected_s"),
+    ("u", "undo"),
 )
 
 

@@ -34,7 +34,7 @@ from engine.domain.skeleton import MAX_SKELETON_BYTES, size_bytes
 from engine.domain.strict_json import Place
 from engine.domain.tenant import PLATFORM_MAX_PLAN_BYTES, TenantConfig
 from engine.plan.documents import Outline, read_outline
-from engine.plan.estimates import cost_micro_usd, expected_seconds, max_attempts
+from engine.plan.estimates import cost_micro_usd, expected_seconds, is_undone, max_attempts
 from engine.plan.findings import Findings
 from engine.plan.graph import depth_of, find_cycles, longest_path, topological_order
 from engine.plan.limits import Limits, limits_of
@@ -112,7 +112,7 @@ class _Check:
         checked = None
         if not self._findings.failed and graph.order is not None:
             attempts = [max_attempts(step, fact.capability) for step, fact in steps if step]
-            timings = tuple(map(StepTiming, expected_s, attempts))
+            timings = tuple(map(StepTiming, expected_s, attempts, (is_undone(*pair) for pair in steps)))
             checked = self._checked_plan(graph, graph.order, uses, timings, cost)
         return CheckResult(
             plan=None if self._findings.failed else checked,

@@ -45,6 +45,14 @@ def cost_micro_usd(facts: StepFacts) -> int:
     return facts.capability.cost.per_call_micro_usd * facts.items[1] if facts.capability is not None else 0
 
 
+def is_undone(step: Step | None, facts: StepFacts) -> bool:
+    """Whether the step's effect is undone when the run comes to nothing: the plan says how, or the manifest demands it."""
+    if step is None:
+        return False
+    demanded = facts.capability is not None and facts.capability.compensation_required
+    return step.compensate_with is not None or demanded
+
+
 def max_attempts(step: Step, capability: Capability | None) -> int:
     """How often a step may be tried: an effect that the manifest does not call repeatable once, whatever the plan says."""
     if capability is None or not is_repeatable(capability):

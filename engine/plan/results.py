@@ -14,10 +14,12 @@ from engine.plan.normal_form import canonical_bytes
 
 @dataclass(frozen=True, slots=True)
 class StepTiming:
-    """What scheduling needs to know of a step beyond the plan itself. ``expected_s`` only orders work."""
+    """What scheduling needs to know of a step beyond the plan itself. ``expected_s`` only orders work; ``undo`` is true when the
+    plan says how the step is undone, or the manifest demands that it can be."""
 
     expected_s: float
     max_attempts: int
+    undo: bool = False
 
 
 @dataclass(frozen=True)

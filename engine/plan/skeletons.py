@@ -50,4 +50,5 @@ def _skeleton_step(
         max_backoff_s=retry.max_backoff_s,
         concurrency=min(step.concurrency, max_parallel) if step.is_map else step.concurrency,
         expected_s=round(timing.expected_s, 1),
+        undo=timing.undo,
     )

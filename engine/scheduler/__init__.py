@@ -14,7 +14,7 @@ from engine.scheduler.admitted import (
 from engine.scheduler.codec import dumps, loads
 from engine.scheduler.graph import IN_FLIGHT_CAP, Graph, compile_graph, graph_from_wire, graph_to_wire
 from engine.scheduler.part import PartRef, PartState, decide_part, evolve_part, new_part
-from engine.scheduler.report import progress, step_report
+from engine.scheduler.report import not_undone, progress, step_report
 from engine.scheduler.run import MAX_TIMER, RunRef, RunState, decide, evolve, new_run
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "new_admitted",
     "new_part",
     "new_run",
+    "not_undone",
     "progress",
     "progress_admitted",
     "step_report",

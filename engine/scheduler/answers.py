@@ -14,11 +14,13 @@ from engine.scheduler.commands import (
     Done,
     FinishRun,
     Held,
+    More,
     Planned,
     PlanRun,
     Refused,
     RunCall,
     RunOutcome,
+    UndoStep,
 )
 from engine.scheduler.graph import graph_from_wire
 from engine.scheduler.steps import CANCELLED_CODE
@@ -45,6 +47,7 @@ def run_outcome(call: RunCall, value: Any) -> RunOutcome:
 
     ``plan_run``: ``{"status": "planned", "skeleton": wire}``, ``{"status": "awaiting_approval", "approval_id", "expires_at"}`` or
     ``{"status": "rejected" | "denied" | "failed", "code"}``; failed with ``run.cancelled`` says that the store knows of a cancel.
+    ``undo_step``: ``{"status": "undone" | "more"}``;
     ``compose_answer``: ``{"status": "composed"}``; ``finish_run``: anything without ``"status": "failed"``. Each may answer
     ``{"status": "failed", "code", "retryable"}``.
     """
@@ -63,8 +66,10 @@ def run_outcome(call: RunCall, value: Any) -> RunOutcome:
             return Refused(RunStatus.DENIED, _code(code, "plan.denied"))
         case PlanRun(), "rejected" | "failed":
             return Refused(RunStatus.FAILED, _code(code, f"plan.{status}"))
-        case ComposeAnswer(), "composed":
+        case (ComposeAnswer(), "composed") | (UndoStep(), "undone"):
             return Done()
+        case UndoStep(), "more":
+            return More()
         case FinishRun(), _ if status != "failed":
             return Done()
         case _:

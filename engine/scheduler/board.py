@@ -73,7 +73,7 @@ class Board:
     ``ready`` has bit ``rank`` set for each step whose next call may be issued; ``used`` is the capacity taken by open calls;
     ``sleepers`` are (due time, step) of waiting steps, earliest first; ``awaited`` are the approvals that steps wait for,
     oldest first; ``unfinished`` counts steps that are not final; ``stopped`` is the code under which the board stopped
-    starting anything.
+    starting anything; ``begun`` are the steps with an undoing that had begun, in the order in which they ended.
     """
 
     graph: Graph
@@ -84,6 +84,7 @@ class Board:
     unfinished: int
     stopped: str | None = None
     awaited: tuple[Awaited, ...] = ()
+    begun: tuple[int, ...] = ()
 
     def record(self, step: int) -> StepState:
         """The state of one step."""
@@ -149,6 +150,7 @@ class Draft:
         self.unfinished = board.unfinished
         self.stopped = board.stopped
         self.awaited = board.awaited
+        self.begun = board.begun
         self._sleepers = board.sleepers
         self._chunks = board.chunks
         self._touched: dict[int, list[StepState]] = {}
@@ -167,6 +169,7 @@ class Draft:
             self.unfinished,
             self.stopped,
             self.awaited,
+            self.begun,
         )
 
     def spec(self, step: int) -> SkeletonStep:
@@ -267,6 +270,9 @@ class Draft:
             if record.status.is_final:  # several of its needs were lost; it was skipped for the first
                 continue
             status = STEP_TABLE[record.status, trigger]
+            if self.spec(index).undo and record.status is not StepStatus.PENDING:
+                # Whatever its end: a failed map has items that succeeded, and a call that was written off may have been made.
+                self.begun = (*self.begun, index)
             self.put(index, record._replace(status=status, code=code, progress=None))
             self.set_ready(index, False)
             self.forget_approval(index)

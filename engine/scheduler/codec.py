@@ -48,6 +48,7 @@ def dumps(state: RunState) -> str:
         "retry_at": _at(state.retry_at),
         "armed_at": _at(state.armed_at),
         "ending": state.ending,
+        "undoing": [state.undoing, state.not_undone],
         "board": _board_out(state.board) if state.board is not None else None,
     }
     return json.dumps(value, separators=(",", ":"))
@@ -60,6 +61,7 @@ def loads(text: str) -> RunState:
         raise ValueError("not a run state of this format")
     tenant_id, run_id, deadline_at, *version = value["ref"]
     held_by, listening_to, announced = value.get("held", (None, None, False))
+    undoing, not_undone = value.get("undoing", ((), ()))
     return RunState(
         ref=RunRef(tenant_id, run_id, _instant(deadline_at), *version),
         phase=RunPhase(value["phase"]),
@@ -77,6 +79,8 @@ def loads(text: str) -> RunState:
         overdue=value["overdue"],
         ending=(RunStatus(value["ending"][0]), value["ending"][1]) if value["ending"] else None,
         recorded=value["recorded"],
+        undoing=tuple(undoing),
+        not_undone=tuple((step, code) for step, code in not_undone),
     )
 
 
@@ -106,6 +110,7 @@ def _board_out(board: Board) -> dict[str, Any]:
         "sleepers": [[iso_utc(due_at), step] for due_at, step in board.sleepers],
         "stopped": board.stopped,
         "awaited": board.awaited,
+        "begun": board.begun,
     }
 
 
@@ -125,6 +130,7 @@ def _board_in(value: dict[str, Any]) -> Board:
         unfinished=sum(not status.is_final for status in statuses),
         stopped=value["stopped"],
         awaited=tuple(Awaited(*entry) for entry in value.get("awaited", ())),
+        begun=tuple(value.get("begun", ())),
     )
 
 

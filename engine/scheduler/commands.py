@@ -73,6 +73,15 @@ class ComposeAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class UndoStep:
+    """Undo the effect of step number ``step``, if it had one. ``look`` counts answers that there is more of it to undo."""
+
+    step: int
+    attempt: int
+    look: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FinishRun:
     """Record the final status of the run and of every step."""
 
@@ -110,7 +119,7 @@ class Listen:
 
 
 StepCall: TypeAlias = PerformStep | ExpandMap | RunMapPart | CollectMap
-RunCall: TypeAlias = PlanRun | ComposeAnswer | FinishRun
+RunCall: TypeAlias = PlanRun | ComposeAnswer | UndoStep | FinishRun
 LeaseCall: TypeAlias = AcquireLease | RenewLease
 Call: TypeAlias = StepCall | RunCall | LeaseCall
 Command: TypeAlias = Call | Listen | WakeAt
@@ -141,7 +150,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The answer is composed, or the end is recorded."""
+    """The answer is composed, a step is undone, or the end is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """Some items of a map are undone, and there are others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +166,7 @@ class Broken:
     retryable: bool
 
 
-RunOutcome: TypeAlias = Planned | Held | Refused | Done | Broken
+RunOutcome: TypeAlias = Planned | Held | Refused | Done | More | Broken
 
 
 @dataclass(frozen=True, slots=True)

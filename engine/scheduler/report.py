@@ -31,3 +31,10 @@ def step_report(state: RunState) -> dict[str, Any]:
             if record.status is not StepStatus.SUCCEEDED and record.code is not None:
                 codes[spec.id] = record.code
     return {"steps": by_status, "codes": codes}
+
+
+def not_undone(state: RunState) -> dict[str, str]:
+    """Codes by the ids of the steps whose effects still stand although they should have been undone."""
+    if state.board is None:
+        return {}
+    return {state.board.graph.steps[step].id: code for step, code in state.not_undone}

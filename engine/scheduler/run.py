@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from engine.domain.skeleton import UNDO_ATTEMPTS
 from engine.domain.status import RunStatus, StepStatus
 from engine.scheduler import steps
 from engine.scheduler.backoff import RetryPolicy, delay_s
@@ -28,6 +29,7 @@ from engine.scheduler.commands import (
     Issued,
     LeaseAnswered,
     Listen,
+    More,
     Planned,
     PlanRun,
     Refused,
@@ -37,6 +39,7 @@ from engine.scheduler.commands import (
     RunOutcome,
     StepAnswered,
     Tick,
+    UndoStep,
     WakeAt,
 )
 from engine.scheduler.steps import CANCELLED_CODE, DEADLINE_CODE
@@ -50,6 +53,13 @@ MAX_TIMER = timedelta(days=5)
 """Longest durable timer (the Azure Storage backend ends at six days); a longer sleep takes several."""
 CALL_RETRIES = RetryPolicy(max_attempts=10, backoff_s=1.0, factor=2.0, max_backoff_s=60.0)
 """How calls of the run itself (plan, compose, finish) are repeated when they may be."""
+
+UNDO_RETRIES = RetryPolicy(max_attempts=UNDO_ATTEMPTS, backoff_s=1.0, factor=3.0, max_backoff_s=60.0)
+"""How the undoing of a step is repeated when it may be."""
+MAX_UNDO_LOOKS = 1_000
+"""How often there may be more of one step to undo: twice what the largest map takes."""
+COMES_TO_NOTHING = frozenset({RunStatus.FAILED, RunStatus.DENIED, RunStatus.CANCELLED})
+"""Ends after which no effect is meant to stand. A partial run has an answer that tells of what it did, and keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ class RunState:
     ``give_up_at`` on nothing of this phase is waited for. ``armed_at`` is when the wake-up asked for last will ring.
     ``held_by`` is the approval that the plan waits for, ``listening_to`` the one whose answer will be announced; ``announced``
     says that it was while a look was open.
-    ``ending`` is the final status and code, once known; ``recorded`` says that a store knows it too.
+    ``ending`` is the final status and code, once known; ``recorded`` says that a store knows it too. ``undoing`` are the steps
+    still to be undone, the next one first; ``not_undone`` those that could not be, with why.
     """
 
     ref: RunRef
@@ -92,6 +103,8 @@ class RunState:
     overdue: bool = False
     ending: tuple[RunStatus, str | None] | None = None
     recorded: bool = False
+    undoing: tuple[int, ...] = ()
+    not_undone: tuple[tuple[int, str], ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -168,9 +181,11 @@ def _own_call(state: RunState) -> RunCall | None:
             return PlanRun(state.attempt, state.look)
         case RunPhase.COMPOSING:
             return ComposeAnswer(state.attempt)
+        case RunPhase.UNDOING if state.undoing:
+            return UndoStep(state.undoing[0], state.attempt, state.look)
         case RunPhase.FINISHING if state.ending is not None:
             return FinishRun(state.attempt, *state.ending)
-        case RunPhase.FINISHING | RunPhase.RUNNING | RunPhase.OVER:
+        case RunPhase.FINISHING | RunPhase.UNDOING | RunPhase.RUNNING | RunPhase.OVER:
             return None
         case _:
             assert_never(state.phase)
@@ -192,7 +207,7 @@ def _issued(state: RunState, event: Issued) -> RunState:
         match command:
             case WakeAt():
                 state = replace(state, armed_at=command.at)
-            case PlanRun() | ComposeAnswer() | FinishRun():
+            case PlanRun() | ComposeAnswer() | UndoStep() | FinishRun():
                 if command == _due_call(state):
                     state = replace(state, call_open=True)
             case Listen():
@@ -259,16 +274,20 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
     if isinstance(outcome, Held) and state.phase is RunPhase.PLANNING and not state.cancelled:
         return _held(state, outcome, event.at)
     state = replace(state, call_open=False, held_by=None, listening_to=None, announced=False)
-    if isinstance(outcome, Broken) and outcome.retryable and (not state.cancelled or state.phase is RunPhase.FINISHING):
-        delay = timedelta(seconds=delay_s(CALL_RETRIES, f"{state.ref.run_id}/{state.phase}", state.attempt))
+    closing = state.phase in (RunPhase.UNDOING, RunPhase.FINISHING)
+    if isinstance(outcome, Broken) and outcome.retryable and (closing or not state.cancelled):
+        retries = UNDO_RETRIES if state.phase is RunPhase.UNDOING else CALL_RETRIES
+        delay = timedelta(seconds=delay_s(retries, f"{state.ref.run_id}/{state.phase}", state.attempt))
         in_time = state.give_up_at is None or event.at + delay < state.give_up_at
-        if state.attempt < CALL_RETRIES.max_attempts and in_time:
+        if state.attempt < retries.max_attempts and in_time:
             return replace(state, retry_at=event.at + delay)
     match state.phase:
         case RunPhase.PLANNING:
             return _planning_over(state, outcome, event.at)
         case RunPhase.COMPOSING:
             return _composing_over(state, outcome)
+        case RunPhase.UNDOING:
+            return _undoing_over(state, outcome)
         case RunPhase.FINISHING:
             recorded = isinstance(outcome, Done)
             return replace(state, phase=RUN_TABLE[state.phase, RunTrigger.RECORDED], recorded=recorded)
@@ -314,7 +333,7 @@ def _planning_over(state: RunState, outcome: RunOutcome, at: datetime) -> RunSta
             return _finish(state, outcome.status, outcome.code)
         case Broken():
             return _finish(state, RunStatus.FAILED, outcome.code)
-        case Done() | Held():
+        case Done() | More() | Held():
             return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
         case _:
             assert_never(outcome)
@@ -329,18 +348,20 @@ def _composing_over(state: RunState, outcome: RunOutcome) -> RunState:
             return _finish(state, *((RunStatus.PARTIAL, loss[1]) if loss else (RunStatus.SUCCEEDED, None)))
         case Broken():
             return _finish(state, RunStatus.FAILED, outcome.code)
-        case Planned() | Held() | Refused():
+        case Planned() | More() | Held() | Refused():
             return _finish(state, RunStatus.FAILED, "answer.malformed_outcome")
         case _:
             assert_never(outcome)
 
 
 def _finish(state: RunState, status: RunStatus, code: str | None) -> RunState:
-    """The end is known; what remains is to record it."""
-    phase = RUN_TABLE[state.phase, RunTrigger.DECIDED]
+    """The end is known; what remains is to record it, after undoing what was done when the run comes to nothing."""
+    undoing = state.board.begun[::-1] if state.board is not None and status in COMES_TO_NOTHING else ()
+    phase = RUN_TABLE[state.phase, RunTrigger.LOST if undoing else RunTrigger.DECIDED]
     return replace(
         state,
         phase=phase,
+        undoing=undoing,
         ending=(status, code),
         attempt=1,
         look=0,
@@ -351,6 +372,24 @@ def _finish(state: RunState, status: RunStatus, code: str | None) -> RunState:
         retry_at=None,
         give_up_at=None,
     )
+
+
+def _undoing_over(state: RunState, outcome: RunOutcome) -> RunState:
+    """Go on with the next step, or with more of this one. What cannot be undone is told, and keeps nothing from being undone."""
+    match outcome:
+        case More() if state.look < MAX_UNDO_LOOKS:
+            return replace(state, attempt=1, look=state.look + 1)
+        case Done():
+            failed = state.not_undone
+        case Broken():
+            failed = (*state.not_undone, (state.undoing[0], outcome.code))
+        case Planned() | More() | Held() | Refused():
+            failed = (*state.not_undone, (state.undoing[0], "undo.malformed_outcome"))
+        case _:
+            assert_never(outcome)
+    rest = state.undoing[1:]
+    phase = state.phase if rest else RUN_TABLE[state.phase, RunTrigger.UNDONE]
+    return replace(state, phase=phase, undoing=rest, not_undone=failed, attempt=1, look=0)
 
 
 def _cancel_requested(state: RunState, at: datetime) -> RunState:

@@ -46,6 +46,7 @@ class RunPhase(StrEnum):
     PLANNING = "planning"
     RUNNING = "running"
     COMPOSING = "composing"
+    UNDOING = "undoing"
     FINISHING = "finishing"
     OVER = "over"
 
@@ -56,6 +57,8 @@ class RunTrigger(StrEnum):
     PLANNED = "planned"
     SETTLED = "settled"
     DECIDED = "decided"
+    LOST = "lost"
+    UNDONE = "undone"
     RECORDED = "recorded"
 
 
@@ -65,6 +68,10 @@ RUN_TABLE: Mapping[tuple[RunPhase, RunTrigger], RunPhase] = {
     (RunPhase.RUNNING, RunTrigger.SETTLED): RunPhase.COMPOSING,
     (RunPhase.RUNNING, RunTrigger.DECIDED): RunPhase.FINISHING,
     (RunPhase.COMPOSING, RunTrigger.DECIDED): RunPhase.FINISHING,
+    (RunPhase.RUNNING, RunTrigger.LOST): RunPhase.UNDOING,
+    (RunPhase.COMPOSING, RunTrigger.LOST): RunPhase.UNDOING,
+    (RunPhase.UNDOING, RunTrigger.UNDONE): RunPhase.FINISHING,
     (RunPhase.FINISHING, RunTrigger.RECORDED): RunPhase.OVER,
 }
-"""Where a run goes. ``settled``: every step is final and an answer is due. ``decided``: the final status is known."""
+"""Where a run goes. ``settled``: every step is final and an answer is due. ``decided``: the final status is known.
+``lost``: it is known too, the run came to nothing, and there are effects to undo. ``undone``: that is over."""

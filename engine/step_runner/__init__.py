@@ -1,10 +1,11 @@
 """Perform one step: authorise → reserve → intent → call → check → result → settle. The only door to any effect.
 
-Whoever wants a capability to run comes through here: plain steps, items of maps, and later fallbacks and compensations.
+Whoever wants a capability to run comes through here: plain steps, items of maps, compensations, and later fallbacks.
 """
 
 from engine.step_runner.maps import collect_map, expand_map
 from engine.step_runner.perform import perform_step
-from engine.step_runner.task import StepTask
+from engine.step_runner.task import StepTask, task_of
+from engine.step_runner.undo import undo_step
 
-__all__ = ["StepTask", "collect_map", "expand_map", "perform_step"]
+__all__ = ["StepTask", "collect_map", "expand_map", "perform_step", "task_of", "undo_step"]

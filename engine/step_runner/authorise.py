@@ -115,6 +115,7 @@ async def _decide(call: CallInQuestion, deps: Deps) -> PolicyDecision:
             request=view.request,
             provenance=view.run.provenance,
             cures=call.cures,
+            purpose=task.purpose,
         )
     )
     deps.telemetry.count(METRIC_POLICY_DECISIONS, attributes={"verdict": decision.verdict.value})
@@ -131,6 +132,9 @@ async def _cured(call: CallInQuestion, decision: PolicyDecision, deps: Deps) -> 
         return _barred(call, decision)
     if new := pointers - set(call.redacted):
         return _redacted(call, decision, tuple(sorted(new)))
+    if "approval" in kinds and call.task.purpose == "compensation":
+        # The run is ending, and would have to wait for days; who looks at it is told instead.
+        return _barred(call, decision, "undo.needs_approval", "nobody is asked about undoing")
     if "approval" in kinds and call.approval is None:
         return await _approved(call, decision, deps)
     return _barred(call, decision)

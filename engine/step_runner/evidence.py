@@ -27,6 +27,7 @@ def _entry(
         actor=principal.subject,
         body={"step": task.step_id, "attempt": task.attempt}
         | ({"item": task.item} if task.item is not None else {})
+        | ({"purpose": task.purpose} if task.purpose != "step" else {})
         | body,
     )
 

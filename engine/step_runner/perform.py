@@ -100,7 +100,7 @@ async def _attempt(task: StepTask, run: Run, deps: Deps) -> StepOutcome:
         return await _question(task, view, view.step.approval, journal, deps)
     name = view.step.capability or ""
     capability = deps.catalog.capabilities.get(name)
-    return await _call(CallInQuestion(task, view, journal, name, capability, bound.inputs), deps)
+    return await dispatch(CallInQuestion(task, view, journal, name, capability, bound.inputs), deps)
 
 
 def _bind(task: StepTask, view: StepView) -> Bound | Unbound:
@@ -175,7 +175,8 @@ class _Call:
     deps: Deps
 
 
-async def _call(asked: CallInQuestion, deps: Deps) -> StepOutcome:
+async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
+    """Make one call that is bound, if it may be made: from asking policy to the last record."""
     inputs_sha256 = asked.inputs_sha256
     asked = replace(asked, journal=asked.journal.with_inputs(inputs_sha256, deps.clock.now()))
     cleared = await authorise(asked, deps)
@@ -245,7 +246,7 @@ async def _reserve(call: _Call, amount: int) -> bool:
         return True
     state = await deps.budgets.state(task.tenant_id, task.run_id)
     data = BudgetEventData(
-        step_id=task.step_id,
+        step_id=task.record_id,
         reserved_micro_usd=state.reserved_micro_usd if state else 0,
         spent_micro_usd=state.spent_micro_usd if state else 0,
         limit_micro_usd=state.limit_micro_usd if state else 0,
@@ -264,7 +265,7 @@ async def _settle(call: _Call, spent_micro_usd: int) -> None:
 async def _already_settled(call: _Call, amount: int) -> StepOutcome:
     """Another delivery finished the step, or a later attempt began, between our read and our write."""
     await _settle(call, 0)
-    record = await call.deps.runs.get_step(call.task.tenant_id, call.task.run_id, call.task.step_id, call.task.item)
+    record = await call.deps.runs.get_step(call.task.tenant_id, call.task.run_id, call.task.record_id, call.task.item)
     return (record and answered(record, call.task.attempt)) or Failed(code="step.superseded")
 
 
@@ -291,6 +292,8 @@ async def _intend(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int
 
 
 def _call_deadline(call: _Call, capability: Capability, now: datetime) -> datetime:
+    if call.task.purpose == "compensation":  # often because the deadline has passed
+        return now + timedelta(seconds=capability.timeout_s)
     timeout_s = min(call.view.step.timeout_s or capability.timeout_s, capability.timeout_s)
     return min(now + timedelta(seconds=timeout_s), call.view.run.deadline_at)
 

@@ -107,7 +107,7 @@ class Journal:
         item_count: int | None = None,
     ) -> StepEventData:
         return StepEventData(
-            step_id=self.task.step_id,
+            step_id=self.task.record_id,
             attempt=self.task.attempt,
             item=self.task.item,
             capability=self.capability,
@@ -131,7 +131,7 @@ class Journal:
         return StepRecord(
             tenant_id=self.task.tenant_id,
             run_id=self.task.run_id,
-            step_id=self.task.step_id,
+            step_id=self.task.record_id,
             item=self.task.item,
             status=status,
             attempt=self.task.attempt,
@@ -153,7 +153,7 @@ class Journal:
 
     async def _known(self) -> StepOutcome | None:
         task = self.task
-        stored = await self.deps.runs.get_step(task.tenant_id, task.run_id, task.step_id, task.item)
+        stored = await self.deps.runs.get_step(task.tenant_id, task.run_id, task.record_id, task.item)
         return answered(stored, task.attempt) if stored is not None else None
 
     async def _settle(

@@ -127,8 +127,16 @@ async def load_view(task: StepTask, run: Run, deps: Deps) -> StepView:
     if step is None:
         raise NotFoundError("step.unknown", f"the plan has no step {task.step_id}")
     request: RunRequest = await _CACHE.read(run, run.request_ref, "request", RunRequest.model_validate_json, deps)
-    outputs = await _outputs(run, referenced_steps(step), deps)
+    outputs = await _outputs(run, _references(step, task), deps)
     return StepView(run, tenant, plan, run.plan_hash, step, request, outputs)
+
+
+def _references(step: Step, task: StepTask) -> set[str]:
+    """The other steps whose outputs the call may ask for."""
+    found = set(referenced_steps(step))
+    if task.purpose == "compensation" and step.compensate_with is not None:
+        found.update(referenced_steps(step.model_copy(update={"inputs": step.compensate_with.inputs})))
+    return found - {step.id}
 
 
 def _parse_plan(data: bytes) -> Plan:

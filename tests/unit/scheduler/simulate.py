@@ -37,6 +37,7 @@ from engine.scheduler.commands import (
     Held,
     Issued,
     Listen,
+    More,
     PerformStep,
     Planned,
     PlanRun,
@@ -45,6 +46,7 @@ from engine.scheduler.commands import (
     RunMapPart,
     StepAnswered,
     Tick,
+    UndoStep,
     WakeAt,
 )
 
@@ -73,6 +75,7 @@ def skeletons(draw: st.DrawFn, max_steps: int = 12) -> Skeleton:
                 backoff_s=draw(st.sampled_from([0.0, 1.0, 30.0])),
                 concurrency=draw(st.integers(1, 6)),
                 expected_s=draw(st.sampled_from([1.0, 5.0, 60.0])),
+                undo=draw(st.integers(0, 2)) == 0,
             )
         )
     return Skeleton(steps=tuple(steps), max_parallel=draw(st.integers(1, 8)), plan_hash="0" * 64)
@@ -103,7 +106,9 @@ class World:
         match call:
             case PlanRun():
                 return RunAnswered(call, self._held(at) or self._planned(), at)
-            case ComposeAnswer() | FinishRun():
+            case UndoStep() if call.look < 2 and self.random.random() < 0.2:
+                return RunAnswered(call, More(), at)
+            case ComposeAnswer() | UndoStep() | FinishRun():
                 return RunAnswered(call, Broken("x.y", self.random.random() < 0.8) if self._bad() else Done(), at)
             case _:
                 return StepAnswered(call, self._outcome(call, at), at)
@@ -217,7 +222,11 @@ def _next_event(world: World, state: RunState, open_calls: list[Call], now: date
         return CancelRequested(now)
     if world.people and (answered := world.someone_answers(now)) is not None:
         return answered
-    hung = world.hangs and not any(isinstance(call, FinishRun) for call in open_calls) and world.random.random() < 0.3
+    hung = (
+        world.hangs
+        and not any(isinstance(call, FinishRun | UndoStep) for call in open_calls)
+        and world.random.random() < 0.3
+    )
     if open_calls and not hung:
         call = open_calls.pop(world.random.randrange(len(open_calls)))
         return world.answer(call, now + timedelta(seconds=world.random.random()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,15 +25,19 @@ from engine.scheduler.commands import (
     ApprovalAnswered,
     Call,
     CancelRequested,
+    ExpandMap,
+    FinishRun,
     Issued,
     PerformStep,
     RunAnswered,
     RunMapPart,
     StepAnswered,
     Tick,
+    UndoStep,
     WakeAt,
 )
-from engine.scheduler.run import worst_loss
+from engine.scheduler.run import COMES_TO_NOTHING, worst_loss
+from engine.scheduler.transitions import RunPhase
 from tests.unit.scheduler.simulate import (
     DEADLINE_AT,
     NO_CALLS,
@@ -54,6 +60,11 @@ worlds = st.builds(
     people=st.booleans(),
 )
 thorough = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def _of_steps(commands: tuple[Any, ...]) -> list[Any]:
+    """The commands that run steps; undoing one is another matter."""
+    return [command for command in commands if hasattr(command, "step") and not isinstance(command, UndoStep)]
 
 
 def expected_ready(board: Board) -> set[int]:
@@ -253,7 +264,7 @@ def test_a_denied_step_never_runs_again(world: World) -> None:
     for state, commands in zip(trace.states, trace.commands, strict=True):
         if state.board is not None:
             denied = {i for i, record in enumerate(state.board.records()) if record.status is StepStatus.DENIED}
-        assert not [command for command in commands if getattr(command, "step", None) in denied]
+        assert not [command for command in _of_steps(commands) if command.step in denied]
 
 
 @given(worlds)
@@ -272,7 +283,7 @@ def test_a_final_step_keeps_its_status(world: World) -> None:
 def test_nothing_starts_after_a_cancel_or_the_deadline(world: World) -> None:
     trace = simulate(world)
     for state, commands, now in zip(trace.states, trace.commands, trace.nows, strict=True):
-        starting = [command for command in commands if hasattr(command, "step")]
+        starting = _of_steps(commands)
         assert not (starting and (state.cancelled or now >= DEADLINE_AT))
 
 
@@ -371,3 +382,40 @@ def test_every_stage_occurs_in_the_random_worlds(stage: Stage) -> None:
         seen |= {record.stage for state in trace.states if state.board for record in state.board.records()}
     assert stage in seen
     assert START_AT < DEADLINE_AT
+
+
+@given(worlds)
+@thorough
+def test_a_run_that_comes_to_nothing_is_undone_step_by_step_last_ended_first(world: World) -> None:
+    """Once each, one at a time, after everything else and before the end is recorded; a partial run keeps what it did."""
+    trace = simulate(world)
+    state, issued = trace.last, trace.issued()
+    undone = [command for command in issued if isinstance(command, UndoStep)]
+    assert len(set(undone)) == len(undone)
+    order = list(dict.fromkeys(command.step for command in undone))
+    assert [step for step, _ in itertools.groupby(command.step for command in undone)] == order
+    begun = state.board.begun if state.board is not None else ()
+    nothing = state.ending is not None and state.ending[0] in COMES_TO_NOTHING
+    assert order == (list(begun[::-1]) if nothing else [])
+    assert {step for step, _ in state.not_undone} <= set(order)
+    if state.board is not None:
+        called = {command.step for command in issued if isinstance(command, PerformStep | ExpandMap)}
+        assert set(begun) == {step for step in called if state.board.graph.steps[step].undo}
+    first = next((place for place, command in enumerate(issued) if isinstance(command, UndoStep)), len(issued))
+    assert all(isinstance(command, UndoStep | FinishRun | WakeAt) for command in issued[first:])
+
+
+@given(worlds, st.randoms(use_true_random=False))
+@thorough
+def test_undoing_survives_a_hand_over_at_any_point_and_answers_that_come_twice(
+    world: World, chance: random.Random
+) -> None:
+    trace = simulate(world)
+    for state, event in zip(trace.states, trace.events, strict=False):
+        if state.phase is RunPhase.UNDOING and chance.random() < 0.3:
+            assert loads(dumps(state)) == state
+            begun = evolve(state, Issued(decide(state, event.at), event.at))
+            after = evolve(begun, event)
+            if isinstance(event, RunAnswered):
+                assert evolve(after, event) == after
+            assert evolve(begun, CancelRequested(event.at)) == begun

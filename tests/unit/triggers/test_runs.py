@@ -216,6 +216,16 @@ async def test_every_step_of_the_plan_is_listed_in_its_order(world: World) -> No
     assert second["output"] == f"/api/runs/{run_id}/steps/second/output"
 
 
+async def test_the_undoing_of_a_step_is_listed_behind_it(world: World) -> None:
+    run_id = await planned(world)
+    await put_step(world, run_id, "first.undo", b'"x"', capability="test.undo")
+
+    steps = (await world.get(f"/api/runs/{run_id}/steps")).json["steps"]
+    told = [(step["id"], step["status"], step["capability"], step["output"]) for step in steps[:2]]
+    assert told == [("first", "pending", "test.echo", None), ("first.undo", "succeeded", "test.undo", None)]
+    assert [step["id"] for step in steps] == ["first", "first.undo", "second"]
+
+
 async def test_an_output_is_given_as_it_was_stored(world: World) -> None:
     run_id = await planned(world)
     await put_step(world, run_id, "first", b'{"text": "hi" }')
