@@ -115,10 +115,10 @@ def _lives(pid: int) -> bool:
 
 
 @contextmanager
-def up(data: Path, *arguments: str) -> Iterator[Stack]:
-    """``./livoa up`` on a free port with further ``arguments``; stopped at the end, however that comes."""
+def up(data: Path, *arguments: str, settings: dict[str, str] | None = None) -> Iterator[Stack]:
+    """``./livoa up`` on a free port with further ``arguments`` and ``settings``; stopped at the end, however that comes."""
     command = [sys.executable, "-m", "cli", "up", "--port", "0", "--data", str(data), *arguments, "--json"]
-    with _started(command, data, {}) as (process, line):
+    with _started(command, data, settings or {}) as (process, line):
         yield Stack(line["url"], data, process)
 
 
