@@ -268,6 +268,14 @@ def _hint_for(code: str, status: int) -> str:
             return _known_tenants()
         case "approval.self" | "approval.app_only":
             return "somebody else has to answer: --as NAME chooses another development user"
+        case "auth.tenant_suspended":
+            return (
+                "only the operator lets it go on: a higher version in catalog/tenants/TENANT.yaml, see docs/tenants.md"
+            )
+        case "approval.closed":
+            return "./livoa approvals RUN shows what became of it"
+        case "plan.invalid":
+            return "./livoa plan check FILE tells the same without a host"
         case "approval.not_found":
             return "./livoa approvals lists what waits for an answer"
         case _:

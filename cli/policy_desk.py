@@ -99,7 +99,10 @@ class Desk:
 
     async def plan(self, document: bytes, tenant_id: str) -> tuple[CheckResult, PlanPolicyDecision | None]:
         """What the checks and the policies say to a plan that a person of the tenant brings. None when the checks refuse it."""
-        (tenant,) = await self._chosen(tenant_id)
+        tenant = await self._tenants.get(tenant_id)
+        if tenant is None:
+            known = ", ".join(sorted(found.tenant_id for found in await self._tenants.all()))
+            raise _no_tenant(tenant_id, known)
         result = check_plan(document, tenant=tenant, catalog=self._catalog)
         if result.plan is None:
             return result, None
@@ -146,9 +149,7 @@ class Desk:
         chosen = [tenant for tenant in tenants if only in (None, tenant.tenant_id)]
         if not chosen:
             known = ", ".join(sorted(tenant.tenant_id for tenant in tenants))
-            raise CliError(
-                f"there is no tenant {only!r}", hint=f"one of {known}", exit_code=ExitCode.USAGE, code="cli.tenant"
-            )
+            raise _no_tenant(only, known)
         return chosen
 
     async def _try(self, tenant: TenantConfig, library: PolicyLibrary) -> Tried:
@@ -159,6 +160,10 @@ class Desk:
             raise LivoaError("policy.golden_invalid", "golden requests cannot be read", violations=findings)
         results = ask_golden(list(pages.values()), tenant, in_force.book, library.words(), self._catalog.capabilities)
         return Tried(tenant.tenant_id, in_force.book.hash, tuple(results))
+
+
+def _no_tenant(name: str | None, known: str) -> CliError:
+    return CliError(f"there is no tenant {name!r}", hint=f"one of {known}", exit_code=ExitCode.USAGE, code="cli.tenant")
 
 
 def _with(texts: PolicyTexts, layer: str, draft: PolicyText) -> PolicyTexts:

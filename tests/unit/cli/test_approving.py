@@ -74,7 +74,11 @@ def test_a_refusal_says_what_would_help(connected, double):
     assert result.code == ExitCode.FORBIDDEN
     assert "--as NAME" in result.err
     double.scripts[path] = lambda asked: (409, problem("approval.closed", 409, "It is closed."))
-    assert connected("reject", RUN_ID, "tell").code == ExitCode.FAILED
+    closed = connected("reject", RUN_ID, "tell")
+    assert closed.code == ExitCode.FAILED
+    assert "./livoa approvals RUN" in closed.err
+    double.scripts[path] = lambda asked: (403, problem("auth.tenant_suspended", 403, "This tenant is suspended."))
+    assert "docs/tenants.md" in connected("approve", RUN_ID, "tell").err
 
 
 def test_show_says_what_waits_for_whom(connected, double):

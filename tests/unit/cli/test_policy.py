@@ -85,3 +85,8 @@ def test_the_schema_is_there_to_read(capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_wrong_usage_is_told(words: list[str]) -> None:
     assert int(main(["policy", *words])) == 2
+
+
+def test_the_policies_of_any_tenant_belong_to_no_tenant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert int(main(["plan", "check", str(PLANS / "mail_report.json"), "--tenant", "default"])) == 2
+    assert "contoso, fabrikam" in capsys.readouterr().err
