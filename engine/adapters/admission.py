@@ -1,7 +1,10 @@
 """The door for submissions: a token bucket per tenant, of which every process takes a block at a time.
 
-Permits of a block are good for ``BLOCK_MS``; what is left of it then is lost, so that no process hoards. While the shared count
-cannot be reached, a few emergency permits keep single requests alive, then nothing comes in: it fails closed.
+Permits of a block are good for ``BLOCK_MS``; what is left of it then is lost, so that no process hoards. Blocks begin with one
+permit and double while they are used up in time: a tenant whose requests are spread over many processes loses little.
+
+While the shared count cannot be reached, a few emergency permits keep single requests alive, then nothing comes in: it fails
+closed.
 
 The shared count is a row of the run store's database and not a durable entity: a trigger can signal and read an entity, but
 not call it, and a permit is worth nothing without its answer.
@@ -26,6 +29,7 @@ _LOG = logging.getLogger("livoa.admission")
 
 @dataclass(slots=True)
 class _Block:
+    size: int = 1
     permits: int = 0
     until_ms: int = 0
     refused_until_ms: int = 0
@@ -61,8 +65,10 @@ class BlockAdmission:
         return None
 
     async def _leased(self, tenant_id: str, quota: Quota, block: _Block) -> Admitted:
+        was_used_up = not block.permits and self._now_ms() < block.until_ms
+        size = min(2 * block.size if was_used_up else 1, quota.permits_per_block)
         try:
-            taken = await self._ledger.lease(tenant_id, quota)
+            taken = await self._ledger.lease(tenant_id, quota, size)
         except Exception:
             # Whatever the store has: the count is unknown.
             _LOG.warning("permits cannot be counted, %d emergency permits used", block.emergency_used, exc_info=True)
@@ -72,7 +78,7 @@ class BlockAdmission:
             return Admitted(granted=False, retry_after_s=OUTAGE_RETRY_S)
         now_ms = self._now_ms()
         block.emergency_used = 0
-        block.permits, block.until_ms = max(0, taken.permits - 1), now_ms + BLOCK_MS
+        block.size, block.permits, block.until_ms = size, max(0, taken.permits - 1), now_ms + BLOCK_MS
         if taken.permits:
             return Admitted(granted=True)
         block.refused_until_ms = now_ms + taken.retry_after_ms

@@ -96,9 +96,9 @@ class Budgets(Frozen):
 class Quota(Frozen):
     """How much of the platform a tenant may take at once.
 
-    Admission takes permits in blocks of ``permits_per_block``, so that the shared count is off the path of a request; a process
-    that cannot reach it goes on with ``emergency_permits`` and then refuses. A run's lease lasts ``lease_s`` unless renewed.
-    A run that finds no place waits for one up to ``max_wait_s`` and is refused then; 0 refuses it at once.
+    Admission takes permits in blocks of up to ``permits_per_block``, so that the shared count is off the path of a request; a
+    process that cannot reach it goes on with ``emergency_permits`` and then refuses. A run's lease lasts ``lease_s`` unless
+    renewed. A run that finds no place waits for one up to ``max_wait_s`` and is refused then; 0 refuses it at once.
     """
 
     max_concurrent_runs: int = Field(default=20, ge=1, le=1_000)

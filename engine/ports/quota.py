@@ -28,8 +28,8 @@ class PermitBlock:
 class PermitLedger(Protocol):
     """The one count of a tenant's permits that all processes share."""
 
-    async def lease(self, tenant_id: str, quota: Quota) -> PermitBlock:
-        """Take up to ``quota.permits_per_block`` permits out of the tenant's bucket. Raises what a store raises."""
+    async def lease(self, tenant_id: str, quota: Quota, permits: int) -> PermitBlock:
+        """Take up to ``permits`` (at least 1) out of the tenant's bucket. Raises what a store raises."""
         ...
 
 

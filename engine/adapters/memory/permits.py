@@ -16,9 +16,9 @@ class MemoryPermitLedger:
         self._clock = clock
         self._buckets: dict[str, Bucket] = {}
 
-    async def lease(self, tenant_id: str, quota: Quota) -> PermitBlock:
+    async def lease(self, tenant_id: str, quota: Quota, permits: int) -> PermitBlock:
         """See ``PermitLedger.lease``."""
         now_ms, rules = int(self._clock.now().timestamp() * 1_000), bucket_rules(quota)
         bucket = self._buckets.get(tenant_id) or Bucket.full(rules, now_ms)
-        self._buckets[tenant_id], permits, retry_after_ms = draw_up_to(bucket, quota.permits_per_block, now_ms, rules)
-        return PermitBlock(permits, retry_after_ms)
+        self._buckets[tenant_id], taken, retry_after_ms = draw_up_to(bucket, permits, now_ms, rules)
+        return PermitBlock(taken, retry_after_ms)

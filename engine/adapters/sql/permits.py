@@ -22,13 +22,13 @@ class SqlPermitLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def lease(self, tenant_id: str, quota: Quota) -> PermitBlock:
+    async def lease(self, tenant_id: str, quota: Quota, permits: int) -> PermitBlock:
         """See ``PermitLedger.lease``."""
         now_ms = int(self._database.clock.now().timestamp() * 1_000)
-        return await self._database.write(lambda connection: _lease(connection, tenant_id, quota, now_ms))
+        return await self._database.write(lambda connection: _lease(connection, tenant_id, quota, permits, now_ms))
 
 
-def _lease(connection: Connection, tenant_id: str, quota: Quota, now_ms: int) -> PermitBlock:
+def _lease(connection: Connection, tenant_id: str, quota: Quota, permits: int, now_ms: int) -> PermitBlock:
     rules = bucket_rules(quota)
     row = connection.execute(_ROW.with_for_update(), {"p_tenant": tenant_id}).one_or_none()
     if row is None:
@@ -37,6 +37,6 @@ def _lease(connection: Connection, tenant_id: str, quota: Quota, now_ms: int) ->
         connection.execute(insert(PERMITS), {"tenant_id": tenant_id, "left_over": bucket.left, "at_ms": bucket.at_ms})
     else:
         bucket = Bucket(row.left_over, row.at_ms)
-    bucket, permits, retry_after_ms = draw_up_to(bucket, quota.permits_per_block, now_ms, rules)
+    bucket, taken, retry_after_ms = draw_up_to(bucket, permits, now_ms, rules)
     connection.execute(_SET, {"p_tenant": tenant_id, "p_left": bucket.left, "p_at": bucket.at_ms})
-    return PermitBlock(permits, retry_after_ms)
+    return PermitBlock(taken, retry_after_ms)

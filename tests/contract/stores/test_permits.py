@@ -42,35 +42,35 @@ def ledger(request: pytest.FixtureRequest, clock: FixedClock, another: Callable[
 
 
 async def test_blocks_end_with_the_burst_and_then_come_at_the_rate(ledger: PermitLedger, clock: FixedClock) -> None:
-    taken = [await ledger.lease("contoso", QUOTA) for _ in range(4)]
+    taken = [await ledger.lease("contoso", QUOTA, 8) for _ in range(4)]
     assert [block.permits for block in taken] == [8, 8, 4, 0]
     assert taken[-1] == PermitBlock(0, 2_000)
     clock.advance(2)
-    assert await ledger.lease("contoso", QUOTA) == PermitBlock(1)
+    assert await ledger.lease("contoso", QUOTA, 8) == PermitBlock(1)
     clock.advance(600)
-    assert (await ledger.lease("contoso", QUOTA)).permits == 8
+    assert (await ledger.lease("contoso", QUOTA, 8)).permits == 8
 
 
 async def test_many_at_once_take_no_more_than_there_is(ledger: PermitLedger) -> None:
-    blocks = await asyncio.gather(*(ledger.lease("contoso", QUOTA) for _ in range(12)))
+    blocks = await asyncio.gather(*(ledger.lease("contoso", QUOTA, 8) for _ in range(12)))
     assert sum(block.permits for block in blocks) == 20
 
 
 async def test_a_tenants_permits_are_its_own(ledger: PermitLedger) -> None:
     for _ in range(4):
-        await ledger.lease("contoso", QUOTA)
-    assert (await ledger.lease("fabrikam", QUOTA)).permits == 8
+        await ledger.lease("contoso", QUOTA, 8)
+    assert (await ledger.lease("fabrikam", QUOTA, 8)).permits == 8
 
 
 async def test_processes_share_the_count(another: Callable[[], Database]) -> None:
     processes = [SqlPermitLedger(another()) for _ in range(3)]
-    assert sum([(await process.lease("contoso", QUOTA)).permits for process in processes]) == 20
+    assert sum([(await process.lease("contoso", QUOTA, 8)).permits for process in processes]) == 20
 
 
 async def test_a_database_of_the_version_before_learns_permits(another: Callable[[], Database]) -> None:
     number = next(migration.version for migration in MIGRATIONS if "permits" in migration.why)
     old = another()
-    await SqlPermitLedger(old).lease("contoso", QUOTA)
+    await SqlPermitLedger(old).lease("contoso", QUOTA, 8)
     undo = (
         "DROP TABLE permits",
         "DELETE FROM schema_version",
@@ -78,4 +78,4 @@ async def test_a_database_of_the_version_before_learns_permits(another: Callable
     )
     for statement in undo:
         await old.write(lambda connection, statement=statement: connection.execute(text(statement)))
-    assert (await SqlPermitLedger(another()).lease("contoso", QUOTA)).permits == 8
+    assert (await SqlPermitLedger(another()).lease("contoso", QUOTA, 8)).permits == 8

@@ -18,11 +18,11 @@ class CountedLedger(MemoryPermitLedger):
         super().__init__(clock)
         self.asked, self.down = 0, False
 
-    async def lease(self, tenant_id: str, quota: Quota) -> PermitBlock:
+    async def lease(self, tenant_id: str, quota: Quota, permits: int) -> PermitBlock:
         self.asked += 1
         if self.down:
             raise OSError("the store is down")
-        return await super().lease(tenant_id, quota)
+        return await super().lease(tenant_id, quota, permits)
 
 
 async def test_a_block_is_handed_out_without_asking_and_the_refusal_says_when_to_come_back() -> None:
@@ -33,7 +33,7 @@ async def test_a_block_is_handed_out_without_asking_and_the_refusal_says_when_to
     answers = [await door.admit("contoso", quota) for _ in range(25)]
     assert [answer.granted for answer in answers] == [True] * 20 + [False] * 5
     assert answers[-1] == Admitted(granted=False, retry_after_s=2)
-    assert ledger.asked == 3
+    assert ledger.asked == 6  # 1, 2, 4, 8, the last 5, and none
     clock.advance(2)
     assert (await door.admit("contoso", quota)).granted
 
@@ -56,6 +56,18 @@ async def test_what_is_left_of_a_block_is_not_hoarded() -> None:
     clock.advance(BLOCK_MS / 1_000)
     await door.admit("contoso", Quota())
     assert ledger.asked == 2
+
+
+async def test_a_tenant_at_half_its_rate_is_let_in_by_whichever_process_it_meets() -> None:
+    clock = FixedClock()
+    ledger = MemoryPermitLedger(clock)
+    doors = [BlockAdmission(ledger, clock) for _ in range(4)]
+    quota = Quota(submissions_per_minute=120, burst=20)
+    answers = []
+    for number in range(600):
+        clock.advance(1)
+        answers.append((await doors[number * 7 % 4].admit("contoso", quota)).granted)
+    assert all(answers)
 
 
 async def test_without_the_shared_count_a_few_come_in_and_then_nobody() -> None:
