@@ -72,7 +72,15 @@ def _by_route(worker, route, method):
 
 async def test_the_platform_indexes_every_kind_of_function(worker):
     kinds = {binding["type"] for name in worker.functions for binding in worker.bindings(name)}
-    assert {"httpTrigger", "http", "durableClient", "orchestrationTrigger", "activityTrigger", "timerTrigger"} <= kinds
+    assert {
+        "httpTrigger",
+        "http",
+        "durableClient",
+        "orchestrationTrigger",
+        "activityTrigger",
+        "timerTrigger",
+        "entityTrigger",
+    } <= kinds
 
 
 async def test_every_http_trigger_is_anonymous_to_the_platform_because_identity_is_the_token(worker):
@@ -89,13 +97,13 @@ async def test_durable_names_are_the_names_that_are_called(worker):
     from engine.domain import names
 
     registered = {
-        binding.get("activity") or binding.get("orchestration")
+        binding.get("activity") or binding.get("orchestration") or binding.get("entityName")
         for name in worker.functions
         for binding in worker.bindings(name)
-        if binding["type"] in ("activityTrigger", "orchestrationTrigger")
+        if binding["type"] in ("activityTrigger", "orchestrationTrigger", "entityTrigger")
     }
     wanted = {names.RUN_ORCHESTRATOR, names.MAP_ORCHESTRATOR, names.PLAN_RUN, names.PERFORM_STEP, names.FINISH_RUN}
-    assert wanted <= registered
+    assert wanted | {names.TENANT_QUOTA, names.CIRCUIT_BREAKER} <= registered
 
 
 async def test_an_http_function_answers(worker):
@@ -120,7 +128,8 @@ async def test_a_submission_is_accepted_even_while_the_durable_engine_is_away(wo
 
 async def test_an_activity_returns_a_value_for_what_it_expects(worker):
     task = {"tenant_id": "contoso", "run_id": "run-absent", "step_id": "a", "attempt": 1}
-    done = await worker.invoke("perform_step", {"payload": ("json", json.dumps(task))})
+    given = {"payload": ("json", json.dumps(task)), "client": ("string", CLIENT)}
+    done = await worker.invoke("perform_step", given)
     assert done.ok, done.error
     assert json.loads(done.value) == {"status": "failed", "code": "run.not_found", "retryable": False}
 
