@@ -104,12 +104,11 @@ class _Words:
     def hold(self, literal: str) -> bool:
         """True when the literal stands here as whole words."""
         wanted = " ".join(literal.split())
-        at = self.text.find(wanted)
-        while at >= 0:
-            if at in self._starts and at + len(wanted) in self._ends:
-                return True
-            at = self.text.find(wanted, at + 1)
-        return False
+        if wanted not in self.text:
+            return False
+        # From word to word: a text of one letter repeated has as many places as letters, and few words.
+        size = len(wanted)
+        return any(at + size in self._ends and self.text.startswith(wanted, at) for at in self._starts)
 
 
 def _is_plain(text: str) -> bool:
