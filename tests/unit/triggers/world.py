@@ -222,7 +222,7 @@ class World:
             audit=self.audit,
             rejections=AuditedRejections(self.audit, self.clock),
             policy=BuiltinPolicyEngine(),
-            budgets=MemoryBudgetLedger(),
+            budgets=MemoryBudgetLedger(self.clock),
             invoker=not_used,
             planner=not_used,
             composer=not_used,
