@@ -64,12 +64,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="SECONDS",
         help="longest wait for a response, as the Azure load balancer's (default: 230)",
     )
+    parser.add_argument(
+        "--keep-days",
+        type=float,
+        metavar="DAYS",
+        help="purge durable instances that ended longer ago; longer than any run may last (default: keep all)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line {url, pid, data} when ready")
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         parser.error("--port must be 0 to 65535")
     if options.drain < 0 or options.response_limit <= 0:
         parser.error("--drain and --response-limit must be positive")
+    if options.keep_days is not None and not 0 < options.keep_days <= 36_500:
+        parser.error("--keep-days must be more than 0 and at most 36500")
     return options
 
 
@@ -92,7 +100,11 @@ async def serve(options: argparse.Namespace) -> None:
         options.app,
         data_dir,
         HostOptions(
-            host=options.host, port=options.port, response_limit_s=options.response_limit, drain_s=options.drain
+            host=options.host,
+            port=options.port,
+            response_limit_s=options.response_limit,
+            drain_s=options.drain,
+            keep_ended_s=options.keep_days * 86_400 if options.keep_days is not None else None,
         ),
     )
     os.chdir(options.app)  # the worker's working directory is the app's root

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class DurablePart:
         public_url: str,
         rpc_url: str,
         key: str,
+        keep_ended_s: float | None = None,
     ) -> None:
         for spec in specs:
             for client in spec.clients:
@@ -59,9 +61,8 @@ class DurablePart:
                     message = f"its durable client is for hub {client.task_hub!r}; this host serves {config.hub_name!r}"
                     raise HostError("host.unsupported_binding", message, spec.name)
         functions = AppDurableFunctions(specs, invoker)
-        self.engine = DurableEngine(
-            functions, Storage(data_dir / STORAGE_FILE), clock, engine_options(config.durable_task)
-        )
+        options = replace(engine_options(config.durable_task), keep_ended_s=keep_ended_s)
+        self.engine = DurableEngine(functions, Storage(data_dir / STORAGE_FILE), clock, options)
         self._links = Links(public_url, config.hub_name, key)
         self._client_json = client_binding_json(public_url, f"{rpc_url}{RPC_PREFIX}/", config.hub_name, key)
         self.webhooks: Handler = webhook_handler(self.engine, self._links)

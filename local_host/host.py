@@ -43,12 +43,14 @@ ENDPOINT_FILE = "queue-endpoint.json"
 
 @dataclass(frozen=True, slots=True)
 class HostOptions:
-    """`port` 0 takes a free one; `response_limit_s` stands for the Azure load balancer; `drain_s` bounds a stop."""
+    """`port` 0 takes a free one; `response_limit_s` stands for the Azure load balancer; `drain_s` bounds a stop;
+    `keep_ended_s` is how long ended durable instances are kept, None for ever."""
 
     host: str = "127.0.0.1"
     port: int = 0
     response_limit_s: float = 230.0
     drain_s: float = 10.0
+    keep_ended_s: float | None = None
     clock: Clock = field(default_factory=RealClock)
 
 
@@ -156,6 +158,7 @@ class EmbeddedHost:
             public_url=self.url,
             rpc_url=self.rpc_url,
             key=self._keys.durable,
+            keep_ended_s=self._options.keep_ended_s,
         )
         token = secrets.token_urlsafe(40)
         rpc = web.Application(client_max_size=1 << 40)  # the extension's own port has no body limit either

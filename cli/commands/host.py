@@ -39,6 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DIR",
         help="where state is kept (default: DIR/.local_host of --app; otherwise the folder of `up`)",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep-days", type=float, metavar="DAYS",
+        help="with --app: purge durable instances that ended longer ago (default: keep all)",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=7071, help="port on 127.0.0.1; 0 for a free one (7071)")
 
 
@@ -53,6 +57,8 @@ def run(options: argparse.Namespace) -> ExitCode:
 
     data = usable(options.data or options.app / ".local_host")
     arguments = ["--app", str(options.app), "--data", str(data), "--port", str(options.port)]
+    if options.keep_days is not None:
+        arguments += ["--keep-days", str(options.keep_days)]
     code = host_main([*arguments, "--json"] if options.json else arguments)
     sys.stdout.flush()
     return _CODES.get(code, ExitCode.FAILED)

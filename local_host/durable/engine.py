@@ -11,6 +11,7 @@ from local_host.durable.clock import Clock
 from local_host.durable.executor import patch_timestamp_parser
 from local_host.durable.functions import DurableFunctions
 from local_host.durable.http_calls import DurableHttp, HttpLimits
+from local_host.durable.retention import Retention
 from local_host.durable.runtime import EngineOptions, Runtime
 from local_host.durable.storage import Storage
 
@@ -28,16 +29,23 @@ class DurableEngine(ClientOperations):
     ) -> None:
         self._storage = storage
         self._http = DurableHttp(clock, http_limits)
-        self._runtime = Runtime(functions, storage, clock, options or EngineOptions(), self._http.call)
+        options = options or EngineOptions()
+        self._runtime = Runtime(functions, storage, clock, options, self._http.call)
+        keep_s = options.keep_ended_s
+        self._retention = Retention(storage, clock, self.purge, keep_s) if keep_s is not None else None
 
     async def start(self) -> None:
         """Open the storage and resume: pending instances, messages, work in flight, timers, entity queues."""
         patch_timestamp_parser()
         await self._storage.open()
         await self._runtime.recover()
+        if self._retention is not None:
+            self._retention.start()
 
     async def stop(self, drain_s: float = 0.0) -> None:
         """Stop after giving running activities `drain_s` seconds. Nothing is lost; unfinished activities run again."""
+        if self._retention is not None:
+            await self._retention.stop()
         await self._runtime.stop(drain_s)
         await self._http.close()
         await self._storage.close()

@@ -47,7 +47,8 @@ class EngineOptions:
     episodes; with `cold_checks` an instance is nevertheless rebuilt by a full replay after its 16th, 64th, 256th … episode,
     so that non-determinism cannot hide (amortised, that is little more than one replay). `max_batch` bounds completions per
     episode (tests use 1). `commit_retry_s` is the pause after a failed commit. `timer_limits` makes the SDK split long timers
-    as it does on Azure Storage; without it a timer may be of any length.
+    as it does on Azure Storage; without it a timer may be of any length. `keep_ended_s` is how long ended instances are kept
+    (`retention.py`), None for ever.
     """
 
     strict: bool = True
@@ -59,6 +60,7 @@ class EngineOptions:
     commit_retry_s: float = 1.0
     default_version: str | None = None
     timer_limits: TimerLimits | None = None
+    keep_ended_s: float | None = None
 
 
 def _is_checked_at(chunk: int) -> bool:
