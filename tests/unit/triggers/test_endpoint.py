@@ -141,6 +141,7 @@ async def test_only_a_few_things_are_public(world: World) -> None:
 async def test_a_request_is_one_span_and_one_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
     run_id = await world.submitted()
     world.telemetry.spans.clear()
+    caplog.clear()  # another test may have raised the level before
     with caplog.at_level(logging.INFO, "livoa.http"):
         await world.get(f"/api/runs/{run_id}/plan")
 
