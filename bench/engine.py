@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,10 @@ class Stack:
             path = self.folder / "catalog" / f"{name}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+        # The gate decides every step here too; without policies it refuses everything.
+        for part in ("platform", "default"):
+            policies = Path("catalog", "policies", part)
+            shutil.copytree(ROOT / policies, self.folder / policies, ignore=shutil.ignore_patterns("golden"))
         app = web.Application()
         app.router.add_post("/execute", _execute)
         self._runner = web.AppRunner(app)
