@@ -131,7 +131,10 @@ def _show(result: CheckResult) -> None:
 
 def _show_decision(decision: PlanPolicyDecision) -> None:
     """What would happen: the verdict on the plan and on each of its steps, the ways through the graph, the cures."""
-    say(f"policy: {decision.verdict.value} (policy set {decision.policy_set_hash[:12]})")
+    kinds = [one.verdict.value for one in decision.steps.values()]
+    told = {"escalate": "waiting for approval", "transform": "redacted first", "deferred": "decided when they are due"}
+    later = [f"steps {words}: {kinds.count(kind)}" for kind, words in told.items() if kind in kinds]
+    say("; ".join([f"policy: {decision.verdict.value}", *later]) + f" (policy set {decision.policy_set_hash[:12]})")
     for reason in dict.fromkeys(decision.reasons):
         say(f"      {reason}")
     for step_id, one in decision.steps.items():
