@@ -22,7 +22,7 @@ from engine.ports.policy import PolicyText, PolicyTexts
 from policy.book import Words
 from policy.engine import GovernedPolicyEngine
 from policy.golden import GoldenPage, GoldenResult, ask_golden
-from policy.library import InForce, PolicyLibrary
+from policy.library import GUARANTEES, InForce, PolicyLibrary
 
 DEFAULT_LAYER = "default"
 """Stands in lists for a tenant without policies of its own."""
@@ -65,7 +65,7 @@ class Desk:
         self._catalog = FilesCatalog(catalog_dir)
         self._source = FilesPolicySource(catalog_dir, SystemClock())
         self._tenants = FilesTenantDirectory(catalog_dir, SystemClock())
-        self._library = PolicyLibrary(self._source, self._catalog)
+        self._library = PolicyLibrary(self._source, self._catalog, required=GUARANTEES)
 
     @property
     def words(self) -> Words:
@@ -89,7 +89,9 @@ class Desk:
             texts = await self._source.texts(tenant.tenant_id)
             if layer == DEFAULT_LAYER and texts.tenant:
                 continue
-            draft = PolicyLibrary(_Fixed(_with(texts, layer, PolicyText(name, _read(file)))), self._catalog)
+            draft = PolicyLibrary(
+                _Fixed(_with(texts, layer, PolicyText(name, _read(file)))), self._catalog, required=GUARANTEES
+            )
             try:
                 after = await self._try(tenant, draft)
             except LivoaError as error:

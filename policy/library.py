@@ -29,6 +29,16 @@ UNAVAILABLE = "policy.unavailable"
 FAILURE_KEPT_S = 5.0
 """How long a failure to compile is remembered: a child process per decision would be a way to load the machine."""
 
+GUARANTEES = frozenset(
+    f"plat.{name}"
+    for name in (
+        "taint-selector", "taint-control", "pii-egress", "pii-selector", "clearance", "egress-hosts", "egress-untrusted-host",
+        "tenant-isolation", "plan-isolation", "steps", "depth", "fan-out", "cost",
+    )
+)  # fmt: skip
+"""The platform's forbids that the promises to tenants stand on. Without one of them nothing is decided: a file that went missing
+must not look like a decision to allow. Kill switches and regions are the operator's to edit."""
+
 _MAX_BOOKS = 64
 _MAX_LAYERS = 256
 _MAX_VIOLATIONS = 50
@@ -83,10 +93,21 @@ class _Kept:
 
 
 class PolicyLibrary:
-    """Policies by tenant, compiled. One per process; safe to use from several threads and loops."""
+    """Policies by tenant, compiled. One per process; safe to use from several threads and loops.
 
-    def __init__(self, source: PolicySource, catalog: Catalog, archive: PolicyArchive | None = None) -> None:
+    ``required`` are ids of platform policies that must be there (``GUARANTEES`` wherever tenants are served).
+    """
+
+    def __init__(
+        self,
+        source: PolicySource,
+        catalog: Catalog,
+        archive: PolicyArchive | None = None,
+        *,
+        required: frozenset[str] = frozenset(),
+    ) -> None:
         self._source = source
+        self._required = required
         self._catalog = catalog
         self._archive = archive if archive is not None else MemoryPolicyArchive()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -159,6 +180,10 @@ class PolicyLibrary:
         platform = self._layer(texts.platform, Layer("platform"), words)
         if not platform:
             raise _unavailable([Violation(code="policy.none", pointer="platform", message="there are no policies")])
+        missing = sorted(self._required - {rule.id for rule in platform if rule.forbids})
+        if missing:
+            lost = [Violation(code="policy.missing", pointer=one, message="this forbid is required") for one in missing]
+            raise _unavailable(lost)
         if texts.tenant:
             own = self._layer(texts.tenant, Layer("tenant", tenant_id), words)
         else:

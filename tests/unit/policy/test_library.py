@@ -14,7 +14,7 @@ from engine.adapters.files.policy_source import FilesPolicySource
 from engine.adapters.memory import FixedClock
 from engine.domain.errors import LivoaError
 from engine.ports.policy import PolicyText
-from policy.library import MemoryPolicyArchive, PolicyLibrary
+from policy.library import GUARANTEES, MemoryPolicyArchive, PolicyLibrary
 from tests.unit.policy.conftest import CATALOG, ROOT, Gate, Texts, library, tenant
 
 NOTES = {"id": "notes", "capability": "rag.search", "inputs": {"query": "budget"}}
@@ -53,6 +53,17 @@ async def test_a_changed_file_takes_effect_within_seconds(root: Path, clock: Fix
 async def test_missing_platform_policies_make_everything_unavailable(root: Path, clock: FixedClock) -> None:
     shutil.rmtree(root / "policies" / "platform")
     await faults(FilesPolicySource(root, clock))
+
+
+@pytest.mark.parametrize("lost", ["taint", "egress", "tenancy", "bounds"])
+async def test_a_lost_file_of_the_platform_is_no_permission(root: Path, clock: FixedClock, lost: str) -> None:
+    whole = PolicyLibrary(FilesPolicySource(root, clock), CATALOG, required=GUARANTEES)
+    assert set((await whole.in_force("contoso")).platform.rules) >= GUARANTEES
+    (root / "policies" / "platform" / f"{lost}.cedar").unlink()
+    found = PolicyLibrary(FilesPolicySource(root, clock), CATALOG, required=GUARANTEES)
+    with pytest.raises(LivoaError) as refused:
+        await found.in_force("contoso")
+    assert {one.code for one in refused.value.violations} == {"policy.missing"}
 
 
 @pytest.mark.parametrize("broken", ["platform/taint.cedar", "tenants/contoso/people.cedar"], ids=["platform", "tenant"])
