@@ -441,7 +441,7 @@ async def test_states_are_traced_to_nobody_whatever_the_environment_says(monkeyp
     from langsmith import utils
 
     utils.get_env_var.cache_clear()
-    for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2"):
+    for name in ("LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING_V2"):
         monkeypatch.setenv(name, "true")
     seen = []
 
