@@ -79,6 +79,7 @@ async def main(url, name):
     shared = [asyncio.create_task(audit.append(entry(f"both-{n}"))) for n in range(20)]
     for n in range(60):  # one after another: writes that wait together are one commit, and the processes would take turns
         await audit.append(entry(f"{name}-{n}"))
+        await asyncio.sleep(0.003)  # whoever has just written finds the file free again before the other wakes
     await asyncio.gather(*shared)
     await database.dispose()
 
