@@ -163,7 +163,7 @@ def test_long_keys_do_not_multiply_into_long_pointers() -> None:
     started = time.perf_counter()
     error = refusal('{"a": {"' + key + '": [' + "1," * 500_000 + "NaN]}}", max_bytes=4 * MIB)
     assert (error.code, error.pointer) == ("json.not_a_number", "/a")
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 20
 
 
 def test_messages_never_repeat_the_input() -> None:
