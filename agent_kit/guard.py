@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from engine.domain.egress import EgressRefusedError, EgressRules, is_loopback_host, scope_of
+from engine.domain.egress import EgressRefusedError, EgressRules
 
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 """The addresses of a name, as text. Raises ``OSError`` when there is no answer."""
@@ -74,12 +74,9 @@ class GuardedConnector(aiohttp.TCPConnector):
 
 
 def _checked_socket(rules: EgressRules) -> Callable[[Any], socket.socket]:
-    loopback = rules.allow_loopback and any(is_loopback_host(host) for host, _ in rules.entries)
-    allowed = {"public"} | ({"private"} if rules.allow_private else set()) | ({"loopback"} if loopback else set())
-
     def make(address_info: Any) -> socket.socket:
         family, kind, protocol, _, address = address_info
-        if scope_of(str(address[0])) not in allowed:
+        if not rules.permits_socket(str(address[0])):
             # As a failed connection, because that is the only failure this place may have.
             raise OSError(errno.EACCES, "the address must not be called")
         return socket.socket(family=family, type=kind, proto=protocol)

@@ -179,3 +179,15 @@ class EgressRules:
             )
             if not allowed:
                 raise EgressRefusedError("egress.address_blocked")
+
+    def permits_socket(self, address: str) -> bool:
+        """Whether a socket may be connected to ``address``, whatever name led to it: the last fence, for literals too."""
+        match scope_of(address):
+            case "public":
+                return True
+            case "private":
+                return self.allow_private
+            case "loopback":
+                return self.allow_loopback and any(is_loopback_host(host) for host, _ in self.entries)
+            case "forbidden":
+                return False

@@ -159,17 +159,17 @@ async def test_a_process_that_dies_after_the_reply_was_kept_does_not_pay_twice(w
 
 async def test_a_process_that_dies_in_a_call_has_spent_what_was_set_aside() -> None:
     desk = Desk()
-    desk.models.script("gpt-4o", Crash(), reply('{"n": 7}'))  # type: ignore[arg-type]
+    desk.models.script("gpt-4o", Crash(), reply('{"n": 7}'))
 
     async def die(*_: Any, **__: Any) -> Any:
         raise Crash
 
-    real, desk.models.complete = desk.models.complete, die  # type: ignore[method-assign]
+    real, desk.models.complete = desk.models.complete, die
     with pytest.raises(Crash):
         await desk.ask()
     set_aside = (await desk.money()).reserved_micro_usd
     assert set_aside > 5_000
-    desk.models.complete = real  # type: ignore[method-assign]
+    desk.models.complete = real
     desk.models.steps["gpt-4o"].pop(0)
     desk.start()
     assert answered(await desk.ask()).reply.requests == 2
@@ -186,10 +186,10 @@ async def test_of_two_deliveries_at_once_the_first_reply_stands() -> None:
     async def nothing_yet(key: Any) -> None:
         return None
 
-    desk.results.get = nothing_yet  # type: ignore[method-assign,assignment]
+    desk.results.get = nothing_yet
     first = answered(await desk.ask())
     second = answered(await desk.ask())
-    desk.results.get = real  # type: ignore[method-assign]
+    desk.results.get = real
     assert first.value == second.value == {"n": 1}
     assert second.reply.reused
     assert (await desk.money()).spent_micro_usd == 900
@@ -246,7 +246,7 @@ async def test_a_store_that_fails_is_an_outcome() -> None:
     async def down(*_: Any, **__: Any) -> Any:
         raise LivoaError("store.unavailable", "no", status=503)
 
-    desk.budgets.reserve = down  # type: ignore[method-assign]
+    desk.budgets.reserve = down
     assert unanswered(await desk.ask()).code == "store.unavailable"
     assert desk.models.calls == []
 

@@ -90,7 +90,7 @@ async def test_a_deployment_that_comes_back_is_probed_by_two_calls_at_a_time() -
         await release.wait()
         return reply('{"n": 7}')
 
-    desk.models.complete = waiting  # type: ignore[method-assign]
+    desk.models.complete = waiting
     asked = [asyncio.create_task(desk.ask(f"at once {number}")) for number in range(6)]
     for _ in range(500):
         await asyncio.sleep(0)

@@ -135,7 +135,7 @@ async def test_a_text_that_another_delivery_finished_first_replaces_what_was_str
     async def nothing_yet(key: object) -> None:
         return None
 
-    desk.results.get = nothing_yet  # type: ignore[method-assign,assignment]
+    desk.results.get = nothing_yet
     desk.deltas.clear()
     asked = await desk.stream()
     assert isinstance(asked, Answered)
