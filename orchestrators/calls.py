@@ -139,8 +139,7 @@ class RunCalls:
                 extent = {"attempt": call.attempt, "item_count": call.item_count}
                 return self._activity(names.COLLECT_MAP, {"step_id": spec.id, **extent})
             case RunMapPart():
-                # A stable id: whoever looks for a part of a run finds it, and a second one of the same kind is refused.
-                instance_id = f"{self._ref.run_id}.map-{call.step}-{call.first}"
+                instance_id = names.map_part_id(self._ref.run_id, call.step, call.first)
                 part = part_input(self._ref, spec, call)
                 return self._context.call_sub_orchestrator(names.MAP_ORCHESTRATOR, part, instance_id)
             case _:

@@ -9,16 +9,18 @@ from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from engine.domain.names import CANCEL_EVENT, approval_event
+from engine.domain.names import CANCEL_EVENT, approval_event, resume_event
 from engine.scheduler import MAX_TIMER
 from engine.scheduler.commands import (
     ApprovalAnswered,
+    AwaitResume,
     Call,
     CancelRequested,
     Command,
     Event,
     Issued,
     Listen,
+    Resumed,
     Tick,
     WakeAt,
 )
@@ -112,6 +114,8 @@ class Pool(Generic[S]):
                 self._open[self._wake] = command
             elif isinstance(command, Listen):
                 self._open[self._context.wait_for_external_event(approval_event(command.approval_id))] = command
+            elif isinstance(command, AwaitResume):
+                self._open[self._context.wait_for_external_event(resume_event(command.number))] = command
             elif (task := self._calls.schedule(command, state)) is not None:
                 self._open[task] = command
 
@@ -139,6 +143,8 @@ class Pool(Generic[S]):
             return Tick(max(now, command.at))
         if isinstance(command, Listen):
             return ApprovalAnswered(command.approval_id, now)
+        if isinstance(command, AwaitResume):
+            return Resumed(command.number, now)
         return self._calls.event(command, winner.result, crashed=isinstance(winner.result, Exception), at=now)
 
     def close(self) -> None:

@@ -26,6 +26,18 @@ CANCEL_EVENT = "cancel"
 """External event that asks a run to stop. Its waiter lives as long as the run."""
 
 
+def resume_event(number: int) -> str:
+    """The external event that says: the ``number``-th suspension of the run is over, look into the store. One name each, so that
+    one that comes early cannot end a later suspension."""
+    return f"resume.{number}"
+
+
+def map_part_id(run_id: str, step: int, first: int) -> str:
+    """The instance of the part of map number ``step`` that begins with item ``first``. A stable id: whoever looks for a part of a
+    run finds it, and a second one of the same kind is refused."""
+    return f"{run_id}.map-{step}-{first}"
+
+
 def approval_event(approval_id: str) -> str:
     """The external event that says: this approval has an answer, look into the store. One name each, because of several early
     events of one name an instance sees only the last."""

@@ -65,6 +65,14 @@ class AwaitingApproval(Frozen):
     expires_at: str
 
 
+class Suspended(Frozen):
+    """The run is suspended, for the ``number``-th time: nothing was done. The attempt is not used up: asking again once that
+    suspension is over gives another outcome."""
+
+    status: Literal["suspended"] = "suspended"
+    number: int = Field(ge=1)
+
+
 class Expanded(Frozen):
     """A ``for_each`` step with this many items, ready to be run item by item."""
 
@@ -73,7 +81,7 @@ class Expanded(Frozen):
 
 
 StepOutcome = Annotated[
-    Succeeded | Failed | Denied | Skipped | Cancelled | Waiting | AwaitingApproval | Expanded,
+    Succeeded | Failed | Denied | Skipped | Cancelled | Waiting | AwaitingApproval | Suspended | Expanded,
     Field(discriminator="status"),
 ]
 OUTCOME: TypeAdapter[StepOutcome] = TypeAdapter(StepOutcome)

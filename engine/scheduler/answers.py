@@ -15,6 +15,7 @@ from engine.scheduler.commands import (
     FinishRun,
     Held,
     More,
+    Paused,
     Planned,
     PlanRun,
     Refused,
@@ -48,7 +49,8 @@ def run_outcome(call: RunCall, value: Any) -> RunOutcome:
     ``plan_run``: ``{"status": "planned", "skeleton": wire}``, ``{"status": "awaiting_approval", "approval_id", "expires_at"}`` or
     ``{"status": "rejected" | "denied" | "failed", "code"}``; failed with ``run.cancelled`` says that the store knows of a cancel.
     ``undo_step``: ``{"status": "undone" | "more"}``;
-    ``compose_answer``: ``{"status": "composed"}``; ``finish_run``: anything without ``"status": "failed"``. Each may answer
+    ``compose_answer``: ``{"status": "composed"}``; both of these may answer
+    ``{"status": "suspended", "number"}``; ``finish_run``: anything without ``"status": "failed"``. Each may answer
     ``{"status": "failed", "code", "retryable"}``.
     """
     answer = value if isinstance(value, dict) else {}
@@ -62,6 +64,8 @@ def run_outcome(call: RunCall, value: Any) -> RunOutcome:
             return _planned(answer.get("skeleton"))
         case PlanRun(), "awaiting_approval":
             return _held(answer)
+        case PlanRun() | ComposeAnswer(), "suspended":
+            return _paused(answer.get("number"))
         case PlanRun(), "denied":
             return Refused(RunStatus.DENIED, _code(code, "plan.denied"))
         case PlanRun(), "rejected" | "failed":
@@ -108,6 +112,12 @@ def _held(answer: dict[str, Any]) -> RunOutcome:
     approval_id, expires_at = answer.get("approval_id"), answer.get("expires_at")
     if isinstance(approval_id, str) and isinstance(expires_at, str):
         return Held(approval_id, expires_at)
+    return Broken("run.malformed_outcome", retryable=False)
+
+
+def _paused(number: Any) -> RunOutcome:
+    if isinstance(number, int) and number >= 1:
+        return Paused(number)
     return Broken("run.malformed_outcome", retryable=False)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from engine.domain.skeleton import SkeletonStep
 from engine.domain.status import StepStatus
 from engine.scheduler.graph import Graph
+from engine.scheduler.pausing import NO_PAUSE, Pause
 from engine.scheduler.transitions import STEP_TABLE, StepTrigger
 
 CHUNK = 64
@@ -73,7 +74,8 @@ class Board:
     ``ready`` has bit ``rank`` set for each step whose next call may be issued; ``used`` is the capacity taken by open calls;
     ``sleepers`` are (due time, step) of waiting steps, earliest first; ``awaited`` are the approvals that steps wait for,
     oldest first; ``unfinished`` counts steps that are not final; ``stopped`` is the code under which the board stopped
-    starting anything; ``begun`` are the steps with an undoing that had begun, in the order in which they ended.
+    starting anything; ``begun`` are the steps with an undoing that had begun, in the order in which they ended; while ``pause``
+    holds nothing starts either, but everything keeps its place.
     """
 
     graph: Graph
@@ -85,6 +87,7 @@ class Board:
     stopped: str | None = None
     awaited: tuple[Awaited, ...] = ()
     begun: tuple[int, ...] = ()
+    pause: Pause = NO_PAUSE
 
     def record(self, step: int) -> StepState:
         """The state of one step."""
@@ -111,8 +114,9 @@ class Board:
 
     @property
     def next_due_at(self) -> datetime | None:
-        """When the first waiting step is due."""
-        return self.sleepers[0][0] if self.sleepers else None
+        """When the first waiting step is due, or a suspension is to be looked at."""
+        due_ats = (self.sleepers[0][0] if self.sleepers else None, self.pause.look_at)
+        return min((at for at in due_ats if at is not None), default=None)
 
 
 def new_board(graph: Graph) -> Board:
@@ -151,6 +155,7 @@ class Draft:
         self.stopped = board.stopped
         self.awaited = board.awaited
         self.begun = board.begun
+        self.pause = board.pause
         self._sleepers = board.sleepers
         self._chunks = board.chunks
         self._touched: dict[int, list[StepState]] = {}
@@ -170,6 +175,7 @@ class Draft:
             self.stopped,
             self.awaited,
             self.begun,
+            self.pause,
         )
 
     def spec(self, step: int) -> SkeletonStep:
@@ -210,8 +216,14 @@ class Draft:
         place = bisect(self._sleepers, (due_at, step))
         self._sleepers = (*self._sleepers[:place], (due_at, step), *self._sleepers[place:])
 
+    def put_back(self, step: int, record: StepState) -> None:
+        """Let the step be ready for the call that ``record`` names, as if the last one had not been made."""
+        self.put(step, record._replace(status=STEP_TABLE[record.status, StepTrigger.WAIT]))
+        self.set_ready(step, True)
+
     def wake(self, now: datetime) -> None:
-        """Make every waiting step that is due ready."""
+        """Make every waiting step that is due ready, and look at a suspension when it is time."""
+        self.pause = self.pause.rung(now)
         due = bisect(self._sleepers, now, key=lambda sleeper: sleeper[0])
         for _, step in self._sleepers[:due]:
             self.set_ready(step, True)
@@ -311,6 +323,7 @@ class Draft:
             self.settle(index, StepTrigger.CANCEL, code)
         self.ready = 0
         self._sleepers = ()
+        self.pause = self.pause.lifted()
 
     def has_open_call(self, step: int) -> bool:
         """True when a call for this step was issued and has not returned."""

@@ -13,6 +13,7 @@ from engine.domain.base import iso_utc
 from engine.domain.status import RunStatus, StepStatus
 from engine.scheduler.board import Awaited, Board, MapProgress, Stage, StepState, chunked
 from engine.scheduler.graph import Graph, graph_from_wire, graph_to_wire
+from engine.scheduler.pausing import NO_PAUSE, Pause
 from engine.scheduler.run import RunRef, RunState
 from engine.scheduler.transitions import RunPhase, StepTrigger
 
@@ -49,6 +50,7 @@ def dumps(state: RunState) -> str:
         "armed_at": _at(state.armed_at),
         "ending": state.ending,
         "undoing": [state.undoing, state.not_undone],
+        "pause": _pause_out(state.pause),
         "board": _board_out(state.board) if state.board is not None else None,
     }
     return json.dumps(value, separators=(",", ":"))
@@ -81,6 +83,7 @@ def loads(text: str) -> RunState:
         recorded=value["recorded"],
         undoing=tuple(undoing),
         not_undone=tuple((step, code) for step, code in not_undone),
+        pause=_pause_in(value.get("pause")),
     )
 
 
@@ -94,6 +97,17 @@ def _instant(text: str) -> datetime:
 
 def _maybe_instant(text: str | None) -> datetime | None:
     return _instant(text) if text is not None else None
+
+
+def _pause_out(pause: Pause) -> list[Any] | None:
+    return [*pause[:2], _at(pause.look_at), *pause[3:]] if pause != NO_PAUSE else None
+
+
+def _pause_in(value: list[Any] | None) -> Pause:
+    if value is None:
+        return NO_PAUSE
+    number, looks, look_at, listening, resumed = value
+    return Pause(number, looks, _maybe_instant(look_at), listening, resumed)
 
 
 def _board_out(board: Board) -> dict[str, Any]:
@@ -111,6 +125,7 @@ def _board_out(board: Board) -> dict[str, Any]:
         "stopped": board.stopped,
         "awaited": board.awaited,
         "begun": board.begun,
+        "pause": _pause_out(board.pause),
     }
 
 
@@ -131,6 +146,7 @@ def _board_in(value: dict[str, Any]) -> Board:
         stopped=value["stopped"],
         awaited=tuple(Awaited(*entry) for entry in value.get("awaited", ())),
         begun=tuple(value.get("begun", ())),
+        pause=_pause_in(value.get("pause")),
     )
 
 

@@ -40,10 +40,11 @@ class PerformStep:
 
 @dataclass(frozen=True, slots=True)
 class ExpandMap:
-    """Count the items of a ``for_each`` step and store them."""
+    """Count the items of a ``for_each`` step and store them. ``look`` counts answers that the run is suspended."""
 
     step: int
     attempt: int
+    look: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +59,20 @@ class RunMapPart:
 
 @dataclass(frozen=True, slots=True)
 class CollectMap:
-    """Fold the outputs of a map's items into the output of the step."""
+    """Fold the outputs of a map's items into the output of the step. ``look`` as in ``ExpandMap``."""
 
     step: int
     attempt: int
     item_count: int
+    look: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ComposeAnswer:
-    """Compose the answer from what succeeded."""
+    """Compose the answer from what succeeded. ``look`` as in ``ExpandMap``."""
 
     attempt: int
+    look: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +121,18 @@ class Listen:
     approval_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class AwaitResume:
+    """Have one ``Resumed`` when this suspension is over. Asked for once for each number by whoever is held by it."""
+
+    number: int
+
+
 StepCall: TypeAlias = PerformStep | ExpandMap | RunMapPart | CollectMap
 RunCall: TypeAlias = PlanRun | ComposeAnswer | UndoStep | FinishRun
 LeaseCall: TypeAlias = AcquireLease | RenewLease
 Call: TypeAlias = StepCall | RunCall | LeaseCall
-Command: TypeAlias = Call | Listen | WakeAt
+Command: TypeAlias = Call | Listen | AwaitResume | WakeAt
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +176,14 @@ class Broken:
     retryable: bool
 
 
-RunOutcome: TypeAlias = Planned | Held | Refused | Done | More | Broken
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The run is suspended for the ``number``-th time: nothing was done."""
+
+    number: int
+
+
+RunOutcome: TypeAlias = Planned | Held | Refused | Done | More | Broken | Paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +238,20 @@ class ApprovalAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """This suspension is over. A hint, as above."""
+
+    number: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The wake-up rang at ``at``."""
 
     at: datetime
 
 
-Event: TypeAlias = Issued | StepAnswered | RunAnswered | LeaseAnswered | CancelRequested | ApprovalAnswered | Tick
+Event: TypeAlias = (
+    Issued | StepAnswered | RunAnswered | LeaseAnswered | CancelRequested | ApprovalAnswered | Resumed | Tick
+)

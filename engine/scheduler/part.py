@@ -18,6 +18,7 @@ from engine.scheduler.backoff import RetryPolicy
 from engine.scheduler.board import Board, Draft, new_board
 from engine.scheduler.commands import (
     ApprovalAnswered,
+    AwaitResume,
     CancelRequested,
     Command,
     Event,
@@ -25,6 +26,7 @@ from engine.scheduler.commands import (
     LeaseAnswered,
     Listen,
     PerformStep,
+    Resumed,
     RunAnswered,
     StepAnswered,
     Tick,
@@ -102,6 +104,8 @@ def decide_part(state: PartState, now: datetime) -> tuple[Command, ...]:
             for call in steps.starts(state.board)
         )
         commands.extend(steps.listens(state.board))
+        if state.board.pause.must_listen:
+            commands.append(AwaitResume(state.board.pause.number))
     due_ats = [at for at in (state.board.next_due_at, state.ref.run.deadline_at) if at is not None]
     wake_at = min(*due_ats, now + MAX_TIMER)
     if not state.is_over and (state.armed_at is None or wake_at < state.armed_at):
@@ -122,6 +126,8 @@ def evolve_part(state: PartState, event: Event) -> PartState:
             draft.stop(CANCELLED_CODE)
         case ApprovalAnswered():
             draft.announce(event.approval_id)
+        case Resumed():
+            draft.pause = draft.pause.ended(event.number)
         case Tick():
             armed_at = None if armed_at is not None and armed_at <= event.at else armed_at
             if state.ref.run.deadline_at <= event.at:
@@ -142,6 +148,8 @@ def _issued(draft: Draft, event: Issued, armed_at: datetime | None) -> datetime 
             steps.issue(draft, command)
         elif isinstance(command, Listen):
             draft.listen(command.approval_id)
+        elif isinstance(command, AwaitResume):
+            draft.pause = draft.pause.listened(command.number)
     return armed_at
 
 

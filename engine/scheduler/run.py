@@ -18,6 +18,7 @@ from engine.scheduler.board import Board, Draft, new_board
 from engine.scheduler.commands import (
     AcquireLease,
     ApprovalAnswered,
+    AwaitResume,
     Broken,
     CancelRequested,
     Command,
@@ -30,10 +31,12 @@ from engine.scheduler.commands import (
     LeaseAnswered,
     Listen,
     More,
+    Paused,
     Planned,
     PlanRun,
     Refused,
     RenewLease,
+    Resumed,
     RunAnswered,
     RunCall,
     RunOutcome,
@@ -42,6 +45,7 @@ from engine.scheduler.commands import (
     UndoStep,
     WakeAt,
 )
+from engine.scheduler.pausing import NO_PAUSE, Pause, watchdog
 from engine.scheduler.steps import CANCELLED_CODE, DEADLINE_CODE
 from engine.scheduler.transitions import RUN_TABLE, RunPhase, RunTrigger
 
@@ -84,7 +88,8 @@ class RunState:
     ``held_by`` is the approval that the plan waits for, ``listening_to`` the one whose answer will be announced; ``announced``
     says that it was while a look was open.
     ``ending`` is the final status and code, once known; ``recorded`` says that a store knows it too. ``undoing`` are the steps
-    still to be undone, the next one first; ``not_undone`` those that could not be, with why.
+    still to be undone, the next one first; ``not_undone`` those that could not be, with why. ``pause`` is about calls of the run
+    itself; steps have that of their board.
     """
 
     ref: RunRef
@@ -105,6 +110,7 @@ class RunState:
     recorded: bool = False
     undoing: tuple[int, ...] = ()
     not_undone: tuple[tuple[int, str], ...] = ()
+    pause: Pause = NO_PAUSE
 
     @property
     def is_over(self) -> bool:
@@ -112,8 +118,15 @@ class RunState:
         return self.phase is RunPhase.OVER
 
     @property
+    def is_held(self) -> bool:
+        """True while the run is suspended and has noticed it."""
+        return self.pause.holds or (self.board is not None and self.board.pause.holds)
+
+    @property
     def status(self) -> RunStatus:
         """The public status."""
+        if self.is_held and not self.cancelled:
+            return RunStatus.SUSPENDED
         match self.phase:
             case RunPhase.OVER if self.ending is not None:
                 return self.ending[0]
@@ -141,6 +154,7 @@ def decide(state: RunState, now: datetime) -> tuple[Command, ...]:
             commands.append(call)
         elif state.held_by is not None and state.held_by != state.listening_to:
             commands.append(Listen(state.held_by))
+        commands.extend(AwaitResume(pause.number) for pause in _pauses(state) if pause.must_listen)
     if (wake_at := _next_due_at(state)) is not None:
         wake_at = min(wake_at, now + MAX_TIMER)
         if state.armed_at is None or wake_at < state.armed_at:
@@ -161,6 +175,8 @@ def evolve(state: RunState, event: Event) -> RunState:
             return _cancel_requested(state, event.at)
         case ApprovalAnswered():
             return _approval_answered(state, event)
+        case Resumed():
+            return _resumed(state, event)
         case Tick():
             return _ticked(state, event.at)
         case LeaseAnswered():
@@ -180,7 +196,7 @@ def _own_call(state: RunState) -> RunCall | None:
         case RunPhase.PLANNING:
             return PlanRun(state.attempt, state.look)
         case RunPhase.COMPOSING:
-            return ComposeAnswer(state.attempt)
+            return ComposeAnswer(state.attempt, state.look)
         case RunPhase.UNDOING if state.undoing:
             return UndoStep(state.undoing[0], state.attempt, state.look)
         case RunPhase.FINISHING if state.ending is not None:
@@ -193,12 +209,20 @@ def _own_call(state: RunState) -> RunCall | None:
 
 def _due_call(state: RunState) -> RunCall | None:
     """The call of the run itself that may be issued now."""
-    return None if state.call_open or state.retry_at is not None else _own_call(state)
+    held = state.call_open or state.retry_at is not None or state.pause.holds
+    return None if held else _own_call(state)
+
+
+def _pauses(state: RunState) -> tuple[Pause, ...]:
+    """What may hold the run now: of steps while they run, of the run's own calls otherwise."""
+    of_steps = state.board.pause if state.board is not None and state.phase is RunPhase.RUNNING else None
+    return (state.pause,) if of_steps is None else (of_steps,)
 
 
 def _next_due_at(state: RunState) -> datetime | None:
     sleepers_due_at = state.board.next_due_at if state.board and state.phase is RunPhase.RUNNING else None
-    return min((at for at in (state.give_up_at, state.retry_at, sleepers_due_at) if at is not None), default=None)
+    due_ats = (state.give_up_at, state.retry_at, sleepers_due_at, state.pause.look_at)
+    return min((at for at in due_ats if at is not None), default=None)
 
 
 def _issued(state: RunState, event: Issued) -> RunState:
@@ -215,6 +239,10 @@ def _issued(state: RunState, event: Issued) -> RunState:
                     state = replace(state, listening_to=command.approval_id)
                 if draft is not None:
                     draft.listen(command.approval_id)
+            case AwaitResume():
+                state = replace(state, pause=state.pause.listened(command.number))
+                if draft is not None:
+                    draft.pause = draft.pause.listened(command.number)
             case AcquireLease() | RenewLease():
                 pass
             case _:
@@ -246,7 +274,8 @@ def _settled(state: RunState, at: datetime) -> RunState:
     loss = worst_loss(board)
     if loss is None or any(record.status is StepStatus.SUCCEEDED for record in board.records()):
         give_up_at = max(state.ref.deadline_at, at + CLOSING_GRACE)
-        return replace(state, phase=RUN_TABLE[state.phase, RunTrigger.SETTLED], give_up_at=give_up_at)
+        phase = RUN_TABLE[state.phase, RunTrigger.SETTLED]
+        return replace(state, phase=phase, give_up_at=give_up_at, pause=board.pause.lifted())
     status, code = loss
     if state.overdue:
         return _finish(state, RunStatus.FAILED, DEADLINE_CODE)
@@ -273,6 +302,10 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
     outcome = event.outcome
     if isinstance(outcome, Held) and state.phase is RunPhase.PLANNING and not state.cancelled:
         return _held(state, outcome, event.at)
+    if isinstance(outcome, Paused) and not state.cancelled and state.look < steps.MAX_LOOKS:
+        # Whatever the plan waits for is asked anew: its answer is in the store.
+        state = replace(state, call_open=False, retry_at=None, held_by=None, announced=False, look=state.look + 1)
+        return replace(state, pause=state.pause.told(outcome.number, event.at))
     state = replace(state, call_open=False, held_by=None, listening_to=None, announced=False)
     closing = state.phase in (RunPhase.UNDOING, RunPhase.FINISHING)
     if isinstance(outcome, Broken) and outcome.retryable and (closing or not state.cancelled):
@@ -302,7 +335,7 @@ def _held(state: RunState, outcome: Held, at: datetime) -> RunState:
     expires_at = steps.parsed_instant(outcome.expires_at)
     if expires_at is None or state.look >= steps.MAX_LOOKS:
         return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
-    look_at = max(min(expires_at, at + steps.watchdog(state.look + 1)), at + steps.MIN_WAIT)
+    look_at = max(min(expires_at, at + watchdog(state.look + 1)), at + steps.MIN_WAIT)
     held = replace(state, call_open=False, held_by=outcome.approval_id, retry_at=look_at, announced=False)
     if state.announced and state.held_by == outcome.approval_id:
         return replace(held, retry_at=None, look=state.look + 1)
@@ -321,19 +354,27 @@ def _approval_answered(state: RunState, event: ApprovalAnswered) -> RunState:
     return replace(state, board=draft.frozen())
 
 
+def _resumed(state: RunState, event: Resumed) -> RunState:
+    state = replace(state, pause=state.pause.ended(event.number))
+    if state.board is None:
+        return state
+    return replace(state, board=replace(state.board, pause=state.board.pause.ended(event.number)))
+
+
 def _planning_over(state: RunState, outcome: RunOutcome, at: datetime) -> RunState:
     if state.cancelled:
         return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
     match outcome:
         case Planned():
             phase = RUN_TABLE[state.phase, RunTrigger.PLANNED]
-            state = replace(state, phase=phase, board=new_board(outcome.graph), attempt=1, look=0)
+            board = replace(new_board(outcome.graph), pause=state.pause.lifted())
+            state = replace(state, phase=phase, board=board, attempt=1, look=0)
             return _settled(state, at)
         case Refused():
             return _finish(state, outcome.status, outcome.code)
         case Broken():
             return _finish(state, RunStatus.FAILED, outcome.code)
-        case Done() | More() | Held():
+        case Done() | More() | Held() | Paused():
             return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
         case _:
             assert_never(outcome)
@@ -348,7 +389,7 @@ def _composing_over(state: RunState, outcome: RunOutcome) -> RunState:
             return _finish(state, *((RunStatus.PARTIAL, loss[1]) if loss else (RunStatus.SUCCEEDED, None)))
         case Broken():
             return _finish(state, RunStatus.FAILED, outcome.code)
-        case Planned() | More() | Held() | Refused():
+        case Planned() | More() | Held() | Refused() | Paused():
             return _finish(state, RunStatus.FAILED, "answer.malformed_outcome")
         case _:
             assert_never(outcome)
@@ -371,6 +412,7 @@ def _finish(state: RunState, status: RunStatus, code: str | None) -> RunState:
         call_open=False,
         retry_at=None,
         give_up_at=None,
+        pause=state.pause.lifted(),
     )
 
 
@@ -383,7 +425,7 @@ def _undoing_over(state: RunState, outcome: RunOutcome) -> RunState:
             failed = state.not_undone
         case Broken():
             failed = (*state.not_undone, (state.undoing[0], outcome.code))
-        case Planned() | More() | Held() | Refused():
+        case Planned() | More() | Held() | Refused() | Paused():
             failed = (*state.not_undone, (state.undoing[0], "undo.malformed_outcome"))
         case _:
             assert_never(outcome)
@@ -413,6 +455,7 @@ def _ticked(state: RunState, at: datetime) -> RunState:
         state = replace(state, armed_at=None)
     if state.give_up_at is not None and state.give_up_at <= at:
         return _give_up(state, at)
+    state = replace(state, pause=state.pause.rung(at))
     if state.retry_at is not None and state.retry_at <= at:
         held = state.held_by is not None
         state = replace(state, retry_at=None, look=state.look + held, attempt=state.attempt + (not held))

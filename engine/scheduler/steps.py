@@ -19,6 +19,7 @@ from engine.domain.outcomes import (
     Skipped,
     StepOutcome,
     Succeeded,
+    Suspended,
     Waiting,
 )
 from engine.domain.skeleton import OnFailure
@@ -26,6 +27,7 @@ from engine.domain.status import StepStatus
 from engine.scheduler.backoff import RetryPolicy, delay_s
 from engine.scheduler.board import Board, Draft, MapProgress, Stage, StepState
 from engine.scheduler.commands import CollectMap, ExpandMap, Listen, PerformStep, RunMapPart, StepCall
+from engine.scheduler.pausing import watchdog
 from engine.scheduler.transitions import StepTrigger
 
 CANCELLED_CODE = "run.cancelled"
@@ -43,11 +45,6 @@ MIN_WAIT = timedelta(milliseconds=100)
 """A ``waiting`` answer that is already due is asked again after this, so it cannot spin."""
 MAX_LISTENED = 100
 """Approvals whose answers one instance is told of at a time; it bounds the cost of each ``task_any``. Others wait for a look."""
-WATCHDOG = timedelta(minutes=5)
-"""How soon a step that waits for a person looks by itself, in case the announcement of the answer was lost."""
-LATER_WATCHDOG = timedelta(hours=1)
-EARLY_LOOKS = 12
-"""From this look on the watchdog rings less often: what has taken an hour may take days, and every look is history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +58,8 @@ class Frame:
 def starts(board: Board) -> tuple[StepCall, ...]:
     """The calls to issue now, most important step first, as far as capacity reaches."""
     calls: list[StepCall] = []
+    if board.pause.holds:
+        return ()
     free, ready = board.capacity_left, board.ready
     while ready and free > 0:
         lowest = ready & -ready
@@ -80,11 +79,6 @@ def listens(board: Board) -> tuple[Listen, ...]:
     return tuple(dict.fromkeys(new))[: max(free, 0)]
 
 
-def watchdog(look: int) -> timedelta:
-    """How long to wait for an announcement before look number ``look`` (from 1)."""
-    return WATCHDOG if look <= EARLY_LOOKS else LATER_WATCHDOG
-
-
 def width_of(call: StepCall) -> int:
     """Capacity an open call takes: a part of a map counts with every item it may run at a time."""
     return call.concurrency if isinstance(call, RunMapPart) else 1
@@ -96,9 +90,10 @@ def _calls_of(board: Board, step: int, free: int) -> Iterator[StepCall]:
         case Stage.PERFORM:
             yield PerformStep(step, record.attempt, record.look)
         case Stage.EXPAND:
-            yield ExpandMap(step, record.attempt)
+            yield ExpandMap(step, record.attempt, record.look)
         case Stage.COLLECT:
-            yield CollectMap(step, record.attempt, record.progress.item_count if record.progress else 0)
+            item_count = record.progress.item_count if record.progress else 0
+            yield CollectMap(step, record.attempt, item_count, record.look)
         case Stage.PARTS:
             yield from _parts_of(board, step, record.progress or MapProgress(0), free)
         case _:
@@ -142,9 +137,9 @@ def _is_next(record: StepState, call: StepCall) -> bool:
         case PerformStep():
             return (record.stage, record.attempt, record.look) == (Stage.PERFORM, call.attempt, call.look)
         case ExpandMap():
-            return (record.stage, record.attempt) == (Stage.EXPAND, call.attempt)
+            return (record.stage, record.attempt, record.look) == (Stage.EXPAND, call.attempt, call.look)
         case CollectMap():
-            return (record.stage, record.attempt) == (Stage.COLLECT, call.attempt)
+            return (record.stage, record.attempt, record.look) == (Stage.COLLECT, call.attempt, call.look)
         case RunMapPart():
             return record.progress is not None and record.progress.next_item == call.first
         case _:
@@ -208,6 +203,8 @@ def _took(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, fram
             _waiting(draft, call, outcome, at)
         case AwaitingApproval():
             _awaiting(draft, call, outcome, at)
+        case Suspended():
+            _suspended(draft, call, outcome, at)
         case _:
             assert_never(outcome)
 
@@ -261,6 +258,17 @@ def _awaiting(draft: Draft, call: StepCall, outcome: AwaitingApproval, at: datet
         draft.await_approval(call.step, outcome.approval_id, due_at, record._replace(look=look))
 
 
+def _suspended(draft: Draft, call: StepCall, outcome: Suspended, at: datetime) -> None:
+    record = draft.record(call.step)
+    if draft.stopped is not None:
+        draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
+    elif record.look >= MAX_LOOKS:
+        draft.settle(call.step, *_UNEXPECTED)
+    else:
+        draft.put_back(call.step, record._replace(look=record.look + 1))
+        draft.pause = draft.pause.told(outcome.number, at)
+
+
 def parsed_instant(text: str) -> datetime | None:
     """An RFC 3339 instant in UTC, or None."""
     try:
@@ -282,7 +290,7 @@ def _expanded(draft: Draft, call: StepCall, outcome: Expanded) -> None:
 def _enter(draft: Draft, step: int, progress: MapProgress) -> None:
     """Go on with a map's parts, or with collecting when every item has run."""
     stage = Stage.PARTS if progress.next_item < progress.item_count or progress.open_parts else Stage.COLLECT
-    draft.put(step, draft.record(step)._replace(stage=stage, attempt=1, progress=progress))
+    draft.put(step, draft.record(step)._replace(stage=stage, attempt=1, look=0, progress=progress))
     if stage is Stage.PARTS:
         _look_for_parts(draft, step)
     else:
@@ -317,7 +325,7 @@ def _part_verdict(outcome: StepOutcome) -> tuple[StepTrigger, str] | None:
             return StepTrigger.DENY, outcome.code
         case Cancelled():
             return StepTrigger.CANCEL, outcome.code
-        case Skipped() | Waiting() | AwaitingApproval() | Expanded():
+        case Skipped() | Waiting() | AwaitingApproval() | Suspended() | Expanded():
             return _UNEXPECTED
         case _:
             assert_never(outcome)

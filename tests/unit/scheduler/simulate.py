@@ -18,6 +18,7 @@ from engine.domain.outcomes import (
     Skipped,
     StepOutcome,
     Succeeded,
+    Suspended,
     Waiting,
 )
 from engine.domain.skeleton import Skeleton, SkeletonStep
@@ -25,9 +26,11 @@ from engine.domain.status import RunStatus
 from engine.scheduler import RunRef, RunState, compile_graph, decide, evolve, new_run
 from engine.scheduler.commands import (
     ApprovalAnswered,
+    AwaitResume,
     Broken,
     Call,
     CancelRequested,
+    CollectMap,
     Command,
     ComposeAnswer,
     Done,
@@ -38,10 +41,12 @@ from engine.scheduler.commands import (
     Issued,
     Listen,
     More,
+    Paused,
     PerformStep,
     Planned,
     PlanRun,
     Refused,
+    Resumed,
     RunAnswered,
     RunMapPart,
     StepAnswered,
@@ -52,7 +57,7 @@ from engine.scheduler.commands import (
 
 START_AT = datetime(2026, 1, 1, tzinfo=UTC)
 DEADLINE_AT = START_AT + timedelta(hours=1)
-NO_CALLS = (WakeAt, Listen)
+NO_CALLS = (WakeAt, Listen, AwaitResume)
 REF = RunRef("contoso", "run-1", DEADLINE_AT)
 
 
@@ -86,7 +91,8 @@ class World:
     """Answers by a seed. ``mood`` weighs how often things go wrong; ``hangs`` lets some calls never return.
 
     With ``people`` the plan and some steps wait for a person, who answers in time, too late or never; some announcements are
-    lost. ``decided`` is what the store knows of them.
+    lost. ``decided`` is what the store knows of them. With ``suspends`` somebody suspends and resumes the run at any time;
+    some resumptions are announced late or never.
     """
 
     skeleton: Skeleton
@@ -95,6 +101,9 @@ class World:
     hangs: bool = False
     cancels: bool = False
     people: bool = False
+    suspends: bool = False
+    suspended: bool = False
+    suspensions: int = 0
     asked: dict[str, datetime] = field(default_factory=dict)
     decided: dict[str, bool] = field(default_factory=dict)
     random: random.Random = field(init=False)
@@ -103,6 +112,12 @@ class World:
         self.random = random.Random(self.seed)
 
     def answer(self, call: Call, at: datetime) -> Event:
+        if self.suspended:
+            match call:
+                case PlanRun() | ComposeAnswer():
+                    return RunAnswered(call, Paused(self.suspensions), at)
+                case PerformStep() | ExpandMap() | CollectMap():
+                    return StepAnswered(call, Suspended(number=self.suspensions), at)
         match call:
             case PlanRun():
                 return RunAnswered(call, self._held(at) or self._planned(), at)
@@ -147,6 +162,16 @@ class World:
         approval_id = self.random.choice(waiting)
         self.decided[approval_id] = self.random.random() < 0.7
         return ApprovalAnswered(approval_id, now) if self.random.random() < 0.8 else None
+
+    def someone_suspends(self, now: datetime) -> Event | None:
+        """Somebody suspends the run, or resumes it; None also when the announcement is lost."""
+        if not self.suspends or self.random.random() < 0.8:
+            return None
+        self.suspended = not self.suspended
+        self.suspensions += self.suspended
+        if self.suspended or self.random.random() < 0.2:
+            return None
+        return Resumed(self.suspensions, now)
 
     def _outcome(self, call: Call, at: datetime) -> StepOutcome:
         if self.people and isinstance(call, PerformStep) and call.step % 2 == 0:
@@ -222,6 +247,8 @@ def _next_event(world: World, state: RunState, open_calls: list[Call], now: date
         return CancelRequested(now)
     if world.people and (answered := world.someone_answers(now)) is not None:
         return answered
+    if (resumed := world.someone_suspends(now)) is not None:
+        return resumed
     hung = (
         world.hangs
         and not any(isinstance(call, FinishRun | UndoStep) for call in open_calls)

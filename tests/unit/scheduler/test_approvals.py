@@ -10,6 +10,7 @@ from engine.domain.status import RunStatus
 from engine.scheduler import RunState, compile_graph, decide, evolve, new_run
 from engine.scheduler.commands import (
     ApprovalAnswered,
+    AwaitResume,
     Call,
     Command,
     Event,
@@ -24,7 +25,8 @@ from engine.scheduler.commands import (
     Tick,
     WakeAt,
 )
-from engine.scheduler.steps import MAX_LISTENED, WATCHDOG
+from engine.scheduler.pausing import WATCHDOG
+from engine.scheduler.steps import MAX_LISTENED
 from tests.unit.scheduler.simulate import REF, START_AT
 
 UNTIL = (START_AT + timedelta(minutes=50)).isoformat()
@@ -58,7 +60,7 @@ class Drive:
 
     @property
     def calls(self) -> list[Call]:
-        return [command for command in self.commands if not isinstance(command, WakeAt | Listen)]
+        return [command for command in self.commands if not isinstance(command, WakeAt | Listen | AwaitResume)]
 
 
 def test_a_step_that_waits_is_listened_to_once_and_looks_when_it_is_told() -> None:

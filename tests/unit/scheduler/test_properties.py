@@ -58,6 +58,7 @@ worlds = st.builds(
     hangs=st.booleans(),
     cancels=st.booleans(),
     people=st.booleans(),
+    suspends=st.booleans(),
 )
 thorough = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -130,7 +131,7 @@ def test_a_step_starts_only_when_its_needs_are_met_and_each_attempt_at_most_once
         for command in commands:
             if isinstance(command, WakeAt):
                 continue
-            assert command not in seen, "the same call was issued twice"
+            assert command not in seen, f"the same call was issued twice: {command}"
             seen.add(command)
             if state.board is not None and hasattr(command, "step"):
                 spec = state.board.graph.steps[command.step]
@@ -171,7 +172,8 @@ def test_duplicate_late_and_stale_events_change_nothing(world: World, seed: int)
         assert evolve(state, again) == state
         if state.cancelled or state.is_over:
             assert evolve(state, CancelRequested(trace.nows[-1])) == state
-        dues = [state.armed_at, state.give_up_at, state.retry_at, state.board.next_due_at if state.board else None]
+        dues = [state.armed_at, state.give_up_at, state.retry_at, state.pause.look_at]
+        dues.append(state.board.next_due_at if state.board else None)
         too_early_at = min(due for due in [*dues, DEADLINE_AT] if due is not None) - timedelta(microseconds=1)
         assert evolve(state, Tick(too_early_at)) == state
 
