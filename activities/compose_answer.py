@@ -22,6 +22,7 @@ from engine.ports.deps import Deps
 from engine.ports.planner import ComposeRequest, StepResult
 from engine.ports.run_store import RunChange
 from engine.ports.telemetry import Span
+from engine.step_runner import held
 
 _LOG = logging.getLogger("livoa.runs")
 _LIVE = frozenset(RunStatus) - FINAL_RUN_STATUSES
@@ -42,6 +43,9 @@ async def compose_answer(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
         return {"status": "failed", "code": "run.no_plan"}
     if run.answer_ref is not None or run.status.is_final:
         return {"status": "composed"}
+    if (suspended := held(run)) is not None and deps.clock.now() < run.deadline_at:
+        # After the deadline nobody can resume it, and finished work deserves its answer.
+        return dict(suspended.model_dump(mode="json"))
     attributes = {RUN_ID: run.run_id, OPERATION: SPAN_COMPOSE}
     with deps.telemetry.span(SPAN_COMPOSE, traceparent=run.traceparent, attributes=attributes) as span:
         try:

@@ -30,6 +30,7 @@ from engine.ports.deps import Deps
 from engine.ports.planner import NoPlan
 from engine.ports.run_store import RunChange
 from engine.ports.telemetry import Span
+from engine.step_runner import held
 from planner_graph.planning import (
     PlanningCase,
     PreparedPlan,
@@ -98,12 +99,16 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
         return {"status": "denied", "code": "policy.tenant_unknown"}
     if (refused := _refused_before(run)) is not None:
         return refused
+    if (suspended := held(run)) is not None:
+        return dict(suspended.model_dump(mode="json"))
     if run.plan_ref is not None:
         kept = await _load_plan(run, run.plan_ref, tenant, deps)
         return _planned(kept, tenant) if run.plan_version else await _resume(run, tenant, kept, run.plan_ref, deps)
     run = await _begin(run, deps)
     if run.status.is_final or run.status is RunStatus.CANCELLING:
         return CANCELLED
+    if (suspended := held(run)) is not None:
+        return dict(suspended.model_dump(mode="json"))
     request = await load_request(run, deps)
     case = PlanningCase(run.run_id, run.principal, tenant, request, run.deadline_at, run.traceparent)
     await open_account(case, deps)

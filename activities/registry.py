@@ -9,11 +9,11 @@ from typing import Any
 import azure.durable_functions as df
 
 from activities import compose_answer as composing
-from activities import finish_run as finishing
 from activities import plan_run as planning
 from activities import steps
 from engine.domain import names
 from engine.ports.deps import Deps, DepsProvider
+from engine.step_runner import finish_run as finishing
 
 _WITH_CLIENT = frozenset({names.PLAN_RUN, names.PERFORM_STEP})
 """Activities that look at circuits, which only a durable client leads to."""
@@ -62,7 +62,7 @@ def build(deps: DepsProvider) -> df.Blueprint:
         return await guarded(steps.undo(payload, deps()))
 
     async def finish_run(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
-        return await guarded(finishing.finish_run(payload, deps()))
+        return await guarded(finishing(payload, deps()))
 
     registered: tuple[tuple[str, Any], ...] = (
         (names.PLAN_RUN, plan_run),

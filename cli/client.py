@@ -103,6 +103,18 @@ class Api:
         """Ask a run to stop."""
         return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/cancel", body={})
 
+    def suspend(self, run_id: str) -> dict[str, Any]:
+        """Suspend a run."""
+        return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/suspend", body={})
+
+    def resume(self, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Resume a suspended run."""
+        return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/resume", body=body)
+
+    def terminate(self, run_id: str) -> dict[str, Any]:
+        """End a run at once."""
+        return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/terminate", body={})
+
     def approvals(self, run_id: str) -> dict[str, Any]:
         """Everything that was asked about a run: ``{run_id, approvals}``, oldest first."""
         return self._json("GET", f"/api/runs/{quote(run_id, safe='')}/approvals")

@@ -29,6 +29,7 @@ _RUN_EVENTS = {
     "run.denied": "denied",
     "run.failed": "failed",
     "run.cancelled": "cancelled",
+    "run.terminated": "terminated",
 }
 
 

@@ -15,6 +15,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
     from triggers import (
         http_admin,
         http_approvals,
+        http_control,
         http_events,
         http_health,
         http_limits,
@@ -26,6 +27,16 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
 
     served = [
         m.build(deps, streaming=streaming)
-        for m in (http_runs, http_approvals, http_events, http_plans, http_health, http_admin, http_limits, openapi)
+        for m in (
+            http_runs,
+            http_control,
+            http_approvals,
+            http_events,
+            http_plans,
+            http_health,
+            http_admin,
+            http_limits,
+            openapi,
+        )
     ]
     return [*served, timer_sweep.build(deps)]

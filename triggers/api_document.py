@@ -22,6 +22,7 @@ from triggers import api_examples as examples
 from triggers.approval_views import AnswerRequest, ApprovalList, ApprovalView, PendingApprovals
 from triggers.endpoint import AnyEndpoint, Endpoint
 from triggers.http_admin import VersionList
+from triggers.http_control import ResumeRequest
 from triggers.http_limits import BreakerList, QuotaView
 from triggers.plan_views import PlanPreview, RouteView
 from triggers.problems import PROBLEM_JSON, TYPE_PREFIX
@@ -33,7 +34,8 @@ _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
     Accepted, AnswerRequest, ApprovalList, ApprovalView, BreakerList, DurableStatus, EventPage, PendingApprovals, PlanPreview,
-    PlanView, Problem, QuotaView, RouteView, RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
+    PlanView, Problem, QuotaView, ResumeRequest, RouteView, RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig,
+    VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -186,6 +188,30 @@ DOCS: dict[str, Doc] = {
         "Cancel a run: no new steps, and it ends cancelled with what it has. Asking again changes nothing.",
         {202: _json("The run is being cancelled.", RunSummary, examples.CANCELLING, _POLL)},
         refusals=(_NO_RUN, {409: ("run.finished",), 503: ("audit.unavailable", "engine.unavailable")}),
+    ),
+    "suspend_run": Doc(
+        "Suspend a run: what has begun ends, nothing starts, its deadline holds. Asking again changes nothing.",
+        {202: _json("The run is suspended.", RunSummary, examples.SUSPENDED)},
+        refusals=(_NO_RUN, {409: ("run.finished", "run.cancelling"), 503: ("audit.unavailable",)}),
+    ),
+    "resume_run": Doc(
+        "Resume a suspended run, with a higher budget in micro-USD where it was suspended for want of one.",
+        {202: _json("The run goes on.", RunSummary, examples.RESUMED)},
+        body=(_ref(ResumeRequest), examples.RESUME),
+        refusals=(
+            _JSON_BODY,
+            _NO_RUN,
+            {
+                409: ("run.finished", "run.cancelling", "run.not_suspended"),
+                422: ("request.invalid", "budget.out_of_bounds", "budget.not_raised"),
+                503: ("audit.unavailable", "engine.unavailable"),
+            },
+        ),
+    ),
+    "terminate_run": Doc(
+        "End a run at once: nothing is undone, no answer is composed, what is under way is not waited for.",
+        {200: _json("The run is over.", RunSummary, examples.TERMINATED)},
+        refusals=(_NO_RUN, {409: ("run.finished",), 503: ("audit.unavailable",)}),
     ),
     "list_run_approvals": Doc(
         "What of this run a person must approve, with the arguments as they will be used, and what was answered.",

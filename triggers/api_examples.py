@@ -40,7 +40,9 @@ ACCEPTED: dict[str, Any] = {
     "run_id": RUN_ID,
     "status": "accepted",
     "statusQueryGetUri": f"https://livoa.example{_PATH}/status",
-    "terminatePostUri": f"https://livoa.example{_PATH}/cancel",
+    "terminatePostUri": f"https://livoa.example{_PATH}/terminate",
+    "suspendPostUri": f"https://livoa.example{_PATH}/suspend",
+    "resumePostUri": f"https://livoa.example{_PATH}/resume",
 }
 
 RUN_SUMMARY: dict[str, Any] = {
@@ -49,6 +51,7 @@ RUN_SUMMARY: dict[str, Any] = {
     "title": "Why did paid search return less in the third quarter?",
     "degraded": True,
     "degraded_reason": "no model is configured",
+    "suspended_reason": None,
     "plan_hash": PLAN_HASH,
     "plan_version": 1,
     "cost_micro_usd": 1200,
@@ -66,6 +69,9 @@ RUN_SUMMARY: dict[str, Any] = {
         "approvals": f"{_PATH}/approvals",
         "events": f"{_PATH}/events",
         "cancel": f"{_PATH}/cancel",
+        "suspend": f"{_PATH}/suspend",
+        "resume": f"{_PATH}/resume",
+        "terminate": f"{_PATH}/terminate",
     },
 }
 
@@ -89,6 +95,10 @@ PLANNER: dict[str, Any] = {
 }
 RUN_VIEW = RUN_SUMMARY | {"planner": PLANNER, "answer": ANSWER}
 CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
+SUSPENDED = RUN_SUMMARY | {"status": "suspended", "finished_at": None, "suspended_reason": "budget"}
+RESUMED = RUN_SUMMARY | {"status": "running", "finished_at": None}
+TERMINATED = RUN_SUMMARY | {"status": "terminated"}
+RESUME = {"max_cost_micro_usd": 2_000_000}
 RUN_LIST: dict[str, Any] = {"runs": [RUN_SUMMARY], "next_cursor": None}
 
 STATUS_RUNNING: dict[str, Any] = {

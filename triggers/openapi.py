@@ -30,10 +30,20 @@ ENDPOINTS: tuple[AnyEndpoint, ...] = (PublicEndpoint("openapi", "openapi.json", 
 
 def all_endpoints() -> tuple[AnyEndpoint, ...]:
     """Every HTTP function of the app."""
-    from triggers import http_admin, http_approvals, http_events, http_health, http_limits, http_plans, http_runs
+    from triggers import (
+        http_admin,
+        http_approvals,
+        http_control,
+        http_events,
+        http_health,
+        http_limits,
+        http_plans,
+        http_runs,
+    )
 
     return (
         *http_runs.ENDPOINTS,
+        *http_control.ENDPOINTS,
         *http_approvals.ENDPOINTS,
         *http_events.ENDPOINTS,
         *http_plans.ENDPOINTS,

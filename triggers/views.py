@@ -30,6 +30,9 @@ class RunLinks(Frozen):
     approvals: str
     events: str
     cancel: str
+    suspend: str
+    resume: str
+    terminate: str
 
 
 class RunSummary(Frozen):
@@ -40,6 +43,7 @@ class RunSummary(Frozen):
     title: str
     degraded: bool
     degraded_reason: str | None
+    suspended_reason: Literal["request", "budget"] | None = None
     plan_hash: str | None
     plan_version: int
     cost_micro_usd: int
@@ -84,7 +88,9 @@ class Accepted(Frozen):
     run_id: str
     status: RunStatus
     statusQueryGetUri: str  # noqa: N815  # names of the durable protocol
-    terminatePostUri: str  # noqa: N815  # cancelling is how a run is stopped here
+    terminatePostUri: str  # noqa: N815  # cancelling, which ends a run in order, is among the links of the run
+    suspendPostUri: str  # noqa: N815
+    resumePostUri: str  # noqa: N815
 
 
 class CustomStatus(Frozen):
@@ -176,6 +182,9 @@ def links_of(run_id: str) -> RunLinks:
         approvals=f"{path}/approvals",
         events=f"{path}/events",
         cancel=f"{path}/cancel",
+        suspend=f"{path}/suspend",
+        resume=f"{path}/resume",
+        terminate=f"{path}/terminate",
     )
 
 
@@ -187,6 +196,7 @@ def summary_of(run: Run) -> RunSummary:
         title=run.title,
         degraded=run.degraded,
         degraded_reason=run.degraded_reason,
+        suspended_reason=run.suspended_reason if run.status is RunStatus.SUSPENDED else None,
         plan_hash=run.plan_hash,
         plan_version=run.plan_version,
         cost_micro_usd=run.cost_micro_usd,
@@ -228,7 +238,9 @@ def accepted_of(run: Run, origin: str) -> Accepted:
         run_id=run.run_id,
         status=run.status,
         statusQueryGetUri=origin + links.status,
-        terminatePostUri=origin + links.cancel,
+        terminatePostUri=origin + links.terminate,
+        suspendPostUri=origin + links.suspend,
+        resumePostUri=origin + links.resume,
     )
 
 

@@ -61,6 +61,7 @@ def changed(
         "degraded_reason": change.degraded_reason,
         "error": change.error,
         "finished_at": change.finished_at,
+        "suspended_reason": change.suspended_reason,
     }
     update = {name: value for name, value in fields.items() if value is not None}
     if run.answer_ref is not None:
@@ -68,6 +69,8 @@ def changed(
     if run.status.is_final:
         for name in ("error", "finished_at"):
             update.pop(name, None)
+    if change.status is RunStatus.SUSPENDED and run.status is not RunStatus.SUSPENDED:
+        update["suspensions"] = run.suspensions + 1
     cost = run.cost_micro_usd + (0 if repeated else change.add_cost_micro_usd)
     return Run(**(dict(run) | update | {"cost_micro_usd": cost, "version": run.version + 1, "updated_at": now}))
 

@@ -50,6 +50,7 @@ class EventType(StrEnum):
     RUN_DENIED = "run.denied"
     RUN_FAILED = "run.failed"
     RUN_CANCELLED = "run.cancelled"
+    RUN_TERMINATED = "run.terminated"
     RUN_SUSPENDED = "run.suspended"
     RUN_RESUMED = "run.resumed"
 
@@ -61,6 +62,7 @@ FINAL_EVENTS = frozenset(
         EventType.RUN_DENIED,
         EventType.RUN_FAILED,
         EventType.RUN_CANCELLED,
+        EventType.RUN_TERMINATED,
     }
 )
 """After one of these a run's log ends."""

@@ -84,7 +84,11 @@ class ErrorInfo(Frozen):
 
 
 class Run(Frozen):
-    """One request being worked on. ``version`` grows by one with each change (optimistic concurrency)."""
+    """One request being worked on. ``version`` grows by one with each change (optimistic concurrency).
+
+    ``suspensions`` counts how often it was suspended, ``suspended_reason`` says why it was the last time: somebody asked for it,
+    or its budget did not cover a step.
+    """
 
     tenant_id: WireId
     run_id: WireId
@@ -105,6 +109,8 @@ class Run(Frozen):
     error: ErrorInfo | None = None
     cost_micro_usd: int = 0
     traceparent: str | None = None
+    suspensions: int = 0
+    suspended_reason: Literal["request", "budget"] | None = None
     version: int = 1
 
     @property

@@ -7,7 +7,7 @@ counts in full even when it is more than was reserved: it happened. Time plays n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias, assert_never
 
@@ -46,7 +46,14 @@ class Close:
     as_spent: bool = False
 
 
-BudgetOp: TypeAlias = Reserve | Settle | Release | Close
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """Let money be spent up to ``limit_micro_usd``, if that is more than now."""
+
+    limit_micro_usd: int
+
+
+BudgetOp: TypeAlias = Reserve | Settle | Release | Close | Raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,10 @@ def apply_budget(state: BudgetAccount, op: BudgetOp, now_ms: int = 0) -> tuple[B
         case Close(prefix, as_spent):
             ended = {key: amount for key, amount in state.open.items() if key.startswith(prefix)}
             return _settle(state, ended if as_spent else dict.fromkeys(ended, NOTHING))
+        case Raise(limit_micro_usd):
+            now = state.limits.micro_usd
+            limits = Limits(now if now is None else max(now, limit_micro_usd), state.limits.tokens)
+            return replace(state, limits=limits), BudgetResult()
         case _:
             assert_never(op)
 

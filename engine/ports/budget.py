@@ -78,6 +78,11 @@ class BudgetLedger(Protocol):
         Returns how many there were; doing it again finds none. The account stays, and its history with it."""
         ...
 
+    async def raise_limit(self, tenant_id: str, run_id: str, *, limit_micro_usd: int) -> BudgetState | None:
+        """Let the run cost up to ``limit_micro_usd``, if that is more than now; a limit is never lowered. The account as it is
+        then, or None where there is none."""
+        ...
+
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """The account, or None."""
         ...

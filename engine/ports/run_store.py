@@ -50,6 +50,7 @@ class RunChange:
     degraded_reason: str | None = None
     error: ErrorInfo | None = None
     finished_at: datetime | None = None
+    suspended_reason: Literal["request", "budget"] | None = None
     add_cost_micro_usd: int = 0
 
 
@@ -86,7 +87,7 @@ class RunStore(Protocol):
 
         A run in a final status never leaves it: a change of status then raises ``ConflictError("run.finished")``; finishing it
         again the same way keeps the first ``finished_at`` and ``error``. Cost is added unless every event handed in was known
-        already: then the change was delivered before, and counted.
+        already: then the change was delivered before, and counted. Suspending is counted in ``suspensions``.
         """
         ...
 

@@ -16,6 +16,7 @@ from engine.scheduler.graph import IN_FLIGHT_CAP, Graph, compile_graph, graph_fr
 from engine.scheduler.part import PartRef, PartState, decide_part, evolve_part, new_part
 from engine.scheduler.report import not_undone, progress, step_report
 from engine.scheduler.run import MAX_TIMER, RunRef, RunState, decide, evolve, new_run
+from engine.scheduler.steps import part_starts
 
 __all__ = [
     "IN_FLIGHT_CAP",
@@ -42,6 +43,7 @@ __all__ = [
     "new_part",
     "new_run",
     "not_undone",
+    "part_starts",
     "progress",
     "progress_admitted",
     "step_report",

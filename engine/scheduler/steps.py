@@ -112,6 +112,11 @@ def _parts_of(board: Board, step: int, progress: MapProgress, free: int) -> Iter
         granted, free, open_lanes, first = granted + width, free - width, open_lanes + 1, first + count
 
 
+def part_starts(item_count: int) -> range:
+    """The first items of the parts that a map of so many items is cut into, whatever its concurrency."""
+    return range(0, item_count, _lanes(item_count, 1)[1]) if item_count else range(0)
+
+
 def _lanes(item_count: int, limit: int) -> tuple[int, int]:
     """How many parts may be open at once, and how many items each gets: parts of even size, so that none trails."""
     parts = max(1, -(-item_count // MAX_PART_ITEMS))

@@ -3,9 +3,21 @@
 Whoever wants a capability to run comes through here: plain steps, items of maps, compensations, and later fallbacks.
 """
 
+from engine.step_runner.closing import finish_run
 from engine.step_runner.maps import collect_map, expand_map
 from engine.step_runner.perform import perform_step
+from engine.step_runner.suspension import SUSPENDABLE, held
 from engine.step_runner.task import StepTask, task_of
 from engine.step_runner.undo import undo_step
 
-__all__ = ["StepTask", "collect_map", "expand_map", "perform_step", "task_of", "undo_step"]
+__all__ = [
+    "SUSPENDABLE",
+    "StepTask",
+    "collect_map",
+    "expand_map",
+    "finish_run",
+    "held",
+    "perform_step",
+    "task_of",
+    "undo_step",
+]

@@ -17,6 +17,7 @@ from engine.plan import ABSENT, Unbound, bind_for_each, evaluate_when
 from engine.ports.deps import Deps
 from engine.step_runner.perform import unbound_outcome
 from engine.step_runner.records import Journal, allowed_attempts, outcome_of
+from engine.step_runner.suspension import held
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView, load_output, load_view
 
@@ -95,6 +96,8 @@ async def _prepare(task: StepTask, deps: Deps) -> tuple[StepView, Journal] | Ste
         return finished
     if run.status.is_final:
         return Cancelled()
+    if (suspended := held(run)) is not None:
+        return suspended
     try:
         view = await load_view(task, run, deps)
     except LivoaError as err:

@@ -45,11 +45,11 @@ from engine.step_runner.authorise import Barred, CallInQuestion, Cleared, author
 from engine.step_runner.evidence import decision_entry, intent_entry, result_entry
 from engine.step_runner.persistence import persistently
 from engine.step_runner.records import Journal, allowed_attempts, answered
+from engine.step_runner.suspension import OUT_OF_BUDGET, held, suspend_for_budget
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView, load_view
 
 _LOG = logging.getLogger("livoa.steps")
-_STOPPED = frozenset({RunStatus.CANCELLING, RunStatus.SUSPENDED})
 
 
 async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
@@ -61,8 +61,10 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     known = answered(record, task.attempt) if record is not None else None
     if known is not None:
         return known
-    if run.status.is_final or run.status in _STOPPED:
+    if run.status.is_final or run.status is RunStatus.CANCELLING:
         return Cancelled()
+    if (suspended := held(run)) is not None:
+        return suspended
     attributes: dict[str, Attribute] = {
         RUN_ID: run.run_id,
         STEP_ID: task.step_id,
@@ -208,9 +210,9 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
 async def _prepare(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int) -> StepOutcome | None:
     """Everything between the decision and the call. An outcome when there will be no call."""
     if not await _reserve(call, amount):
-        return await call.journal.failed(
-            "budget.exhausted", "the run's budget does not cover this step", retryable=False
-        )
+        if call.task.purpose == "step":
+            return await suspend_for_budget(call.task, call.deps)
+        return await call.journal.failed(OUT_OF_BUDGET, "the run's budget does not cover this step", retryable=False)
     if not await call.journal.started():
         return await _already_settled(call, amount)
     if not await _intend(call, cleared, inputs_sha256, amount):

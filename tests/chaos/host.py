@@ -16,10 +16,10 @@ from azure.durable_functions import Orchestrator
 
 from activities import steps as step_activities
 from activities.compose_answer import compose_answer
-from activities.finish_run import finish_run
 from activities.plan_run import plan_run
 from engine.domain import names
 from engine.ports.deps import AppSettings, Deps
+from engine.step_runner import finish_run
 from local_host.durable.clock import VirtualClock
 from local_host.durable.engine import DurableEngine, EngineOptions
 from local_host.durable.functions import ActivityError

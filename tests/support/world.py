@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from activities.finish_run import finish_run
 from activities.plan_run import plan_run
 from engine.adapters.memory import (
     FixedClock,
@@ -30,7 +29,7 @@ from engine.domain.run import Run, RunRequest
 from engine.domain.status import RunStatus
 from engine.domain.tenant import Bounds, TenantConfig
 from engine.ports.deps import AppSettings, Deps
-from engine.step_runner import StepTask, perform_step
+from engine.step_runner import StepTask, finish_run, perform_step
 from planner_graph.degraded import DegradedComposer, DegradedPlanner
 from policy.builtin import BuiltinPolicyEngine
 

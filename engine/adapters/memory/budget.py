@@ -8,7 +8,7 @@ from datetime import date
 
 from engine.adapters.memory.clock import SystemClock
 from engine.limits.amounts import Amount, Limits, Totals
-from engine.limits.budget import BudgetAccount, BudgetOp, BudgetResult, Close, Reserve, Settle, apply_budget
+from engine.limits.budget import BudgetAccount, BudgetOp, BudgetResult, Close, Raise, Reserve, Settle, apply_budget
 from engine.ports.budget import BudgetState, DailyLimits, DailyState
 from engine.ports.clock import Clock
 
@@ -82,6 +82,11 @@ class MemoryBudgetLedger:
                 of_day = tenant_id, run.days[key]
                 self._days[of_day] = self._days[of_day].settle(reserved, spent)
             return result
+
+    async def raise_limit(self, tenant_id: str, run_id: str, *, limit_micro_usd: int) -> BudgetState | None:
+        """See ``BudgetLedger.raise_limit``."""
+        self._end(tenant_id, run_id, Raise(limit_micro_usd))
+        return await self.state(tenant_id, run_id)
 
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """See ``BudgetLedger.state``."""

@@ -57,6 +57,15 @@ _RESERVED_OF_RUN = (
     RESERVATIONS.c.tenant_id == bindparam("p_tenant"),
     RESERVATIONS.c.run_id == bindparam("p_run"),
 )
+_RAISE = (
+    update(BUDGETS)
+    .where(
+        BUDGETS.c.tenant_id == bindparam("p_tenant"),
+        BUDGETS.c.run_id == bindparam("p_run"),
+        BUDGETS.c.limit_micro_usd < bindparam("p_limit"),
+    )
+    .values(limit_micro_usd=bindparam("p_limit"))
+)
 _KNOWN = select(RESERVATIONS.c.key).where(*_RESERVED_OF_RUN, RESERVATIONS.c.key == bindparam("p_key"))
 _ACCOUNT_AND_KEY = _ACCOUNT.add_columns(_KNOWN.scalar_subquery().label("known")).with_for_update()
 _OPEN = select(
@@ -138,6 +147,12 @@ class SqlBudgetLedger:
             return sum(_end(connection, run, row, _amount(row) if as_spent else NOTHING) for row in rows)
 
         return await self._database.write(work)
+
+    async def raise_limit(self, tenant_id: str, run_id: str, *, limit_micro_usd: int) -> BudgetState | None:
+        """See ``BudgetLedger.raise_limit``."""
+        parameters = {"p_tenant": tenant_id, "p_run": run_id, "p_limit": limit_micro_usd}
+        await self._database.write(lambda connection: connection.execute(_RAISE, parameters))
+        return await self.state(tenant_id, run_id)
 
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """See ``BudgetLedger.state``."""

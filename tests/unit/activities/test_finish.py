@@ -130,7 +130,7 @@ async def test_what_a_dead_attempt_had_reserved_is_charged_at_the_manifests_pric
 
 async def test_an_unknown_run_is_nothing_to_finish():
     world = World()
-    from activities.finish_run import finish_run
+    from engine.step_runner import finish_run
 
     assert await finish_run(REF | {"status": "failed"}, world.deps) == {}
 

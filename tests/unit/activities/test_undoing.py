@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 from activities import steps
-from activities.finish_run import finish_run
 from engine.domain.status import RunStatus
 from engine.scheduler import RunRef, RunState, decide, evolve, new_run, not_undone, step_report
 from engine.scheduler.answers import run_outcome, step_outcome
@@ -21,6 +20,7 @@ from engine.scheduler.commands import (
     Tick,
     UndoStep,
 )
+from engine.step_runner import finish_run
 from tests.support.world import World, doubled, failing, plan_of, step
 
 REF = {"tenant_id": "contoso", "run_id": "run-1"}

@@ -6,7 +6,9 @@ import pytest
 
 from engine.adapters.circuits import EntityCircuits
 from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteSucceeded
-from engine.domain.outcomes import Succeeded
+from engine.domain.outcomes import Succeeded, Suspended
+from engine.domain.status import RunStatus
+from engine.ports.run_store import RunChange
 from engine.step_runner.circuit import OPEN_CODE, circuit_outcome
 from tests.support.world import QuietTelemetry, World, capability, doubled, failing, plan_of, step
 from tests.unit.adapters.test_circuits import SharedEntities
@@ -72,7 +74,8 @@ async def test_a_step_that_gave_up_before_the_call_leaves_the_place_of_a_probe_f
 
     reserve, world.deps.budgets.reserve = world.deps.budgets.reserve, refuses
     for number in range(5, 8):
-        assert (await world.perform(f"s{number}")).code == "budget.exhausted"
+        assert await world.perform(f"s{number}") == Suspended(number=number - 4)
+        await world.runs.change("contoso", "run-1", RunChange(status=RunStatus.RUNNING))
     world.deps.budgets.reserve = reserve
     world.invoker.behaviours["calc.double"] = doubled
     assert await world.perform("s8") == Succeeded()

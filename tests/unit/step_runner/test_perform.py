@@ -8,7 +8,7 @@ import pytest
 
 from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteSucceeded, Usage
-from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, Succeeded, Waiting
+from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, Succeeded, Suspended, Waiting
 from engine.domain.policy import PolicyDecision, Verdict
 from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
@@ -170,7 +170,10 @@ async def test_a_fan_out_cannot_overshoot_the_budget():
     await world.deps.budgets.reserve("contoso", "run-1", "someone-else", amount_micro_usd=450)
     outcomes = await asyncio.gather(*(world.perform(f"s{i}") for i in range(9)))
     assert outcomes.count(Succeeded()) == 4
-    assert outcomes.count(Failed(code="budget.exhausted")) == 5
+    assert outcomes.count(Suspended(number=1)) == 5
+    run = await world.runs.get("contoso", "run-1")
+    assert (run.status, run.suspended_reason, run.suspensions) == (RunStatus.SUSPENDED, "budget", 1)
+    assert (await world.events()).count("run.suspended") == 1
     assert len(world.invoker.calls) == 4
 
 
@@ -181,7 +184,7 @@ async def test_what_an_agent_spends_beyond_its_manifest_is_charged_and_stops_wha
         output={"n": 1}, usage=Usage(cost_micro_usd=150)
     )
     assert await world.perform("a") == Succeeded()
-    assert await world.perform("b") == Failed(code="budget.exhausted")
+    assert await world.perform("b") == Suspended(number=1)
     assert (await world.runs.get("contoso", "run-1")).cost_micro_usd == 150
 
 
@@ -189,8 +192,9 @@ async def test_an_exhausted_budget_stops_the_step_before_the_call():
     world = World(max_cost_micro_usd=1000)
     await world.submit(plan_of(step("a"), step("b")), constraints={"max_cost_micro_usd": 200})
     await world.deps.budgets.reserve("contoso", "run-1", "someone-else", amount_micro_usd=150)
-    assert await world.perform("a") == Failed(code="budget.exhausted")
+    assert await world.perform("a") == Suspended(number=1)
     assert world.invoker.calls == []
+    assert await world.runs.get_step("contoso", "run-1", "a") is None, "the attempt is not used up"
     assert "budget.exhausted" in await world.events()
 
 

@@ -40,7 +40,9 @@ async def test_a_submission_is_accepted_recorded_and_started(world: World) -> No
         "run_id": run.run_id,
         "status": "accepted",
         "statusQueryGetUri": f"{ORIGIN}/api/runs/{run.run_id}/status",
-        "terminatePostUri": f"{ORIGIN}/api/runs/{run.run_id}/cancel",
+        "terminatePostUri": f"{ORIGIN}/api/runs/{run.run_id}/terminate",
+        "suspendPostUri": f"{ORIGIN}/api/runs/{run.run_id}/suspend",
+        "resumePostUri": f"{ORIGIN}/api/runs/{run.run_id}/resume",
     }
     quota = {"limit": 20, "lease_ms": 600_000, "max_wait_s": 600.0}
     started = {

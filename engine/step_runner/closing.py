@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from activities.leftovers import close_items, items_of, release_budget
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.errors import ConflictError
 from engine.domain.events import EventType, RunEventData, StepEventData, new_event
@@ -16,6 +15,7 @@ from engine.domain.telemetry_names import METRIC_RUNS_FINISHED
 from engine.evidence.approvals import approval_entry
 from engine.ports.deps import Deps
 from engine.ports.run_store import RunChange
+from engine.step_runner.leftovers import close_items, items_of, release_budget
 
 _LOG = logging.getLogger("livoa.runs")
 
@@ -25,6 +25,7 @@ _EVENT = {
     RunStatus.DENIED: EventType.RUN_DENIED,
     RunStatus.FAILED: EventType.RUN_FAILED,
     RunStatus.CANCELLED: EventType.RUN_CANCELLED,
+    RunStatus.TERMINATED: EventType.RUN_TERMINATED,
 }
 
 _STEP_EVENT = {
@@ -128,6 +129,7 @@ def _with_effects(error: ErrorInfo | None, not_undone: dict[str, str]) -> ErrorI
 _MAX_NAMED = 10
 _MESSAGES = {
     "run.cancelled": "cancelled on request; finished steps and their outputs are kept",
+    "run.terminated": "terminated on request; finished steps and their outputs are kept, and nothing was undone",
     "run.deadline": "the run's deadline passed; finished steps and their outputs are kept",
     "quota.no_place": "the tenant has as many runs under way as it may; no place became free in time",
     "run.steps_failed": "a step that the answer needs failed; see the steps",
@@ -191,5 +193,6 @@ _STEP_MESSAGES = {
     "activity.crashed": "the engine failed while the step ran; nothing is known of its result",
     "undo.still_open": "nothing is known of the step's end, so its effect may stand",
     "run.cancelled": "the run was cancelled first",
+    "run.terminated": "the run was terminated first",
     "run.deadline": "the run's deadline passed first",
 }

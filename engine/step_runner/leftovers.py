@@ -13,7 +13,7 @@ from engine.domain.run import ErrorInfo, Run, StepRecord
 from engine.domain.status import StepStatus
 from engine.ports.budget import MODEL_KEYS
 from engine.ports.deps import Deps
-from engine.step_runner import StepTask, task_of
+from engine.step_runner.task import StepTask, task_of
 
 _UNFINISHED = ErrorInfo(code="step.item_unfinished", message="the run ended before this item did")
 
