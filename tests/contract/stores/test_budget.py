@@ -258,3 +258,14 @@ async def test_accounts_of_the_version_before_go_on(sql_url: str, open_sql: Call
     assert await stores.budgets.state("contoso", "run-1") == BudgetState(50, 40, 100, 9, 0, None)
     assert await stores.budgets.daily_state("contoso", FixedClock().now().date()) == DailyState(50, 0, 9, 0)
     assert await stores.model_results.begin(ModelCallKey("contoso", "run-1", 1, "plan", "a" * 64)) == 1
+
+
+async def test_a_limit_is_raised_and_never_lowered(stores: Stores) -> None:
+    await stores.budgets.open("contoso", "run-1", limit_micro_usd=100)
+    assert not await stores.budgets.reserve("contoso", "run-1", "k", amount_micro_usd=150)
+    for limit, then in ((200, 200), (120, 200), (200, 200)):
+        state = await stores.budgets.raise_limit("contoso", "run-1", limit_micro_usd=limit)
+        assert state is not None
+        assert state.limit_micro_usd == then
+    assert await stores.budgets.reserve("contoso", "run-1", "k", amount_micro_usd=150)
+    assert await stores.budgets.raise_limit("contoso", "run-none", limit_micro_usd=9) is None

@@ -317,3 +317,26 @@ async def test_a_later_attempt_releases_what_a_dead_one_had_reserved(world):
     assert await world.perform("a", attempt=2) == Succeeded()
     state = await world.deps.budgets.state("contoso", "run-1")
     assert (state.reserved_micro_usd, state.spent_micro_usd) == (0, 100)
+
+
+async def test_a_raised_budget_lets_the_same_attempt_go_on():
+    world = World(max_cost_micro_usd=1000)
+    await world.submit(plan_of(step("a")), constraints={"max_cost_micro_usd": 200})
+    await world.deps.budgets.reserve("contoso", "run-1", "someone-else", amount_micro_usd=150)
+    assert await world.perform("a") == Suspended(number=1)
+    assert await world.perform("a") == Suspended(number=1), "nobody has resumed it"
+    await world.runs.change("contoso", "run-1", RunChange(status=RunStatus.RUNNING))
+    assert await world.perform("a") == Suspended(number=2), "resumed without a higher budget"
+    await world.deps.budgets.raise_limit("contoso", "run-1", limit_micro_usd=400)
+    await world.runs.change("contoso", "run-1", RunChange(status=RunStatus.RUNNING))
+    assert await world.perform("a") == Succeeded()
+    assert len(world.invoker.calls) == 1
+    assert verify(await world.deps.audit.read("contoso", after_seq=0, limit=99), "contoso") == []
+
+
+async def test_a_suspended_run_expands_collects_plans_and_composes_nothing(world):
+    await world.submit(plan_of(step("a")))
+    await world.runs.change("contoso", "run-1", RunChange(status=RunStatus.SUSPENDED))
+    assert await world.perform("a") == Suspended(number=1)
+    assert world.invoker.calls == []
+    assert await world.runs.get_step("contoso", "run-1", "a") is None

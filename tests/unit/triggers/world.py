@@ -71,6 +71,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.instances: dict[str, Any] = {}
         self.events: list[tuple[str, str]] = []
+        self.terminated: list[str] = []
         self.starts = 0
         self.down = False
 
@@ -97,6 +98,7 @@ class FakeEngine:
 
     async def terminate(self, instance_id: str, reason: str) -> None:
         self._check()
+        self.terminated.append(instance_id)
 
     def _check(self) -> None:
         if self.down:

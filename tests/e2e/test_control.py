@@ -1,0 +1,51 @@
+"""Holding a run, letting it go on and ending it at once, over the whole product."""
+
+from __future__ import annotations
+
+from engine.domain.principal import Role
+from tests.e2e.client import Client
+from tests.e2e.plans import pause, request_of, search
+from tests.e2e.stack import Stack
+
+
+def kinds(client: Client, run_id: str) -> list[str]:
+    return [event["type"] for event in client.events(run_id)]
+
+
+def test_a_suspended_run_starts_nothing_and_goes_on_where_it_was(contoso: Client) -> None:
+    run_id = contoso.submit(request_of(pause("early", 1.0), search("late", "early"), uses=["late"]))
+    contoso.until_event(run_id, "step.started", "early")
+    assert contoso.post(f"/api/runs/{run_id}/suspend", {}).status == 202
+    page = contoso.page(run_id, wait_s=2)
+    assert contoso.run(run_id)["status"] == "suspended"
+    assert contoso.steps(run_id)["late"]["status"] == "pending", page
+    assert contoso.post(f"/api/runs/{run_id}/resume", {}).status == 202
+    assert contoso.finished(run_id)["status"] == "succeeded"
+    assert contoso.steps(run_id)["late"]["attempt"] == 1
+
+
+def test_the_items_of_a_map_are_held_and_told_too(contoso: Client) -> None:
+    many = search("many", query={"$ref": "item#"}, for_each={"$ref": "run#/context/values/queries"}, concurrency=1)
+    run_id = contoso.submit(
+        request_of(many, uses=["many"], context={"values": {"queries": [f"budget {n}" for n in range(80)]}})
+    )
+    contoso.until_event(run_id, "step.succeeded", "many")
+    assert contoso.post(f"/api/runs/{run_id}/suspend", {}).status == 202
+    contoso.page(run_id, wait_s=2)
+    done = sum(event["type"] == "step.succeeded" for event in contoso.page(run_id)["events"])
+    assert done < 80, "the items went on"
+    assert contoso.post(f"/api/runs/{run_id}/resume", {}).status == 202
+    # Were the part of the map not told, its watchdog would ring after five minutes.
+    assert contoso.finished(run_id)["status"] == "succeeded"
+
+
+def test_terminating_ends_a_run_at_once(stack: Stack, contoso: Client) -> None:
+    run_id = contoso.submit(request_of(pause("long", 30.0), search("never", "long")))
+    contoso.until_event(run_id, "step.started", "long")
+    answer = contoso.post(f"/api/runs/{run_id}/terminate", {})
+    assert (answer.status, answer.json["status"]) == (200, "terminated")
+    assert kinds(contoso, run_id)[-1] == "run.terminated"
+    steps = contoso.steps(run_id)
+    assert {steps[name]["status"] for name in ("long", "never")} == {"cancelled"}
+    reader = stack.client(user="rita", roles=(Role.RUNS_READ,))
+    assert reader.post(f"/api/runs/{run_id}/terminate", {}).status == 403
