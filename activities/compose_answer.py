@@ -85,13 +85,21 @@ async def _compose(run: Run, plan_ref: PayloadRef, payload: dict[str, Any], deps
     if answer.degraded_reason is not None:
         data = DegradedEventData(part="composer", reason=answer.degraded_reason)
         events.insert(0, new_event(EventType.DEGRADED_ENTERED, data, "degraded/composer"))
-    reason = run.degraded_reason or answer.degraded_reason
+    reason = run.degraded_reason or answer.degraded_reason or await _stood_in(run, deps)
     change = RunChange(answer_ref=ref, degraded_reason=reason)
     try:
         await deps.runs.change(run.tenant_id, run.run_id, change, events, only_from=_LIVE)
     except ConflictError:
         _LOG.info("an answer came too late", extra={"run_id": run.run_id})
     return {"status": "composed"}
+
+
+async def _stood_in(run: Run, deps: Deps) -> str | None:
+    """The first step that something else was called for, and why."""
+    records = await deps.runs.steps(run.tenant_id, run.run_id)
+    return next(
+        (f"step {record.step_id}: {record.degraded}" for record in records if record.degraded is not None), None
+    )
 
 
 async def _record(run: Run, answer: Answer, ref: PayloadRef, deps: Deps) -> None:

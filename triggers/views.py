@@ -139,6 +139,7 @@ class StepView(Frozen):
     attempt: int
     item_count: int | None = None
     error: ErrorInfo | None = None
+    degraded: str | None = Field(default=None, description="why something stood in for the capability, if it did")
     started_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None
     duration_ms: int | None = None
@@ -281,6 +282,7 @@ def step_view_of(record: StepRecord) -> StepView:
         attempt=record.attempt,
         item_count=record.item_count,
         error=record.error,
+        degraded=record.degraded,
         started_at=record.started_at,
         finished_at=record.finished_at,
         duration_ms=record.duration_ms,

@@ -45,9 +45,32 @@ def catalog_findings(
         if manifest.inverse is not None and manifest.inverse.capability not in capabilities:
             message = f"the inverse {manifest.inverse.capability} is not in the catalog"
             found.append(_at(_page(manifest), "/inverse/capability", "catalog.capability_unknown", message))
+        if manifest.fallback is not None:
+            found.extend(_fallback_findings(manifest, capabilities.get(manifest.fallback)))
     for playbook in playbooks.values():
         found.extend(_playbook_findings(playbook, capabilities))
     return tuple(found)
+
+
+def _fallback_findings(manifest: Capability, fallback: Capability | None) -> Iterator[Violation]:
+    """A plan is checked and vetted with the schemas and labels of what it names, so a fallback may not be worse in any."""
+    place = _page(manifest), "/fallback"
+    if fallback is None or fallback.name == manifest.name:
+        message = f"the fallback {manifest.fallback} is not another capability of the catalog"
+        yield _at(*place, "catalog.capability_unknown", message)
+        return
+    own, other = manifest.output_label, fallback.output_label
+    faults = {
+        "the input schemas differ": manifest.input_schema != fallback.input_schema,
+        "the output schemas differ": manifest.output_schema != fallback.output_schema,
+        "one of them has effects, and nobody knows whether the first call had its own": not (
+            {manifest.side_effect, fallback.side_effect} <= {"none", "read"}
+        ),
+        "its outputs are to be trusted less": other.integrity < own.integrity,
+        "its outputs are more confidential": other.confidentiality > own.confidentiality or (other.pii and not own.pii),
+    }
+    for message in (words for words, wrong in faults.items() if wrong):
+        yield _at(*place, "catalog.fallback_unfit", f"{fallback.name} cannot stand in for {manifest.name}: {message}")
 
 
 def capability_findings(manifest: Capability) -> Iterator[Violation]:

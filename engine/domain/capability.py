@@ -62,6 +62,9 @@ class Capability(Frozen):
     deterministic: bool = False
     inverse: InverseOperation | None = None
     compensation_required: bool = False
+    fallback: str | None = None
+    """What a step with ``on_failure: fallback`` calls once its own attempts are used up. Both have no effects and the same
+    schemas, and what the fallback says is to be trusted at least as far (``engine.adapters.catalog_rules``)."""
     timeout_s: float = Field(default=60.0, gt=0, le=86_400)
     lease_s: float | None = Field(default=None, gt=0, le=3600)
     cost: CostModel = CostModel()

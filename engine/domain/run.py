@@ -122,7 +122,8 @@ class Run(Frozen):
 class StepRecord(Frozen):
     """The latest state of one step, or of one item of a ``for_each`` step (``item`` counts from 0).
 
-    ``approval_id`` is set while the step waits for that approval.
+    ``approval_id`` is set while the step waits for that approval. ``degraded`` is set once something stands in for the step's
+    capability, and says why: ``fallback: agent.unreachable``.
     """
 
     tenant_id: WireId
@@ -138,6 +139,7 @@ class StepRecord(Frozen):
     item_count: int | None = None
     error: ErrorInfo | None = None
     retryable: bool = False
+    degraded: str | None = None
     approval_id: str | None = None
     started_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None

@@ -30,7 +30,7 @@ from engine.plan.binding import (
 from engine.plan.check import check_plan
 from engine.plan.conditions import evaluate_when
 from engine.plan.contracts import validate_inputs, validate_output
-from engine.plan.estimates import max_attempts
+from engine.plan.estimates import falls_back, max_attempts
 from engine.plan.results import CheckedPlan, CheckResult
 from engine.plan.skeletons import skeleton_of
 
@@ -55,6 +55,7 @@ __all__ = [
     "bind_wait",
     "check_plan",
     "evaluate_when",
+    "falls_back",
     "max_attempts",
     "parse_checked_plan",
     "plan_schema",

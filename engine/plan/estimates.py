@@ -54,7 +54,14 @@ def is_undone(step: Step | None, facts: StepFacts) -> bool:
 
 
 def max_attempts(step: Step, capability: Capability | None) -> int:
-    """How often a step may be tried: an effect that the manifest does not call repeatable once, whatever the plan says."""
+    """How often a step may be tried, its fallback included: an effect that the manifest does not call repeatable once, whatever
+    the plan says."""
     if capability is None or not is_repeatable(capability):
         return 1
-    return step.retry.max_attempts if step.retry is not None else _DEFAULT_ATTEMPTS
+    own = step.retry.max_attempts if step.retry is not None else _DEFAULT_ATTEMPTS
+    return own + falls_back(step, capability)
+
+
+def falls_back(step: Step, capability: Capability) -> bool:
+    """True when the last of the step's attempts calls the fallback of its capability."""
+    return step.on_failure == "fallback" and capability.fallback is not None

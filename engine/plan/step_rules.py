@@ -57,7 +57,9 @@ class StepRules:
             self._check_when(step.when, entry)
         if step.wait is not None:
             self._check_wait(entry, step)
-        if step.on_failure not in SERVED_ON_FAILURE:
+        if step.on_failure == "fallback":
+            self._check_fallback(step, (entry.place, "on_failure"))
+        elif step.on_failure not in SERVED_ON_FAILURE:
             message = f"{step.on_failure!r} is not served yet: a failure of this step is treated as 'fail'"
             self._findings.warn("plan.on_failure_as_fail", (entry.place, "on_failure"), message)
         if step.capability is not None:
@@ -90,6 +92,18 @@ class StepRules:
             message = f"{name!r} is delivered by {capability.delivery!r}, which is not available here yet"
             self._findings.error("plan.delivery_unavailable", place, message)
         return capability
+
+    def _check_fallback(self, step: Step, place: Place) -> None:
+        """A step can fall back when the manifest of its capability says on what, and the tenant may use that."""
+        capability = self._reader.capability(step.capability) if step.capability is not None else None
+        fallback = capability.fallback if capability is not None else None
+        if fallback is None:
+            message = "its capability declares no fallback: a failure of this step is treated as 'fail'"
+            self._findings.warn("plan.on_failure_as_fail", place, message)
+        elif not self._tenant.enables(fallback):
+            self._findings.error(
+                "plan.capability_not_enabled", place, f"the fallback {fallback!r} is not enabled for this tenant"
+            )
 
     def _suggest(self, name: str) -> str:
         """Close names among those the tenant may use; only for the first few, because the search costs."""

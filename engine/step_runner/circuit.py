@@ -43,7 +43,10 @@ async def held_off(passed: CircuitPass, task: StepTask, journal: Journal, deps: 
     """The step is not let through: it says so in the run's log and comes back when the circuit may be tried."""
     await _tell(passed.circuit, passed.generation, passed.open_until_at, task, deps)
     message = "calls of this capability have failed so often that they stop for a while"
-    return await journal.failed(OPEN_CODE, message, retryable=True, retry_after_s=passed.retry_after_s)
+    # What can fall back does so now: it would find the circuit open again.
+    later = not journal.falls_back
+    wait_s = passed.retry_after_s if later else None
+    return await journal.failed(OPEN_CODE, message, retryable=later, retry_after_s=wait_s)
 
 
 async def report(passed: CircuitPass, outcome: CircuitOutcome, task: StepTask, deps: Deps) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 from engine.domain.errors import LivoaError
@@ -60,6 +61,8 @@ async def collect_map(task: StepTask, item_count: int, deps: Deps) -> StepOutcom
         return prepared
     view, journal = prepared
     records = {record.item: record for record in await deps.runs.items(task.tenant_id, task.run_id, task.step_id)}
+    stood_in = next((record.degraded for record in records.values() if record.degraded is not None), None)
+    journal = replace(journal, degraded=stood_in)
     bad = [index for index in range(item_count) if not _is_good(records.get(index))]
     if bad and view.step.on_failure != "skip":
         first = records.get(bad[0])

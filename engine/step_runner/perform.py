@@ -18,10 +18,10 @@ from typing import Any
 from engine.domain.base import JsonObject, iso_utc
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
-from engine.domain.events import BudgetEventData, EventType, new_event
+from engine.domain.events import BudgetEventData, DegradedEventData, EventType, new_event
 from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
 from engine.domain.outcomes import Cancelled, Failed, StepOutcome, Waiting
-from engine.domain.run import PayloadRef, Run
+from engine.domain.run import PayloadRef, Run, StepRecord
 from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import (
     AGENT_NAME,
@@ -36,7 +36,17 @@ from engine.domain.telemetry_names import (
     TOOL_NAME,
 )
 from engine.evidence.canonical import canonical_sha256
-from engine.plan import Approval, Bound, Unbound, bind_for_each, bind_inputs, bind_wait, evaluate_when, validate_output
+from engine.plan import (
+    Approval,
+    Bound,
+    Unbound,
+    bind_for_each,
+    bind_inputs,
+    bind_wait,
+    evaluate_when,
+    falls_back,
+    validate_output,
+)
 from engine.ports.deps import Deps
 from engine.ports.telemetry import Attribute
 from engine.step_runner import circuit
@@ -44,7 +54,7 @@ from engine.step_runner.asking import NotApproved, Question, Unanswered, ask
 from engine.step_runner.authorise import Barred, CallInQuestion, Cleared, authorise
 from engine.step_runner.evidence import decision_entry, intent_entry, result_entry
 from engine.step_runner.persistence import persistently
-from engine.step_runner.records import Journal, allowed_attempts, answered
+from engine.step_runner.records import Journal, allowed_attempts, answered, reason_to_fall_back
 from engine.step_runner.suspension import OUT_OF_BUDGET, held, suspend_for_budget
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView, load_view
@@ -73,7 +83,7 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     }
     with deps.telemetry.span(SPAN_TOOL, traceparent=run.traceparent, attributes=attributes) as span:
         try:
-            outcome = await _attempt(task, run, deps)
+            outcome = await _attempt(task, run, record, deps)
         except LivoaError as err:
             # A store that fails now may work later; what happened so far is found again under the same keys.
             outcome = Failed(code=err.code, retryable=err.status >= 500)
@@ -83,7 +93,7 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     return outcome
 
 
-async def _attempt(task: StepTask, run: Run, deps: Deps) -> StepOutcome:
+async def _attempt(task: StepTask, run: Run, record: StepRecord | None, deps: Deps) -> StepOutcome:
     view = await load_view(task, run, deps)
     journal = Journal(
         task,
@@ -102,7 +112,22 @@ async def _attempt(task: StepTask, run: Run, deps: Deps) -> StepOutcome:
         return await _question(task, view, view.step.approval, journal, deps)
     name = view.step.capability or ""
     capability = deps.catalog.capabilities.get(name)
+    if capability is not None and falls_back(view.step, capability):
+        journal = replace(journal, falls_back=True)
+        if (reason := reason_to_fall_back(record, journal, capability)) is not None:
+            return await fall_back(reason, CallInQuestion(task, view, journal, name, capability, bound.inputs), deps)
     return await dispatch(CallInQuestion(task, view, journal, name, capability, bound.inputs), deps)
+
+
+async def fall_back(reason: str, asked: CallInQuestion, deps: Deps) -> StepOutcome:
+    """Call what the manifest says stands in for the step's capability, through the same gate and under a key of its own."""
+    name = asked.capability.fallback if asked.capability is not None else None
+    task = asked.task.model_copy(update={"purpose": "fallback"})
+    journal = replace(asked.journal, task=task, capability=name, falls_back=False, degraded=reason)
+    capability = deps.catalog.capabilities.get(name or "")
+    event = new_event(EventType.DEGRADED_ENTERED, DegradedEventData(part="step", reason=reason), f"degraded/{task.key}")
+    await deps.events.append(task.tenant_id, task.run_id, [event])
+    return await dispatch(replace(asked, task=task, journal=journal, name=name or "", capability=capability), deps)
 
 
 def _bind(task: StepTask, view: StepView) -> Bound | Unbound:
@@ -210,7 +235,7 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
 async def _prepare(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int) -> StepOutcome | None:
     """Everything between the decision and the call. An outcome when there will be no call."""
     if not await _reserve(call, amount):
-        if call.task.purpose == "step":
+        if call.task.purpose != "compensation":
             return await suspend_for_budget(call.task, call.deps)
         return await call.journal.failed(OUT_OF_BUDGET, "the run's budget does not cover this step", retryable=False)
     if not await call.journal.started():
@@ -242,8 +267,11 @@ async def _reserve(call: _Call, amount: int) -> bool:
     task, deps = call.task, call.deps
     for attempt in range(1, task.attempt):
         # One that died with its reservation: this attempt repeats its call under the same key, and pays for it.
-        earlier = task.model_copy(update={"attempt": attempt}).attempt_key
-        await deps.budgets.settle(task.tenant_id, task.run_id, earlier, spent_micro_usd=0)
+        earlier = task.model_copy(update={"attempt": attempt})
+        await deps.budgets.settle(task.tenant_id, task.run_id, earlier.attempt_key, spent_micro_usd=0)
+        if task.purpose == "fallback":
+            own = earlier.model_copy(update={"purpose": "step"})
+            await deps.budgets.settle(task.tenant_id, task.run_id, own.attempt_key, spent_micro_usd=0)
     if await deps.budgets.reserve(task.tenant_id, task.run_id, task.attempt_key, amount_micro_usd=amount):
         return True
     state = await deps.budgets.state(task.tenant_id, task.run_id)
@@ -387,7 +415,7 @@ async def _assess(
         output, error = await _accept(call, capability, response.output)
     except LivoaError as err:
         output, error = None, ExecuteError(code=err.code, message=err.message, retryable=err.status >= 500)
-    if error is not None and call.journal.has_another(error.retryable):
+    if error is not None and call.journal.is_repeated(error.retryable):
         cost = 0  # the next attempt is answered with this same success, and pays for it
     return output, error, cost
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
 from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, StepOutcome, Succeeded
@@ -20,7 +21,10 @@ from engine.step_runner.task import StepTask
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Writes the records of one attempt."""
+    """Writes the records of one attempt.
+
+    ``falls_back``: the step has a fallback, and this attempt is not yet it. ``degraded`` says for which failure it is.
+    """
 
     task: StepTask
     deps: Deps
@@ -28,6 +32,8 @@ class Journal:
     capability: str | None = None
     max_attempts: int = 1
     skips_failures: bool = False
+    falls_back: bool = False
+    degraded: str | None = None
     input_sha256: str | None = None
     started_at: datetime | None = None
 
@@ -37,7 +43,11 @@ class Journal:
 
     def has_another(self, retryable: bool) -> bool:
         """True when a failure of this attempt is followed by another attempt."""
-        return retryable and self.task.attempt < self.max_attempts
+        return (retryable or self.falls_back) and self.task.attempt < self.max_attempts
+
+    def is_repeated(self, retryable: bool) -> bool:
+        """True when a failure of this attempt is followed by the same call, under the same key."""
+        return retryable and self.task.attempt < self.max_attempts - self.falls_back
 
     async def started(self, *, item_count: int | None = None) -> bool:
         """Record the start. False when a final or later record exists: the caller must not go on."""
@@ -73,7 +83,7 @@ class Journal:
         last = EventType.STEP_SKIPPED if skips else EventType.STEP_FAILED
         event_type = EventType.STEP_RETRIED if again else last
         data = self._data(code=code, message=message[:500], duration_ms=record.duration_ms)
-        failed = Failed(code=code, retryable=retryable, retry_after_s=retry_after_s)
+        failed = Failed(code=code, retryable=retryable or again, retry_after_s=retry_after_s)
         outcome: StepOutcome = Skipped(code=code) if skips else failed
         return await self._settle(outcome, record, event_type, data, cost_micro_usd)
 
@@ -145,6 +155,7 @@ class Journal:
             started_at=self.started_at,
             finished_at=finished_at,
             cost_micro_usd=cost,
+            degraded=self.degraded,
         )
 
     async def known(self) -> StepOutcome:
@@ -183,6 +194,23 @@ class Journal:
 def allowed_attempts(step: Step, catalog: Catalog) -> int:
     """How often the step may be tried, by the same rule the scheduler's skeleton was made with."""
     return max_attempts(step, catalog.capabilities.get(step.capability or ""))
+
+
+def reason_to_fall_back(record: StepRecord | None, journal: Journal, capability: Capability) -> str | None:
+    """Why this attempt calls the fallback, or None when it calls the capability itself.
+
+    It does when an attempt before it did, when it is the last one, or when the capability failed in a way that repeating does not
+    help. Asked again about the same attempt, the record gives the same answer.
+    """
+    if record is None:
+        return None
+    if record.degraded is not None:
+        return record.degraded
+    failed = record.status is StepStatus.WAITING and record.error is not None and record.approval_id is None
+    code = record.error.code if failed and record.error is not None else "activity.crashed"
+    given_up = failed and not record.retryable and record.attempt < journal.task.attempt
+    last = journal.task.attempt >= journal.max_attempts
+    return f"fallback: {code}"[:200] if given_up or last else None
 
 
 def outcome_of(record: StepRecord) -> StepOutcome | None:

@@ -10,6 +10,8 @@ from engine.domain.base import Frozen
 from engine.domain.ids import UNDO_SUFFIX, WireId, step_key, undo_id
 from engine.domain.run import StepRecord
 
+_SUFFIXES = {"step": "", "fallback": "/fallback", "compensation": "/undo"}
+
 
 class StepTask(Frozen):
     """One attempt. Built from an activity's input; holds ids only."""
@@ -21,14 +23,14 @@ class StepTask(Frozen):
     item: int | None = Field(default=None, ge=0)
     waiter: WireId | None = None
     """The durable instance that waits for the outcome, when it is not the run's own."""
-    purpose: Literal["step", "compensation"] = "step"
-    """What is called: the step's capability, or what undoes it."""
+    purpose: Literal["step", "fallback", "compensation"] = "step"
+    """What is called: the step's capability, what stands in for it, or what undoes it."""
 
     @property
     def key(self) -> str:
         """The idempotency key of the effect: the same for every attempt."""
         key = step_key(self.run_id, self.step_id, self.item)
-        return f"{key}/undo" if self.purpose == "compensation" else key
+        return key + _SUFFIXES[self.purpose]
 
     @property
     def record_id(self) -> str:
@@ -47,4 +49,5 @@ def task_of(record: StepRecord, attempt: int) -> StepTask:
     if record.step_id.endswith(UNDO_SUFFIX):
         step_id = record.step_id.removesuffix(UNDO_SUFFIX)
         return StepTask.model_validate(fields | {"step_id": step_id, "purpose": "compensation"})
-    return StepTask.model_validate(fields | {"step_id": record.step_id})
+    purpose = "fallback" if record.degraded is not None else "step"
+    return StepTask.model_validate(fields | {"step_id": record.step_id, "purpose": purpose})

@@ -66,6 +66,8 @@ CAPABILITIES = (
     capability("calc.range", output_schema=LIST),
     capability("mail.send", side_effect="external", idempotent=False),
     capability("calc.secret"),
+    capability("calc.frail", fallback="calc.double"),
+    capability("calc.frail_secret", fallback="calc.secret"),
 )
 
 Behaviour = Callable[[ExecuteRequest], ExecuteResponse]
@@ -95,6 +97,8 @@ class ScriptedInvoker:
             "calc.range": counted,
             "mail.send": doubled,
             "calc.secret": doubled,
+            "calc.frail": doubled,
+            "calc.frail_secret": doubled,
         }
         self.calls: list[ExecuteRequest] = []
         self.effects: dict[str, ExecuteResponse] = {}

@@ -135,6 +135,8 @@ BAD_CAPABILITIES = [
         "#/output_schema/$schema",
     ),
     ("inverse", {"capability": "sales.undo"}, "catalog.capability_unknown", "#/inverse/capability"),
+    ("fallback", "sales.other", "catalog.capability_unknown", "#/fallback"),
+    ("fallback", "sales.query", "catalog.capability_unknown", "#/fallback"),
 ]
 
 
@@ -259,3 +261,31 @@ def test_the_catalog_of_this_repository_is_sound_and_fully_classified() -> None:
     catalog = FilesCatalog(Path(__file__).parents[3] / "catalog")
     assert catalog.capabilities
     assert catalog.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fits"),
+    [
+        ("title", "Another title", True),
+        ("output_label", {"integrity": 3, "confidentiality": 0, "pii": False}, True),
+        ("output_label", {"integrity": 0, "confidentiality": 1, "pii": False}, False),
+        ("output_label", {"integrity": 2, "confidentiality": 3, "pii": False}, False),
+        ("output_label", {"integrity": 2, "confidentiality": 1, "pii": True}, False),
+        ("output_schema", {"type": "object"}, False),
+        ("input_schema", {"type": "object", "properties": {}}, False),
+        ("side_effect", "external", False),
+    ],
+)
+def test_what_stands_in_is_no_worse_than_what_it_stands_in_for(
+    tmp_path: Path, path: str, value: Any, fits: bool
+) -> None:
+    label = {"integrity": 2, "confidentiality": 1, "pii": False}
+    own = QUERY | {"fallback": "sales.spare", "side_effect": "read", "output_label": label}
+    spare = QUERY | {"name": "sales.spare", "side_effect": "read", "output_label": label, path: value}
+    if path == "input_schema":
+        spare["parameters"] = {}
+    root = write(tmp_path, own, spare)
+    if fits:
+        assert FilesCatalog(root).capabilities["sales.query"].fallback == "sales.spare"
+    else:
+        assert ("catalog.fallback_unfit", f"{QUERY_PAGE}#/fallback") in faults(root)

@@ -296,3 +296,21 @@ def test_the_published_schema_accepts_what_the_check_accepts() -> None:
     assert checked is not None
     assert validator.is_valid(checked.document)
     assert not validator.is_valid(plan(step(timeout=3)))
+
+
+def test_a_step_falls_back_on_what_its_manifest_names_once_more_than_its_own_attempts() -> None:
+    from tests.support.world import World
+
+    world = World()
+    document = {"schema_version": "1.0", "goal": "g", "answer": {"uses": ["a"]}}
+    call = {"id": "a", "capability": "calc.frail", "inputs": {"n": 1}, "on_failure": "fallback"}
+    result = check_plan(
+        document | {"steps": [call | {"retry": {"max_attempts": 2}}]}, tenant=world.tenant, catalog=world.deps.catalog
+    )
+    assert (result.ok, list(result.warnings)) == (True, [])
+    assert result.plan is not None
+    assert result.plan.timings[0].max_attempts == 3
+    other = check_plan(
+        document | {"steps": [call | {"capability": "calc.double"}]}, tenant=world.tenant, catalog=world.deps.catalog
+    )
+    assert [each.code for each in other.warnings] == ["plan.on_failure_as_fail"]
