@@ -288,4 +288,4 @@ def test_what_stands_in_is_no_worse_than_what_it_stands_in_for(
     if fits:
         assert FilesCatalog(root).capabilities["sales.query"].fallback == "sales.spare"
     else:
-        assert ("catalog.fallback_unfit", f"{QUERY_PAGE}#/fallback") in faults(root)
+        assert ("catalog.fallback_unfit", "capabilities/sales.query.yaml#/fallback") in faults(root)

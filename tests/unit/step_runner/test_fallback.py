@@ -65,10 +65,11 @@ async def test_the_fallback_delivered_twice_is_one_effect(world: World) -> None:
     await started(world)
     world.invoker.behaviours["calc.frail"] = failing("agent.broken", retryable=False)
     await world.perform("a")
-    put_step, world.deps.runs.put_step = world.deps.runs.put_step, _dying(world.deps.runs.put_step)
+    runs: Any = world.deps.runs
+    put_step, runs.put_step = runs.put_step, _dying(runs.put_step)
     with pytest.raises(OSError, match="died"):
         await world.perform("a", attempt=2)
-    world.deps.runs.put_step = put_step
+    runs.put_step = put_step
     assert await world.perform("a", attempt=2) == Succeeded()
     assert called(world)[1:] == [("calc.double", "run-1/a/fallback")] * 2
     assert len(world.invoker.effects) == 1
