@@ -164,26 +164,38 @@ async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, 
     settled = {record.step_id: record for record in await deps.runs.steps(run.tenant_id, run.run_id)}
     for status, event_type in _STEP_EVENT.items():
         for step_id in steps.get(status.value, ()):
-            before = settled.get(step_id)
-            if before is not None and before.status.is_final:
-                continue
             code = codes.get(step_id, f"step.{status.value}")
-            record = StepRecord(
-                tenant_id=run.tenant_id,
-                run_id=run.run_id,
-                step_id=step_id,
-                status=status,
-                attempt=before.attempt if before else 1,
-                capability=before.capability if before else None,
-                kind=before.kind if before else "call",
-                item_count=before.item_count if before else None,
-                error=ErrorInfo(code=code, message=_STEP_MESSAGES.get(code, code)),
-                started_at=before.started_at if before else None,
-                finished_at=deps.clock.now(),
-            )
-            data = StepEventData(step_id=step_id, attempt=record.attempt, capability=record.capability, code=code)
-            await deps.runs.put_step(record, [new_event(event_type, data, f"step.settled/{step_id}")])
+            before = settled.get(step_id)
+            for _ in range(_MAX_LATE_STARTS):
+                if before is not None and before.status.is_final:
+                    break
+                record = _unrun(run, step_id, before, status, code, deps)
+                data = StepEventData(step_id=step_id, attempt=record.attempt, capability=record.capability, code=code)
+                if await deps.runs.put_step(record, [new_event(event_type, data, f"step.settled/{step_id}")]):
+                    break
+                # A late delivery has begun another attempt since we looked.
+                before = await deps.runs.get_step(run.tenant_id, run.run_id, step_id)
 
+
+def _unrun(run: Run, step_id: str, before: StepRecord | None, status: StepStatus, code: str, deps: Deps) -> StepRecord:
+    return StepRecord(
+        tenant_id=run.tenant_id,
+        run_id=run.run_id,
+        step_id=step_id,
+        status=status,
+        attempt=before.attempt if before else 1,
+        capability=before.capability if before else None,
+        kind=before.kind if before else "call",
+        item_count=before.item_count if before else None,
+        error=ErrorInfo(code=code, message=_STEP_MESSAGES.get(code, code)),
+        degraded=before.degraded if before else None,
+        started_at=before.started_at if before else None,
+        finished_at=deps.clock.now(),
+    )
+
+
+_MAX_LATE_STARTS = 5
+"""How often a step is looked at again because an attempt of it began meanwhile; nothing starts once its record is final."""
 
 _STEP_MESSAGES = {
     "step.needs_failed": "a step it needs did not succeed",

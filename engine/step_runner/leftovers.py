@@ -18,6 +18,9 @@ from engine.step_runner.task import StepTask, task_of
 _UNFINISHED = ErrorInfo(code="step.item_unfinished", message="the run ended before this item did")
 
 
+_MAX_LATE_STARTS = 5
+
+
 async def items_of(run: Run, steps: Iterable[StepRecord], deps: Deps) -> list[StepRecord]:
     """The records of the items of every map; one that skips failed items may have succeeded with some still open."""
     maps = [step for step in steps if step.kind == "map"]
@@ -75,4 +78,11 @@ async def _close(item: StepRecord, step: StepRecord, deps: Deps) -> None:
     )
     event_type = EventType.STEP_CANCELLED if was_cut else EventType.STEP_FAILED
     event = new_event(event_type, data, f"step.settled/{item.step_id}/{item.item}")
-    await deps.runs.put_step(StepRecord(**(dict(item) | fields)), [event])
+    for _ in range(_MAX_LATE_STARTS):
+        if await deps.runs.put_step(StepRecord(**(dict(item) | fields)), [event]):
+            return
+        # A late delivery has begun another attempt since we looked.
+        latest = await deps.runs.get_step(item.tenant_id, item.run_id, item.step_id, item.item)
+        if latest is None or latest.status.is_final:
+            return
+        item = latest

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -147,3 +148,24 @@ async def test_nothing_stays_set_aside_when_a_run_is_over():
         state, of_day = await budgets.state("contoso", "run-1"), await budgets.daily_state("contoso", day)
         assert (state.reserved_micro_usd, state.reserved_tokens, state.spent_tokens) == (0, 0, 700)
         assert (of_day.reserved_micro_usd, of_day.reserved_tokens, of_day.spent_tokens) == (0, 0, 700)
+
+
+async def test_an_attempt_that_begins_while_the_run_is_being_finished_leaves_no_open_record() -> None:
+    """Found by chaos seed 180: the record of the end named the attempt before, and could not replace that of the later one."""
+    world = World()
+    await world.submit(plan_of(step("a", retry={"max_attempts": 3})))
+    world.invoker.behaviours["calc.double"] = failing()
+    await world.perform("a")
+    steps = world.deps.runs.steps
+
+    async def then_a_late_delivery_begins(tenant_id: str, run_id: str) -> Any:
+        read = await steps(tenant_id, run_id)
+        late = read[0].model_copy(update={"attempt": 2, "status": StepStatus.RUNNING, "error": None})
+        await world.runs.put_step(late)
+        return read
+
+    world.runs.steps = then_a_late_delivery_begins  # type: ignore[method-assign]
+    await world.finish(RunStatus.FAILED, steps={"failed": ["a"]}, codes={"a": "store.unavailable"})
+    record = await world.runs.get_step("contoso", "run-1", "a")
+    assert record is not None
+    assert (record.status, record.attempt) == (StepStatus.FAILED, 2)
