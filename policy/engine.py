@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
@@ -28,7 +29,7 @@ from engine.domain.policy import (
     StepPolicyRequest,
     Verdict,
 )
-from engine.plan import BindingEnvironment, Unbound
+from engine.plan import BindingEnvironment, Unbound, falls_back
 from engine.plan.binding import bind_value
 from engine.plan.pointers import parse_pointer, resolve
 from engine.ports.catalog import Catalog
@@ -51,6 +52,8 @@ _THREAD_FROM_STEPS = 20
 ERROR = "policy.error"
 INPUT_NOT_SAYABLE = "policy.input_not_sayable"
 PLAN_MISSING = "policy.plan_missing"
+_WHAT = {"step": "", "fallback": "the fallback of step {}", "compensation": "the undoing of step {}"}
+"""What a call is named in reasons, by its purpose; nothing means the step itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,23 +193,42 @@ class GovernedPolicyEngine:
         return PlanPolicyDecision(**dict(whole), steps={key: _named(one, bench) for key, one in steps.items()})
 
     def _step_cases(self, room: _Room, index: int, step: Step) -> Iterable[_Case | PolicyDecision]:
-        """The questions of one step: its call, and the undoing that it names."""
+        """The questions of one step: its call, what stands in for it, and the undoing that it names."""
         if step.capability is not None:
             facts = room.facts.steps[step.id]
             inputs = _known(step.inputs, room.environment, facts)
             where = f"/steps/{index}/inputs"
             yield self._case(room, step, Call(capability=step.capability, inputs=step.inputs), facts, inputs, where)
+            if (fallback := self._fallback_of(step)) is not None:
+                facts = self._other_facts(room.request, step, inputs, "fallback", fallback)
+                call = Call(capability=fallback.name, inputs=step.inputs)
+                yield self._case(room, step, call, facts, inputs, where, purpose="fallback")
         if step.compensate_with is not None:
             inputs = _known(step.compensate_with.inputs, room.environment, None)
-            facts = self._undo_facts(room.request, step, inputs)
+            facts = self._other_facts(room.request, step, inputs, "compensation")
             where = f"/steps/{index}/compensate_with/inputs"
             yield self._case(room, step, step.compensate_with, facts, inputs, where, purpose="compensation")
 
-    def _undo_facts(self, request: PlanPolicyRequest, step: Step, inputs: JsonObject) -> StepFacts:
+    def _fallback_of(self, step: Step) -> Capability | None:
+        """What the step would call when its own capability fails."""
+        capability = self._catalog.capabilities.get(step.capability or "")
+        if capability is None or not falls_back(step, capability):
+            return None
+        return self._catalog.capabilities.get(capability.fallback or "")
+
+    def _other_facts(
+        self,
+        request: PlanPolicyRequest,
+        step: Step,
+        inputs: JsonObject,
+        purpose: Literal["fallback", "compensation"],
+        capability: Capability | None = None,
+    ) -> StepFacts:
+        """Facts of a call other than the step's own."""
         assert request.plan is not None
         return step_facts(
             request.plan, step.id, None, inputs, self._catalog.capabilities, request.request, request.provenance,
-            request.tenant, "compensation",
+            request.tenant, purpose, capability=capability,
         )  # fmt: skip
 
     def _case(
@@ -226,7 +248,7 @@ class GovernedPolicyEngine:
             return _refused("policy.capability_not_enabled", f"{name} is not enabled", where, step.id)
         inputs = sayable(inputs, capability, room.words)
         known = None if call.inputs.keys() <= inputs.keys() else frozenset(inputs)
-        what = "" if purpose == "step" else f"the undoing of step {step.id}"
+        what = _WHAT[purpose].format(step.id)
         subject = Subject(step.id, facts, where, known, what, hosts_of_tenant(room.request.tenant))
         # The plan's own cures are for the plan; what cures a step is looked at when the step is about to run.
         question = step_question(room.ask, capability, facts, inputs, Cures(), room.words, purpose=purpose)

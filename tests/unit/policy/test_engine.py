@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from engine.domain.policy import Cures, Verdict
 from engine.domain.run import PlanProvenance
+from policy.engine import GovernedPolicyEngine
 from tests.unit.policy.conftest import CATALOG, SECOND_PERSON, Gate, Texts, person, tenant
 
 FINANCE = ["finance@contoso.example"]
@@ -165,6 +167,26 @@ async def test_an_undoing_is_judged_like_a_step(shared_gate: Gate) -> None:
     due = await shared_gate.step("spend", undo["inputs"], ads(10) | {"compensate_with": undo}, purpose="compensation")
     assert due.verdict is Verdict.DENY
     assert "undoing" in due.reasons[0]
+
+
+async def test_what_stands_in_for_a_step_is_judged_with_the_plan(texts: Texts) -> None:
+    texts.add(
+        "contoso",
+        '@id("t/contoso/no-fallback") forbid (principal, action == Livoa::Action::"insights.summarise", resource) '
+        'when { context.call.purpose == "fallback" };',
+    )
+    gate = Gate(texts)
+    known = dict(CATALOG.capabilities)
+    known["rag.search"] = known["rag.search"].model_copy(update={"fallback": "insights.summarise"})
+    gate.engine = GovernedPolicyEngine(cast(Any, SimpleNamespace(capabilities=known)), gate.library)
+    assert (await gate.plan(NOTES)).verdict is Verdict.ALLOW, "a step that does not fall back is not asked about it"
+    decision = await gate.plan(NOTES | {"on_failure": "fallback"})
+    assert decision.verdict is Verdict.DENY
+    assert decision.steps["notes"].policy_ids == ("t/contoso/no-fallback",)
+    assert "the fallback of step notes" in decision.steps["notes"].reasons[0]
+    enabled = tuple(name for name in known if name != "insights.summarise")
+    lacking = await gate.plan(NOTES | {"on_failure": "fallback"}, tenant=tenant(enabled_capabilities=enabled))
+    assert lacking.steps["notes"].code == "policy.capability_not_enabled"
 
 
 async def test_every_item_of_a_map_is_judged(shared_gate: Gate) -> None:
