@@ -58,7 +58,8 @@ def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[st
             step["status"],
             step["attempt"],
             step["duration_ms"],
-            note=(step.get("error") or {}).get("code", ""),  # the message stands below the table, in full
+            # The message of an error stands below the table, in full.
+            note=(step.get("error") or {}).get("code") or step.get("degraded") or "",
         )
         for step in steps
     ]

@@ -123,3 +123,17 @@ def error(code, retryable):
 )
 def test_only_what_is_wrong_with_the_agent_counts(response, given_s, expected):
     assert circuit_outcome(response, capability("calc.double", timeout_s=60), given_s) == expected
+
+
+async def test_a_step_that_can_fall_back_does_so_at_once_when_the_circuit_is_open(world):
+    frail = [step(f"s{n}", "calc.frail", retry={"max_attempts": 3}) for n in range(5)]
+    await world.submit(plan_of(*frail, step("a", "calc.frail", on_failure="fallback")))
+    world.invoker.behaviours["calc.frail"] = failing("agent.unreachable")
+    for number in range(5):
+        await world.perform(f"s{number}")
+    held_off = await world.perform("a")
+    assert (held_off.code, held_off.retryable, held_off.retry_after_s) == (OPEN_CODE, True, None)
+    assert await world.perform("a", attempt=2) == Succeeded()
+    assert [call.capability for call in world.invoker.calls] == ["calc.frail"] * 5 + ["calc.double"]
+    record = await world.runs.get_step("contoso", "run-1", "a")
+    assert (record.capability, record.degraded) == ("calc.double", f"fallback: {OPEN_CODE}")
