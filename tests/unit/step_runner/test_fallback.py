@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -97,8 +97,8 @@ async def test_a_fallback_that_fails_too_is_tried_as_long_as_there_are_attempts_
     assert [name for name, _ in called(world)] == ["calc.frail", "calc.double", "calc.double"]
 
 
-async def test_policy_is_asked_about_the_fallback_and_a_denial_is_the_end(world: World) -> None:
-    """The tenant may not use it; the check of the plan says so, and dispatch would hold all the same."""
+async def test_a_plan_whose_fallback_the_tenant_may_not_use_is_rejected(world: World) -> None:
+    """The tenant may not use it; the check of the plan says so already."""
     refused = await world.submit(plan_of(step("a", "calc.frail_secret", on_failure="fallback")))
     assert (refused["status"], refused["code"]) == ("rejected", "plan.rejected")
 
@@ -148,13 +148,21 @@ async def test_a_fallback_without_budget_waits_like_any_step(world: World) -> No
 async def test_an_attempt_that_nobody_knows_the_end_of_counts_and_the_last_one_falls_back(world: World) -> None:
     await started(world, retry={"max_attempts": 1})
 
+    class DiedError(BaseException):
+        """Nothing catches it: the process is gone, with its reservation."""
+
     def dies(request: Any) -> Any:
-        raise SystemError("the process died")
+        raise DiedError
 
     world.invoker.behaviours["calc.frail"] = dies
-    assert (await world.perform("a")).retryable
+    with pytest.raises(DiedError):
+        await world.perform("a")
+    assert (await record(world)).status is StepStatus.RUNNING
     assert await world.perform("a", attempt=2) == Succeeded()
-    assert (await record(world)).degraded is not None
+    assert (await record(world)).degraded == "fallback: activity.crashed"
+    state = await world.deps.budgets.state("contoso", "run-1")
+    assert state is not None
+    assert state.reserved_micro_usd == 0
 
 
 async def test_inputs_that_do_not_come_together_are_no_reason_to_call_something_else(world: World) -> None:
@@ -175,3 +183,22 @@ async def test_the_intent_of_a_fallback_says_what_it_is_for(world: World) -> Non
         ("calc.frail", None),
         ("calc.double", "fallback"),
     ]
+
+
+async def test_policy_is_asked_again_when_the_fallback_is_due_and_its_no_is_the_end(world: World) -> None:
+    from engine.domain.policy import PolicyDecision, Verdict
+
+    await started(world)
+    world.invoker.behaviours["calc.frail"] = failing("agent.broken", retryable=False)
+    policy = world.deps.policy
+
+    class NoFallbacks:
+        async def decide_step(self, request: Any) -> Any:
+            if request.purpose == "fallback":
+                return PolicyDecision(verdict=Verdict.DENY, code="policy.x", policy_ids=("x",), reasons=("no",))
+            return await policy.decide_step(request)
+
+    world.deps = dataclasses.replace(world.deps, policy=cast(Any, NoFallbacks()))
+    await world.perform("a")
+    assert await world.perform("a", attempt=2) == Denied(code="policy.x")
+    assert [name for name, _ in called(world)] == ["calc.frail"]
