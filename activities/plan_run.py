@@ -30,7 +30,7 @@ from engine.ports.deps import Deps
 from engine.ports.planner import NoPlan
 from engine.ports.run_store import RunChange
 from engine.ports.telemetry import Span
-from engine.step_runner import held
+from engine.step_runner import held, reuse_finished
 from planner_graph.planning import (
     PlanningCase,
     PreparedPlan,
@@ -103,7 +103,9 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
         return dict(suspended.model_dump(mode="json"))
     if run.plan_ref is not None:
         kept = await _load_plan(run, run.plan_ref, tenant, deps)
-        return _planned(kept, tenant) if run.plan_version else await _resume(run, tenant, kept, run.plan_ref, deps)
+        if run.plan_version:
+            return await _planned_again(run, kept, tenant, deps)
+        return await _resume(await _begin(run, deps), tenant, kept, run.plan_ref, deps)
     run = await _begin(run, deps)
     if run.status.is_final or run.status is RunStatus.CANCELLING:
         return CANCELLED
@@ -139,13 +141,16 @@ def _refused_before(run: Run) -> dict[str, Any] | None:
 
 
 async def _resume(run: Run, tenant: TenantConfig, plan: CheckedPlan, ref: PayloadRef, deps: Deps) -> dict[str, Any]:
-    """Go on with a plan that was held for an approval."""
+    """Go on with a plan that was held for an approval, or that is another run's."""
     if run.status.is_final or run.status is RunStatus.CANCELLING:
         return CANCELLED
     if run.provenance is None or plan.plan_hash != run.plan_hash:
         raise LivoaError("plan.tampered", "the stored plan is not the one that was vetted", status=409)
+    if (suspended := held(run)) is not None:
+        return dict(suspended.model_dump(mode="json"))
     request = await load_request(run, deps)
     case = PlanningCase(run.run_id, run.principal, tenant, request, run.deadline_at, run.traceparent)
+    await open_account(case, deps)
     stored = _Stored(plan, ref, _told(run.provenance), run.provenance, run.degraded_reason)
     decision = await decide_plan(case, run.provenance, plan, deps)
     return await _by_decision(run, case, stored, decision, deps, on_record=False)
@@ -160,7 +165,7 @@ async def _by_decision(
         if decision.allows and (approval is None or approval.binding.policy_set_hash == decision.policy_set_hash):
             if not on_record:
                 await _audit_last_word(run, stored, decision, approval, deps)
-            return _planned(await _accept(run, case.tenant, stored, decision, deps), case.tenant)
+            return await _planned_again(run, await _accept(run, case.tenant, stored, decision, deps), case.tenant, deps)
         if decision.allows:
             approval = None  # it was given under other policies
         elif approval is not None or not needs_a_person(decision):
@@ -229,6 +234,13 @@ def _checked(document: Any, tenant: TenantConfig, deps: Deps) -> CheckedPlan:
 
 def _planned(plan: CheckedPlan, tenant: TenantConfig) -> dict[str, Any]:
     return {"status": "planned", "skeleton": to_wire(skeleton_of(plan, max_parallel=tenant.bounds.max_parallel_steps))}
+
+
+async def _planned_again(run: Run, plan: CheckedPlan, tenant: TenantConfig, deps: Deps) -> dict[str, Any]:
+    """The skeleton of a plan in force, once the work that is taken over from another run stands in this one's records."""
+    if run.parent_run_id is not None:
+        await reuse_finished(run, plan, deps)
+    return _planned(plan, tenant)
 
 
 async def _audit_plan(

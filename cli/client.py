@@ -111,6 +111,10 @@ class Api:
         """Resume a suspended run."""
         return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/resume", body=body)
 
+    def rerun(self, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Do a finished run again."""
+        return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/rerun", body=body)
+
     def terminate(self, run_id: str) -> dict[str, Any]:
         """End a run at once."""
         return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/terminate", body={})

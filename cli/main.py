@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("cli.commands.cancel", "ask a run to stop"),
     "suspend": ("cli.commands.suspend", "hold a run: what has begun ends, nothing starts"),
     "resume": ("cli.commands.resume", "let a suspended run go on, perhaps with a higher budget"),
+    "rerun": ("cli.commands.rerun", "do a finished run again, taking over what succeeded"),
     "terminate": ("cli.commands.terminate", "end a run at once, without undoing anything"),
     "approvals": ("cli.commands.approvals", "list what waits for a person's answer, or what was asked about a run"),
     "approve": ("cli.commands.approve", "let a plan or a step that waits for a person go on"),

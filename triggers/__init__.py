@@ -20,6 +20,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
         http_health,
         http_limits,
         http_plans,
+        http_rerun,
         http_runs,
         openapi,
         timer_sweep,
@@ -30,6 +31,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
         for m in (
             http_runs,
             http_control,
+            http_rerun,
             http_approvals,
             http_events,
             http_plans,

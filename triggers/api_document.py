@@ -24,6 +24,7 @@ from triggers.endpoint import AnyEndpoint, Endpoint
 from triggers.http_admin import VersionList
 from triggers.http_control import ResumeRequest
 from triggers.http_limits import BreakerList, QuotaView
+from triggers.http_rerun import RerunRequest
 from triggers.plan_views import PlanPreview, RouteView
 from triggers.problems import PROBLEM_JSON, TYPE_PREFIX
 from triggers.schemas import Problem, schema
@@ -33,9 +34,9 @@ _JSON = "application/json"
 _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    Accepted, AnswerRequest, ApprovalList, ApprovalView, BreakerList, DurableStatus, EventPage, PendingApprovals, PlanPreview,
-    PlanView, Problem, QuotaView, ResumeRequest, RouteView, RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig,
-    VersionList,
+    Accepted, AnswerRequest, ApprovalList, ApprovalView, BreakerList, DurableStatus, EventPage, PendingApprovals,
+    PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView, RunList, RunRequest,
+    RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -103,18 +104,15 @@ _OBJECT = {"type": "object"}
 _LIMIT = {"type": "integer", "minimum": 1}
 _POLL = ("Location", "Retry-After")
 _WIRE_ID = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,100}$"}
+_IDEMPOTENCY_KEY = _header(
+    "Idempotency-Key", "Same key and same request: the first run again. Same key, other request: 422.", _WIRE_ID
+)
 
 DOCS: dict[str, Doc] = {
     "submit_run": Doc(
         "Submit an intent; the run is planned and executed in the background.",
         {202: _json("Accepted.", Accepted, examples.ACCEPTED, _POLL)},
-        (
-            _header(
-                "Idempotency-Key",
-                "Same key and same request: the first run again. Same key, other request: 422.",
-                _WIRE_ID,
-            ),
-        ),
+        (_IDEMPOTENCY_KEY,),
         (_ref(RunRequest), examples.RUN_REQUEST),
         (
             _JSON_BODY,
@@ -204,6 +202,23 @@ DOCS: dict[str, Doc] = {
             {
                 409: ("run.finished", "run.cancelling", "run.not_suspended"),
                 422: ("request.invalid", "budget.out_of_bounds", "budget.not_raised"),
+                503: ("audit.unavailable", "engine.unavailable"),
+            },
+        ),
+    ),
+    "rerun_run": Doc(
+        "Do a finished run again: what succeeded is taken over, except a step, where one is named, and what depends on it.",
+        {202: _json("A new run, with this one as its parent.", Accepted, examples.ACCEPTED, _POLL)},
+        body=(_ref(RerunRequest), examples.RERUN),
+        parameters=(_IDEMPOTENCY_KEY,),
+        refusals=(
+            _JSON_BODY,
+            _NO_RUN,
+            {
+                400: ("idempotency.key_invalid",),
+                409: ("run.not_finished", "run.no_plan", "idempotency.in_flight"),
+                422: ("request.invalid", "step.unknown", "idempotency.mismatch"),
+                429: ("quota.submissions",),
                 503: ("audit.unavailable", "engine.unavailable"),
             },
         ),

@@ -52,6 +52,8 @@ RUN_SUMMARY: dict[str, Any] = {
     "degraded": True,
     "degraded_reason": "no model is configured",
     "suspended_reason": None,
+    "parent_run_id": None,
+    "rerun_from": None,
     "plan_hash": PLAN_HASH,
     "plan_version": 1,
     "cost_micro_usd": 1200,
@@ -71,6 +73,7 @@ RUN_SUMMARY: dict[str, Any] = {
         "cancel": f"{_PATH}/cancel",
         "suspend": f"{_PATH}/suspend",
         "resume": f"{_PATH}/resume",
+        "rerun": f"{_PATH}/rerun",
         "terminate": f"{_PATH}/terminate",
     },
 }
@@ -98,6 +101,7 @@ CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
 SUSPENDED = RUN_SUMMARY | {"status": "suspended", "finished_at": None, "suspended_reason": "budget"}
 RESUMED = RUN_SUMMARY | {"status": "running", "finished_at": None}
 TERMINATED = RUN_SUMMARY | {"status": "terminated"}
+RERUN = {"from": "spend"}
 RESUME = {"max_cost_micro_usd": 2_000_000}
 RUN_LIST: dict[str, Any] = {"runs": [RUN_SUMMARY], "next_cursor": None}
 

@@ -38,12 +38,14 @@ def all_endpoints() -> tuple[AnyEndpoint, ...]:
         http_health,
         http_limits,
         http_plans,
+        http_rerun,
         http_runs,
     )
 
     return (
         *http_runs.ENDPOINTS,
         *http_control.ENDPOINTS,
+        *http_rerun.ENDPOINTS,
         *http_approvals.ENDPOINTS,
         *http_events.ENDPOINTS,
         *http_plans.ENDPOINTS,

@@ -279,7 +279,7 @@ async def submit(
         case "existing":
             return await _repeated(result.run, submission, tenant, client, now)
         case "mismatch":
-            raise _mismatch()
+            raise key_reused()
         case _:
             assert_never(result.outcome)
 
@@ -289,7 +289,7 @@ async def _repeated(
 ) -> Run:
     """The same submission once more: answer with its run, and start that if whoever accepted it never got to it."""
     if run.request_ref.sha256 != submission.sha256:
-        raise _mismatch()
+        raise key_reused()
     if run.status in _NOT_STARTED and not await is_started(run, client):
         if now - run.created_at < timedelta(seconds=START_GRACE_S):
             raise _in_flight()
@@ -303,7 +303,8 @@ def _in_flight() -> ConflictError:
     return error
 
 
-def _mismatch() -> LivoaError:
+def key_reused() -> LivoaError:
+    """What a key that belongs to another request is answered with."""
     return LivoaError(
         "idempotency.mismatch",
         "This Idempotency-Key was used with another request; use a new key for a new request.",

@@ -32,6 +32,7 @@ class RunLinks(Frozen):
     cancel: str
     suspend: str
     resume: str
+    rerun: str
     terminate: str
 
 
@@ -44,6 +45,8 @@ class RunSummary(Frozen):
     degraded: bool
     degraded_reason: str | None
     suspended_reason: Literal["request", "budget"] | None = None
+    parent_run_id: str | None = None
+    rerun_from: str | None = None
     plan_hash: str | None
     plan_version: int
     cost_micro_usd: int
@@ -140,6 +143,7 @@ class StepView(Frozen):
     item_count: int | None = None
     error: ErrorInfo | None = None
     degraded: str | None = Field(default=None, description="why something stood in for the capability, if it did")
+    reused_from: str | None = Field(default=None, description="the run whose work this is")
     started_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None
     duration_ms: int | None = None
@@ -185,6 +189,7 @@ def links_of(run_id: str) -> RunLinks:
         cancel=f"{path}/cancel",
         suspend=f"{path}/suspend",
         resume=f"{path}/resume",
+        rerun=f"{path}/rerun",
         terminate=f"{path}/terminate",
     )
 
@@ -198,6 +203,8 @@ def summary_of(run: Run) -> RunSummary:
         degraded=run.degraded,
         degraded_reason=run.degraded_reason,
         suspended_reason=run.suspended_reason if run.status is RunStatus.SUSPENDED else None,
+        parent_run_id=run.parent_run_id,
+        rerun_from=run.rerun_from,
         plan_hash=run.plan_hash,
         plan_version=run.plan_version,
         cost_micro_usd=run.cost_micro_usd,
@@ -283,6 +290,7 @@ def step_view_of(record: StepRecord) -> StepView:
         item_count=record.item_count,
         error=record.error,
         degraded=record.degraded,
+        reused_from=record.reused_from,
         started_at=record.started_at,
         finished_at=record.finished_at,
         duration_ms=record.duration_ms,

@@ -87,7 +87,8 @@ class Run(Frozen):
     """One request being worked on. ``version`` grows by one with each change (optimistic concurrency).
 
     ``suspensions`` counts how often it was suspended, ``suspended_reason`` says why it was the last time: somebody asked for it,
-    or its budget did not cover a step.
+    or its budget did not cover a step. A run that does another one again has that as ``parent_run_id``, from the step
+    ``rerun_from`` on where one was named.
     """
 
     tenant_id: WireId
@@ -109,6 +110,8 @@ class Run(Frozen):
     error: ErrorInfo | None = None
     cost_micro_usd: int = 0
     traceparent: str | None = None
+    parent_run_id: WireId | None = None
+    rerun_from: WireId | None = None
     suspensions: int = 0
     suspended_reason: Literal["request", "budget"] | None = None
     version: int = 1
@@ -123,7 +126,8 @@ class StepRecord(Frozen):
     """The latest state of one step, or of one item of a ``for_each`` step (``item`` counts from 0).
 
     ``approval_id`` is set while the step waits for that approval. ``degraded`` is set once something stands in for the step's
-    capability, and says why: ``fallback: agent.unreachable``.
+    capability, and says why: ``fallback: agent.unreachable``. ``reused_from`` is the run whose
+    work this is, when the step was not done again.
     """
 
     tenant_id: WireId
@@ -140,6 +144,7 @@ class StepRecord(Frozen):
     error: ErrorInfo | None = None
     retryable: bool = False
     degraded: str | None = None
+    reused_from: WireId | None = None
     approval_id: str | None = None
     started_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None

@@ -6,6 +6,7 @@ Whoever wants a capability to run comes through here: plain steps, items of maps
 from engine.step_runner.closing import finish_run
 from engine.step_runner.maps import collect_map, expand_map
 from engine.step_runner.perform import perform_step
+from engine.step_runner.reuse import reuse_finished
 from engine.step_runner.suspension import SUSPENDABLE, held
 from engine.step_runner.task import StepTask, task_of
 from engine.step_runner.undo import undo_step
@@ -18,6 +19,7 @@ __all__ = [
     "finish_run",
     "held",
     "perform_step",
+    "reuse_finished",
     "task_of",
     "undo_step",
 ]

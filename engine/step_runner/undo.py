@@ -60,7 +60,7 @@ async def undo_step(task: StepTask, deps: Deps) -> UndoOutcome:
         return Failed(code="run.finished")
     try:
         record = await deps.runs.get_step(task.tenant_id, task.run_id, task.step_id)
-        if record is None:
+        if record is None or record.reused_from is not None:  # another run's effect is that run's to undo
             return Undone()
         return await (_undo_map(run, record, deps) if record.kind == "map" else _undo_call(run, record, deps))
     except LivoaError as err:

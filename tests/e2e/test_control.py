@@ -49,3 +49,16 @@ def test_terminating_ends_a_run_at_once(stack: Stack, contoso: Client) -> None:
     assert {steps[name]["status"] for name in ("long", "never")} == {"cancelled"}
     reader = stack.client(user="rita", roles=(Role.RUNS_READ,))
     assert reader.post(f"/api/runs/{run_id}/terminate", {}).status == 403
+
+
+def test_a_rerun_takes_over_what_succeeded_and_does_the_rest_again(stack: Stack, contoso: Client) -> None:
+    run_id = contoso.submit(request_of(search("a"), search("b", "a"), search("c", "b"), uses=["c"]))
+    assert contoso.finished(run_id)["status"] == "succeeded"
+    answer = contoso.post(f"/api/runs/{run_id}/rerun", {"from": "b"})
+    assert answer.status == 202
+    again = contoso.finished(answer.json["run_id"])
+    assert (again["status"], again["parent_run_id"]) == ("succeeded", run_id)
+    steps = contoso.steps(answer.json["run_id"])
+    assert {name: step["reused_from"] for name, step in steps.items()} == {"a": run_id, "b": None, "c": None}
+    keys = [key for key in stack.executions() if answer.json["run_id"] in key]
+    assert len(keys) == 2, keys

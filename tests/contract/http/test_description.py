@@ -63,7 +63,8 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
         "GET /runs/{run_id}/steps", "GET /runs/{run_id}/steps/{step_id}/output", "GET /runs/{run_id}/events",
         "GET /runs/{run_id}/approvals", "POST /runs/{run_id}/approvals/{subject}", "GET /approvals",
         "POST /runs/{run_id}/cancel", "POST /runs/{run_id}/suspend", "POST /runs/{run_id}/resume",
-        "POST /runs/{run_id}/terminate", "POST /plans", "POST /route", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
+        "POST /runs/{run_id}/terminate", "POST /runs/{run_id}/rerun",
+        "POST /plans", "POST /route", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
         "GET /health/ready", "GET /openapi.json", "GET /tenants/{tenant}", "PUT /tenants/{tenant}",
         "GET /tenants/{tenant}/versions", "GET /breakers", "GET /quota",
     }  # fmt: skip
