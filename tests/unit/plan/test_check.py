@@ -314,3 +314,16 @@ def test_a_step_falls_back_on_what_its_manifest_names_once_more_than_its_own_att
         document | {"steps": [call | {"capability": "calc.double"}]}, tenant=world.tenant, catalog=world.deps.catalog
     )
     assert [each.code for each in other.warnings] == ["plan.on_failure_as_fail"]
+
+
+def test_a_step_that_asks_for_an_earlier_result_is_told_that_none_is_reused() -> None:
+    from engine.adapters.memory.catalog import MemoryCatalog
+    from tests.support.world import World
+
+    world = World()
+    steady = world.deps.catalog.capabilities["calc.double"].model_copy(update={"deterministic": True})
+    call = {"id": "a", "capability": "calc.double", "inputs": {"n": 1}, "cache": True}
+    document = {"schema_version": "1.0", "goal": "g", "answer": {"uses": ["a"]}, "steps": [call]}
+    result = check_plan(document, tenant=world.tenant, catalog=MemoryCatalog([steady]))
+    assert [(each.code, each.pointer) for each in result.warnings] == [("plan.cache_ignored", "/steps/0/cache")]
+    assert result.ok
