@@ -1,8 +1,8 @@
 """Kill -9 at random moments under many runs at once: is every run finished, rightly, and how much is done twice?
 
-A host with a bare graph orchestrator (`bench.graph_app`) runs fifty layered graphs of twenty steps side by side in a child process
-that is killed at moments drawn from a seed and started again on the same store. Every execution of a step appends its name to a
-file first, so repetitions are counted outside of the host. Prints one JSON line.
+A host with a bare graph orchestrator (`bench.graph_app`) runs fifty layered graphs of twenty steps side by side in a child
+process that is killed at moments drawn from a seed and started again on the same store. Every execution of a step appends its
+name to a file first, so repetitions are counted outside of the host. Prints one JSON line.
 
     .venv/bin/python -m bench.many_crashes --runs 50 --kills 25
 """

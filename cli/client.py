@@ -115,6 +115,11 @@ class Api:
         """Do a finished run again."""
         return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/rerun", body=body)
 
+    def audit(self, run_id: str | None, after: int) -> dict[str, Any]:
+        """A page of the audit records of a run, or of the whole tenant: ``{records, next_after, more}``."""
+        path = "/api/audit" if run_id is None else f"/api/runs/{quote(run_id, safe='')}/audit"
+        return self._json("GET", path, query={"after": after})
+
     def terminate(self, run_id: str) -> dict[str, Any]:
         """End a run at once."""
         return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/terminate", body={})

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reject": ("cli.commands.reject", "refuse a plan or a step that waits for a person"),
     "plan": ("cli.commands.plan", "the plan for an intent, without running it; or check a plan offline"),
     "route": ("cli.commands.route", "what an intent is about, and which router said so"),
+    "audit": ("cli.commands.audit", "what is on record about a run; export the chain, verify it offline"),
     "tenant": ("cli.commands.tenant", "show or narrow a tenant's configuration, list its changes"),
     "policy": ("cli.commands.policy", "try policies offline: golden requests, a linter, the schema"),
     "token": ("cli.commands.token", "mint a development token"),

@@ -15,6 +15,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
     from triggers import (
         http_admin,
         http_approvals,
+        http_audit,
         http_control,
         http_events,
         http_health,
@@ -32,6 +33,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
             http_runs,
             http_control,
             http_rerun,
+            http_audit,
             http_approvals,
             http_events,
             http_plans,

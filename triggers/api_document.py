@@ -22,6 +22,7 @@ from triggers import api_examples as examples
 from triggers.approval_views import AnswerRequest, ApprovalList, ApprovalView, PendingApprovals
 from triggers.endpoint import AnyEndpoint, Endpoint
 from triggers.http_admin import VersionList
+from triggers.http_audit import AuditPage
 from triggers.http_control import ResumeRequest
 from triggers.http_limits import BreakerList, QuotaView
 from triggers.http_rerun import RerunRequest
@@ -34,7 +35,7 @@ _JSON = "application/json"
 _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    Accepted, AnswerRequest, ApprovalList, ApprovalView, BreakerList, DurableStatus, EventPage, PendingApprovals,
+    Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditPage, BreakerList, DurableStatus, EventPage, PendingApprovals,
     PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView, RunList, RunRequest,
     RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
@@ -104,6 +105,10 @@ _OBJECT = {"type": "object"}
 _LIMIT = {"type": "integer", "minimum": 1}
 _POLL = ("Location", "Retry-After")
 _WIRE_ID = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,100}$"}
+_PAGE_OF_AUDIT = (
+    _query("after", "next_after of the page before; 0 for the first.", {"type": "integer", "minimum": 0, "default": 0}),
+    _query("limit", "Records a page.", _LIMIT | {"maximum": 1_000, "default": 1_000}),
+)
 _IDEMPOTENCY_KEY = _header(
     "Idempotency-Key", "Same key and same request: the first run again. Same key, other request: 422.", _WIRE_ID
 )
@@ -317,6 +322,18 @@ DOCS: dict[str, Doc] = {
             _query("limit", "Versions a page.", _LIMIT | {"maximum": 100, "default": 50}),
         ),
         refusals=(_NO_TENANT, {400: ("query.invalid",)}),
+    ),
+    "get_run_audit": Doc(
+        "The audit records of a run, for auditors. Looking is recorded.",
+        {200: _json("Records, in the order of the tenant's chain.", AuditPage, examples.AUDIT_PAGE)},
+        _PAGE_OF_AUDIT,
+        refusals=(_NO_RUN, {400: ("query.invalid",), 503: ("audit.unavailable",)}),
+    ),
+    "list_audit": Doc(
+        "The audit chain of the caller's tenant, for auditors. Looking is recorded.",
+        {200: _json("Records, in the order of the chain.", AuditPage, examples.AUDIT_PAGE)},
+        _PAGE_OF_AUDIT,
+        refusals=({400: ("query.invalid",), 503: ("audit.unavailable",)},),
     ),
     "list_breakers": Doc(
         "The circuits of the capabilities that the caller's tenant may use: which are open, and until when.",

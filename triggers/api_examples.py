@@ -101,6 +101,26 @@ CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
 SUSPENDED = RUN_SUMMARY | {"status": "suspended", "finished_at": None, "suspended_reason": "budget"}
 RESUMED = RUN_SUMMARY | {"status": "running", "finished_at": None}
 TERMINATED = RUN_SUMMARY | {"status": "terminated"}
+AUDIT_PAGE: dict[str, Any] = {
+    "tenant_id": "contoso",
+    "records": [
+        {
+            "v": 1,
+            "tenant_id": "contoso",
+            "seq": 1,
+            "entry_id": f"{RUN_ID}/run.submitted/0123456789abcdef",
+            "type": "run.submitted",
+            "at": "2026-11-22T12:00:00Z",
+            "run_id": RUN_ID,
+            "actor": "tid:oid",
+            "body": {"own_plan": False},
+            "prev": "0" * 64,
+            "hash": "a" * 64,
+        }
+    ],
+    "next_after": 1,
+    "more": False,
+}
 RERUN = {"from": "spend"}
 RESUME = {"max_cost_micro_usd": 2_000_000}
 RUN_LIST: dict[str, Any] = {"runs": [RUN_SUMMARY], "next_cursor": None}

@@ -33,6 +33,7 @@ def all_endpoints() -> tuple[AnyEndpoint, ...]:
     from triggers import (
         http_admin,
         http_approvals,
+        http_audit,
         http_control,
         http_events,
         http_health,
@@ -46,6 +47,7 @@ def all_endpoints() -> tuple[AnyEndpoint, ...]:
         *http_runs.ENDPOINTS,
         *http_control.ENDPOINTS,
         *http_rerun.ENDPOINTS,
+        *http_audit.ENDPOINTS,
         *http_approvals.ENDPOINTS,
         *http_events.ENDPOINTS,
         *http_plans.ENDPOINTS,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 from engine.domain.principal import Role
 from tests.e2e.client import Client
 from tests.e2e.plans import pause, request_of, search
@@ -62,3 +66,32 @@ def test_a_rerun_takes_over_what_succeeded_and_does_the_rest_again(stack: Stack,
     assert {name: step["reused_from"] for name, step in steps.items()} == {"a": run_id, "b": None, "c": None}
     keys = [key for key in stack.executions() if answer.json["run_id"] in key]
     assert len(keys) == 2, keys
+
+
+def test_the_evidence_of_a_run_can_be_exported_verified_tampered_with_and_caught(
+    stack: Stack, contoso: Client, tmp_path: Path
+) -> None:
+    run_id = contoso.submit(request_of(search("a"), uses=["a"]))
+    contoso.finished(run_id)
+    connection = ["--url", contoso.url, "--data", str(stack.data)]
+    story = livoa("audit", "show", run_id, *connection)
+    assert story.returncode == 0, story.stderr
+    assert "dispatch.intended" in story.stdout
+    export = tmp_path / "audit.jsonl"
+    exported = livoa("audit", "export", str(export), *connection)
+    assert exported.returncode == 0, exported.stderr
+    head = exported.stdout.strip()
+    assert livoa("audit", "verify", str(export), "--head", head).returncode == 0
+    lines = export.read_text().splitlines(keepends=True)
+    export.write_text("".join(lines[:-1]))
+    assert "chain.head_missing" in livoa("audit", "verify", str(export), "--head", head).stdout
+    export.write_text("".join(lines).replace('"status":"succeeded"', '"status":"failed"', 1))
+    caught = livoa("audit", "verify", str(export))
+    assert (caught.returncode, "chain.hash_mismatch" in caught.stdout) == (1, True)
+
+
+def livoa(*arguments: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )

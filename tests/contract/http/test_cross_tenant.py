@@ -48,6 +48,7 @@ WITHOUT_ID = {
     "list_pending_approvals",
     "list_breakers",
     "get_quota",
+    "list_audit",
 }
 """Routes of the caller's own tenant alone; each is tried below."""
 
@@ -279,3 +280,10 @@ async def test_circuits_and_quotas_are_read_under_the_callers_own_tenant_only(wo
     assert (await world.get("/api/breakers?tenant=contoso", token=token)).status == 200
     assert (await world.get("/api/quota?tenant=contoso", token=token)).json["running"] == 0
     assert asked == [("circuit_breaker", "test.echo--any--fabrikam"), ("tenant_quota", "fabrikam")]
+
+
+async def test_an_auditor_sees_the_own_tenants_chain_only(world: World) -> None:
+    values = await filled(world)
+    answer = await world.get("/api/audit", token=world.token("fabrikam", roles=EVERY_ROLE))
+    assert [record["type"] for record in answer.json["records"]] == ["audit.read"]
+    assert values["run_id"] not in answer.body.decode()

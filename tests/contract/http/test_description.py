@@ -66,7 +66,8 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
         "POST /runs/{run_id}/terminate", "POST /runs/{run_id}/rerun",
         "POST /plans", "POST /route", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
         "GET /health/ready", "GET /openapi.json", "GET /tenants/{tenant}", "PUT /tenants/{tenant}",
-        "GET /tenants/{tenant}/versions", "GET /breakers", "GET /quota",
+        "GET /tenants/{tenant}/versions", "GET /breakers", "GET /quota", "GET /audit",
+        "GET /runs/{run_id}/audit",
     }  # fmt: skip
 
 
