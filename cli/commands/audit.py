@@ -59,10 +59,20 @@ def _show(api: Api, options: argparse.Namespace) -> ExitCode:
         print_json({"run_id": run_id, "records": records})
         return ExitCode.OK
     width = max((len(record["type"]) for record in records), default=0)
+    asker = records[0]["actor"] if records else ""
+    if records:
+        say(f"{run_id} of {records[0]['tenant_id']}, {records[0]['at'][:10]} (UTC), asked for by {_short(asker)}")
     for record in records:
-        say(f"{record['seq']:>6}  {record['at'][11:23]}  {record['type']:<{width}}  {_words(record)}")
-    progress(f"{len(records)} records of {run_id}; hashes and all fields: --json")
+        who = "" if record["actor"] == asker else f"by {_short(record['actor'])}"
+        line = f"{record['seq']:>6}  {record['at'][11:23]}  {record['type']:<{width}}  {_words(record)}  {who}"
+        say(line.rstrip())
+    progress(f"{len(records)} records; every field, hashes included: --json")
     return ExitCode.OK
+
+
+def _short(actor: str) -> str:
+    """The person or app without its directory."""
+    return actor.rpartition(":")[2]
 
 
 def _words(record: dict[str, Any]) -> str:
@@ -70,8 +80,7 @@ def _words(record: dict[str, Any]) -> str:
     body = record["body"]
     decision = body.get("decision")
     facts = body | ({"verdict": decision["verdict"]} if isinstance(decision, dict) and "verdict" in decision else {})
-    words = [f"{name}={facts[name]}" for name in _SHOWN if facts.get(name) not in (None, "", [])]
-    return "  ".join([*words, f"by {record['actor'].rpartition(':')[2]}"])
+    return "  ".join(f"{name}={facts[name]}" for name in _SHOWN if facts.get(name) not in (None, "", []))
 
 
 def _export(api: Api, options: argparse.Namespace) -> ExitCode:

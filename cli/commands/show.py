@@ -40,6 +40,10 @@ def run(options: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
+def _taken_over(step: dict[str, Any]) -> str:
+    return f"taken over from {step['reused_from']}" if step.get("reused_from") else ""
+
+
 def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[str, Any]]) -> None:
     from cli.commands.run import show_answer
     from cli.render.text import planner_words
@@ -59,7 +63,7 @@ def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[st
             step["attempt"],
             step["duration_ms"],
             # The message of an error stands below the table, in full.
-            note=(step.get("error") or {}).get("code") or step.get("degraded") or "",
+            note=(step.get("error") or {}).get("code") or step.get("degraded") or _taken_over(step),
         )
         for step in steps
     ]

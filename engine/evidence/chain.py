@@ -124,7 +124,9 @@ class _Walk:
                 "chain.genesis", f"/{index}/prev", f"the chain must start with record {expected} after the given head"
             )
         elif record.seq > expected:
-            self.find("chain.gap", f"/{index}/seq", f"records {expected} to {record.seq - 1} are missing")
+            last = record.seq - 1
+            words = f"record {last} is missing" if last == expected else f"records {expected} to {last} are missing"
+            self.find("chain.gap", f"/{index}/seq", words)
         elif record.seq < expected:
             self.find("chain.order", f"/{index}/seq", f"record {record.seq} stands after record {self.before.seq}")
         elif record.prev != self.before.hash:
