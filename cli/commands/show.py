@@ -53,6 +53,9 @@ def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[st
     console = human_console()
     if view.get("planner"):
         console.print(f"planned {planner_words(view['planner'])}", markup=False, highlight=False)
+    if view.get("parent_run_id"):
+        from_step = f", from {view['rerun_from']} on" if view.get("rerun_from") else ""
+        console.print(f"does {view['parent_run_id']} again{from_step}", markup=False, highlight=False)
     if plan is not None:
         console.print(plan_tree(plan["plan"], plan["plan_hash"]))
     states = [

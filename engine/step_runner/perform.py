@@ -114,7 +114,7 @@ async def _attempt(task: StepTask, run: Run, record: StepRecord | None, deps: De
     capability = deps.catalog.capabilities.get(name)
     if capability is not None and falls_back(view.step, capability):
         journal = replace(journal, falls_back=True)
-        if (reason := reason_to_fall_back(record, journal, capability)) is not None:
+        if (reason := reason_to_fall_back(record, journal)) is not None:
             return await fall_back(reason, CallInQuestion(task, view, journal, name, capability, bound.inputs), deps)
     return await dispatch(CallInQuestion(task, view, journal, name, capability, bound.inputs), deps)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
 from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, StepOutcome, Succeeded
@@ -196,20 +195,20 @@ def allowed_attempts(step: Step, catalog: Catalog) -> int:
     return max_attempts(step, catalog.capabilities.get(step.capability or ""))
 
 
-def reason_to_fall_back(record: StepRecord | None, journal: Journal, capability: Capability) -> str | None:
+def reason_to_fall_back(record: StepRecord | None, journal: Journal) -> str | None:
     """Why this attempt calls the fallback, or None when it calls the capability itself.
 
     It does when an attempt before it did, when it is the last one, or when the capability failed in a way that repeating does not
     help. Asked again about the same attempt, the record gives the same answer.
     """
-    if record is None:
-        return None
+    last = journal.task.attempt >= journal.max_attempts
+    if record is None:  # every attempt before this one died without a trace
+        return "fallback: activity.crashed" if last else None
     if record.degraded is not None:
         return record.degraded
     failed = record.status is StepStatus.WAITING and record.error is not None and record.approval_id is None
     code = record.error.code if failed and record.error is not None else "activity.crashed"
     given_up = failed and not record.retryable and record.attempt < journal.task.attempt
-    last = journal.task.attempt >= journal.max_attempts
     return f"fallback: {code}"[:200] if given_up or last else None
 
 

@@ -202,3 +202,10 @@ async def test_policy_is_asked_again_when_the_fallback_is_due_and_its_no_is_the_
     await world.perform("a")
     assert await world.perform("a", attempt=2) == Denied(code="policy.x")
     assert [name for name, _ in called(world)] == ["calc.frail"]
+
+
+async def test_the_last_attempt_falls_back_even_when_those_before_it_left_no_trace(world: World) -> None:
+    await started(world, retry={"max_attempts": 1})
+    assert await world.perform("a", attempt=2) == Succeeded()
+    assert [name for name, _ in called(world)] == ["calc.double"]
+    assert (await record(world)).degraded == "fallback: activity.crashed"
