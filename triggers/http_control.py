@@ -37,8 +37,9 @@ async def suspend_run(call: Call) -> HttpResponse:
 
 async def resume_run(call: Call) -> HttpResponse:
     """``POST /api/runs/{run_id}/resume`` with ``{}`` or ``{"max_cost_micro_usd": n}``: 202."""
+    run = await run_of(call)
     request = await _resume_of(call)
-    return _accepted(await run_control.resume(await run_of(call), call, request.max_cost_micro_usd))
+    return _accepted(await run_control.resume(run, call, request.max_cost_micro_usd))
 
 
 async def terminate_run(call: Call) -> HttpResponse:

@@ -50,9 +50,9 @@ class RerunRequest(Frozen):
 
 async def rerun_run(call: Call) -> HttpResponse:
     """202 with the new run; with an Idempotency-Key the same one again. 409 while the run is not over."""
+    parent = await run_of(call)
     request = _request_of(await read_json_body(call.request, call.deps.settings.max_body_bytes))
     key = idempotency_key(call.request)
-    parent = await run_of(call)
     run = await _rerun(parent, request.from_step, key, call)
     body = accepted_of(run, call.request.origin).model_dump(mode="json")
     return json_response(body, 202, (("location", run_path(run.run_id)), ("retry-after", "1")))
