@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.ports.approvals import ApprovalStore, NoApprovals
+from engine.ports.assignments import Assignments, NoAssignments
 from engine.ports.audit_log import AuditLog
 from engine.ports.breakers import Circuits, NoCircuits
 from engine.ports.budget import BudgetLedger
@@ -22,6 +23,7 @@ from engine.ports.planner import AnswerComposer, Planner
 from engine.ports.policy import PolicyEngine
 from engine.ports.quota import Admission, NoAdmission
 from engine.ports.run_store import EventLog, RunStore
+from engine.ports.step_queue import NoStepQueue, StepQueue
 from engine.ports.telemetry import Telemetry
 from engine.ports.tenant_configs import NoTenantConfigs, TenantConfigs
 from engine.ports.tenant_directory import TenantDirectory
@@ -66,6 +68,8 @@ class Deps:
     entities: EntityDoor = field(default_factory=NoEntities)
     circuits: Circuits = field(default_factory=NoCircuits)
     admission: Admission = field(default_factory=NoAdmission)
+    assignments: Assignments = field(default_factory=NoAssignments)
+    step_queue: StepQueue = field(default_factory=NoStepQueue)
 
 
 DepsProvider = Callable[[], Deps]

@@ -34,6 +34,8 @@ NOT_A_TENANTS = {
 ACROSS_TENANTS = {
     ("RunStore", "unfinished"),
     ("ApprovalStore", "answered_since"),
+    ("Assignments", "overdue"),
+    ("Assignments", "ended_since"),
     ("TenantDirectory", "by_directory"),
     ("TenantDirectory", "all"),
 }
