@@ -89,13 +89,20 @@ def build_deps(settings: Settings) -> Deps:
 
 def _ledgers(database: Database, clock: Clock) -> dict[str, Any]:
     """What is written beside the runs: events, approvals, budgets and results of models."""
-    from engine.adapters.sql import SqlApprovalStore, SqlBudgetLedger, SqlEventLog, SqlModelResults
+    from engine.adapters.sql import (
+        SqlApprovalStore,
+        SqlBudgetLedger,
+        SqlEventLog,
+        SqlModelResults,
+        SqlResultCache,
+    )
 
     return {
         "events": SqlEventLog(database, clock),
         "approvals": SqlApprovalStore(database, clock),
         "budgets": SqlBudgetLedger(database),
         "model_results": SqlModelResults(database),
+        "result_cache": SqlResultCache(database),
     }
 
 

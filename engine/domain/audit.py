@@ -46,6 +46,7 @@ class AuditType(StrEnum):
     EGRESS_REFUSED = "egress.refused"
     DISPATCH_INTENDED = "dispatch.intended"
     DISPATCH_RESULT = "dispatch.result"
+    RESULT_REUSED = "result.reused"
     BUDGET_EXHAUSTED = "budget.exhausted"
     DEGRADED_ENTERED = "degraded.entered"
     SYNTHESIS = "synthesis"

@@ -60,6 +60,8 @@ class Capability(Frozen):
     side_effect: SideEffect = "write"
     idempotent: bool = False
     deterministic: bool = False
+    cache_s: float = Field(default=86_400, gt=0, le=30 * 86_400)
+    """How long a result may stand in for a call of a step with ``cache: true``, where the capability is deterministic."""
     inverse: InverseOperation | None = None
     compensation_required: bool = False
     fallback: str | None = None
@@ -77,6 +79,11 @@ class Capability(Frozen):
     def parameter_class(self, name: str) -> ParameterClass:
         """The class of one input parameter; undeclared means ``selector``."""
         return self.parameters.get(name, "selector")
+
+    @property
+    def is_cacheable(self) -> bool:
+        """True when an earlier result is as good as a call: deterministic, and nothing happens by calling."""
+        return self.deterministic and self.side_effect in ("none", "read")
 
     @property
     def receives_up_to(self) -> int:

@@ -116,10 +116,8 @@ class StepRules:
     def _check_against_manifest(self, capability: Capability, step: Step, place: Place) -> None:
         if capability.compensation_required and step.compensate_with is None:
             self._check_inverse(capability, place)
-        if step.cache:
-            message = "results are not reused yet: the step calls its capability each time"
-            if not capability.deterministic:
-                message = "the manifest does not say that this capability is deterministic; results are not reused"
+        if step.cache and not capability.is_cacheable:
+            message = "the manifest does not say that this capability is deterministic and without effects: no result is reused"
             self._findings.warn("plan.cache_ignored", (place, "cache"), message)
         if step.retry is not None and step.retry.max_attempts > 1 and not is_repeatable(capability):
             message = "the manifest does not say that this effect may be repeated; it is attempted once"

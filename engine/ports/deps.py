@@ -22,6 +22,7 @@ from engine.ports.payload_store import PayloadStore
 from engine.ports.planner import AnswerComposer, Planner
 from engine.ports.policy import PolicyEngine
 from engine.ports.quota import Admission, NoAdmission
+from engine.ports.result_cache import NoResultCache, ResultCache
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.step_queue import NoStepQueue, StepQueue
 from engine.ports.telemetry import Telemetry
@@ -68,6 +69,7 @@ class Deps:
     entities: EntityDoor = field(default_factory=NoEntities)
     circuits: Circuits = field(default_factory=NoCircuits)
     admission: Admission = field(default_factory=NoAdmission)
+    result_cache: ResultCache = field(default_factory=NoResultCache)
     assignments: Assignments = field(default_factory=NoAssignments)
     step_queue: StepQueue = field(default_factory=NoStepQueue)
 

@@ -116,6 +116,32 @@ def intent_entry(
     )
 
 
+def reused_entry(
+    task: StepTask,
+    principal: Principal,
+    at: datetime,
+    *,
+    capability: Capability,
+    plan_hash: str,
+    inputs_sha256: str,
+    decision: PolicyDecision,
+    output: PayloadRef,
+    made_by: str,
+) -> AuditEntry:
+    """A step that was answered with the earlier result of run ``made_by``: nothing was called."""
+    body: JsonObject = {
+        "capability": capability.name,
+        "capability_version": capability.version,
+        "plan_hash": plan_hash,
+        "inputs_sha256": inputs_sha256,
+        "output_sha256": output.sha256,
+        "output_bytes": output.size_bytes,
+        "made_by": made_by,
+        "decision": _decision_body(decision),
+    }
+    return _entry(task, principal, AuditType.RESULT_REUSED, at, body)
+
+
 def result_entry(
     task: StepTask,
     principal: Principal,

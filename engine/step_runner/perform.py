@@ -20,7 +20,7 @@ from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
 from engine.domain.events import BudgetEventData, DegradedEventData, EventType, new_event
 from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
-from engine.domain.outcomes import Cancelled, Failed, StepOutcome, Waiting
+from engine.domain.outcomes import Cancelled, Failed, StepOutcome, Succeeded, Waiting
 from engine.domain.run import PayloadRef, Run, StepRecord
 from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import (
@@ -52,6 +52,7 @@ from engine.ports.telemetry import Attribute
 from engine.step_runner import circuit
 from engine.step_runner.asking import NotApproved, Question, Unanswered, ask
 from engine.step_runner.authorise import Barred, CallInQuestion, Cleared, authorise
+from engine.step_runner.caching import remember, reused
 from engine.step_runner.evidence import decision_entry, intent_entry, result_entry
 from engine.step_runner.persistence import persistently
 from engine.step_runner.records import Journal, allowed_attempts, answered, reason_to_fall_back
@@ -215,6 +216,9 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
     call = _Call(asked.task, asked.view, journal, cleared.call.inputs, deps)
     if isinstance(cleared, Barred):
         return await _denied(call, cleared, inputs_sha256)
+    if (earlier := await reused(cleared, journal, deps)) is not None:
+        await _settle(call, 0)  # an earlier delivery may have made the call and died with its reservation
+        return earlier
     passed = await deps.circuits.permit(call.view.tenant, cleared.capability, call.task.attempt_key)
     if not passed.granted:
         await _settle(call, 0)  # as of a denial: an earlier delivery may have died with its reservation
@@ -229,7 +233,10 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
     response = await _invoke(call, cleared.capability, begun_at, deadline_at)
     given_s = (deadline_at - begun_at).total_seconds()
     await circuit.report(passed, circuit.circuit_outcome(response, cleared.capability, given_s), call.task, deps)
-    return await _conclude(call, cleared.capability, response, amount)
+    outcome = await _conclude(call, cleared.capability, response, amount)
+    if isinstance(outcome, Succeeded):
+        await remember(cleared, deps)
+    return outcome
 
 
 async def _prepare(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int) -> StepOutcome | None:

@@ -23,6 +23,7 @@ class Journal:
     """Writes the records of one attempt.
 
     ``falls_back``: the step has a fallback, and this attempt is not yet it. ``degraded`` says for which failure it is.
+    ``reused_from`` is the run whose result answers it.
     """
 
     task: StepTask
@@ -33,6 +34,7 @@ class Journal:
     skips_failures: bool = False
     falls_back: bool = False
     degraded: str | None = None
+    reused_from: str | None = None
     input_sha256: str | None = None
     started_at: datetime | None = None
 
@@ -155,6 +157,7 @@ class Journal:
             finished_at=finished_at,
             cost_micro_usd=cost,
             degraded=self.degraded,
+            reused_from=self.reused_from,
         )
 
     async def known(self) -> StepOutcome:

@@ -18,6 +18,7 @@ from engine.adapters.memory import (
     MemoryEventLog,
     MemoryModelResults,
     MemoryPayloadStore,
+    MemoryResultCache,
     MemoryRunStore,
     MemoryTenantDirectory,
 )
@@ -67,6 +68,7 @@ CAPABILITIES = (
     capability("mail.send", side_effect="external", idempotent=False),
     capability("calc.secret"),
     capability("calc.frail", fallback="calc.double"),
+    capability("calc.steady", deterministic=True, cache_s=3600),
     capability("calc.frail_secret", fallback="calc.secret"),
 )
 
@@ -98,6 +100,7 @@ class ScriptedInvoker:
             "mail.send": doubled,
             "calc.secret": doubled,
             "calc.frail": doubled,
+            "calc.steady": doubled,
             "calc.frail_secret": doubled,
         }
         self.calls: list[ExecuteRequest] = []
@@ -164,6 +167,7 @@ class World:
             policy=BuiltinPolicyEngine(),
             budgets=MemoryBudgetLedger(self.clock),
             model_results=MemoryModelResults(),
+            result_cache=MemoryResultCache(),
             invoker=self.invoker,
             planner=DegradedPlanner(catalog, self.clock),
             composer=DegradedComposer(),

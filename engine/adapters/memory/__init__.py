@@ -8,6 +8,7 @@ from engine.adapters.memory.clock import FixedClock, SystemClock
 from engine.adapters.memory.model_results import MemoryModelResults
 from engine.adapters.memory.payload_store import MemoryPayloadStore
 from engine.adapters.memory.permits import MemoryPermitLedger
+from engine.adapters.memory.result_cache import MemoryResultCache
 from engine.adapters.memory.run_store import MemoryEventLog, MemoryRunStore
 from engine.adapters.memory.tenant_configs import MemoryTenantVersions
 from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
@@ -22,6 +23,7 @@ __all__ = [
     "MemoryModelResults",
     "MemoryPayloadStore",
     "MemoryPermitLedger",
+    "MemoryResultCache",
     "MemoryRunStore",
     "MemoryTenantDirectory",
     "MemoryTenantVersions",

@@ -11,6 +11,7 @@ from engine.adapters.sql.engine import Database
 from engine.adapters.sql.event_log import SqlEventLog
 from engine.adapters.sql.model_results import SqlModelResults
 from engine.adapters.sql.permits import SqlPermitLedger
+from engine.adapters.sql.result_cache import SqlResultCache
 from engine.adapters.sql.run_store import SqlRunStore
 from engine.adapters.sql.tenant_configs import SqlTenantVersions
 
@@ -22,6 +23,7 @@ __all__ = [
     "SqlEventLog",
     "SqlModelResults",
     "SqlPermitLedger",
+    "SqlResultCache",
     "SqlRunStore",
     "SqlTenantVersions",
 ]

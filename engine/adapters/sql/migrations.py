@@ -20,6 +20,7 @@ from engine.adapters.sql.tables import (
     MODEL_RESULTS,
     PERMITS,
     RESERVATIONS,
+    RESULT_CACHE,
     SCHEMA_VERSION,
     TENANT_VERSIONS,
 )
@@ -61,6 +62,10 @@ def _permits(connection: Connection) -> None:
     PERMITS.create(connection, checkfirst=True)
 
 
+def _result_cache(connection: Connection) -> None:
+    RESULT_CACHE.create(connection, checkfirst=True)
+
+
 def _add_missing(connection: Connection, table: Table) -> None:
     """Give ``table`` the columns that it has today and lacks in the database; each is nullable or has a default."""
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
@@ -76,6 +81,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "tokens in budgets, accounts of a tenant's days, results of models", _model_budgets),
     Migration(4, "versions of tenants' configurations", _tenant_versions),
     Migration(5, "permits of tenants", _permits),
+    Migration(6, "where earlier results lie", _result_cache),
 )
 
 

@@ -224,6 +224,18 @@ TENANT_VERSIONS = Table(
     PrimaryKeyConstraint("tenant_id", "version"),
 )
 
+RESULT_CACHE = Table(
+    "result_cache",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("asked_sha256", _SHA256),
+    _required("run_id", _ID),
+    _required("output", Text),
+    _required("made_at", _TIME),
+    PrimaryKeyConstraint("tenant_id", "asked_sha256"),
+    Index("results_of_run", "tenant_id", "run_id"),
+)
+
 PERMITS = Table(
     "permits",
     METADATA,

@@ -18,6 +18,7 @@ from engine.adapters.memory import (
     MemoryBudgetLedger,
     MemoryEventLog,
     MemoryModelResults,
+    MemoryResultCache,
     MemoryRunStore,
 )
 from engine.adapters.sql import (
@@ -27,12 +28,14 @@ from engine.adapters.sql import (
     SqlBudgetLedger,
     SqlEventLog,
     SqlModelResults,
+    SqlResultCache,
     SqlRunStore,
 )
 from engine.ports.approvals import ApprovalStore
 from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
 from engine.ports.model_results import ModelResults
+from engine.ports.result_cache import ResultCache
 from engine.ports.run_store import EventLog, RunStore
 
 POSTGRES = "LIVOA_TEST_POSTGRES_URL"
@@ -49,6 +52,7 @@ class Stores:
     budgets: BudgetLedger
     approvals: ApprovalStore
     model_results: ModelResults
+    result_cache: ResultCache
     database: Database | None = None
 
 
@@ -63,6 +67,7 @@ def sql_stores(url: str) -> Stores:
         SqlBudgetLedger(database),
         SqlApprovalStore(database, clock),
         SqlModelResults(database),
+        SqlResultCache(database),
         database,
     )
 
@@ -78,6 +83,7 @@ def memory_stores() -> Stores:
         MemoryBudgetLedger(clock),
         MemoryApprovalStore(runs, clock),
         MemoryModelResults(),
+        MemoryResultCache(),
     )
 
 

@@ -316,14 +316,26 @@ def test_a_step_falls_back_on_what_its_manifest_names_once_more_than_its_own_att
     assert [each.code for each in other.warnings] == ["plan.on_failure_as_fail"]
 
 
-def test_a_step_that_asks_for_an_earlier_result_is_told_that_none_is_reused() -> None:
+@pytest.mark.parametrize(
+    ("manifest", "warned"),
+    [
+        ({"deterministic": True}, False),
+        ({"deterministic": True, "side_effect": "none"}, False),
+        ({"deterministic": False}, True),
+        ({"deterministic": True, "side_effect": "write"}, True),
+    ],
+)
+def test_a_step_that_asks_for_an_earlier_result_is_told_when_none_is_reused(
+    manifest: dict[str, Any], warned: bool
+) -> None:
     from engine.adapters.memory.catalog import MemoryCatalog
     from tests.support.world import World
 
     world = World()
-    steady = world.deps.catalog.capabilities["calc.double"].model_copy(update={"deterministic": True})
+    steady = world.deps.catalog.capabilities["calc.double"].model_copy(update=manifest)
     call = {"id": "a", "capability": "calc.double", "inputs": {"n": 1}, "cache": True}
     document = {"schema_version": "1.0", "goal": "g", "answer": {"uses": ["a"]}, "steps": [call]}
     result = check_plan(document, tenant=world.tenant, catalog=MemoryCatalog([steady]))
-    assert [(each.code, each.pointer) for each in result.warnings] == [("plan.cache_ignored", "/steps/0/cache")]
+    warnings = [("plan.cache_ignored", "/steps/0/cache")] if warned else []
+    assert [(each.code, each.pointer) for each in result.warnings] == warnings
     assert result.ok
