@@ -51,6 +51,7 @@ class AuditType(StrEnum):
     DEGRADED_ENTERED = "degraded.entered"
     SYNTHESIS = "synthesis"
     AUDIT_READ = "audit.read"
+    CHECKPOINT = "checkpoint"
 
 
 class AuditEntry(Frozen):

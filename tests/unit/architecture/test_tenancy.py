@@ -25,6 +25,7 @@ NOT_A_TENANTS = {
     "Clock": "the time",
     "EntityDoor": "holds circuits, which are the platform's, and counts of runs under keys that adapters derive from a tenant",
     "RejectionLog": "takes the tenant from the speaker, where one is verified",
+    "Signer": "signs what it is handed with the platform's key and keeps nothing",
     "Span": "ids, codes and counts",
     "Telemetry": "ids, codes and counts",
     "TokenValidator": "finds out which tenant it is",
