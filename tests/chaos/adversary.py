@@ -32,6 +32,10 @@ SHARES = {"agent": 0.75, "cancel": 0.2, "deadline": 0.15, "long": 0.15}
 """How many seeds a family takes part in; 0.35 where nothing is said."""
 
 
+TWISTS = {"people": 0.3, "undo": 0.35, "hold": 0.25, "fallback": 0.25, "terminate": 0.07}
+"""The same for what came later: drawn apart, so that the others stay what they were."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outage:
     """One store that answers 503 for a while."""
@@ -53,9 +57,11 @@ class Adversary:
     outages: tuple[Outage, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
+        twists = random.Random(f"families/{self.seed}")
         self.chance = random.Random(f"adversary/{self.seed}")
         chance = self.chance
         self.families = frozenset(name for name in FAMILIES if chance.random() < SHARES.get(name, 0.35))
+        self.families |= {name for name, share in TWISTS.items() if twists.random() < share}
         if "crash" in self.families:
             self.crashes_left = chance.randint(1, 6)
         if "outage" in self.families:
@@ -117,10 +123,11 @@ class Adversary:
         """How long a delivery that nobody waits for any more stands still at this place, as a paused process does."""
         return self.chance.uniform(0.1, 10) if self.chance.random() < 0.06 else 0.0
 
-    def fate(self, key: str, nth: int) -> tuple[Fate, random.Random]:
+    def fate(self, key: str, nth: int, *, is_frail: bool = False) -> tuple[Fate, random.Random]:
         """What becomes of the ``nth`` call under one key, and a source of details for it."""
         details = random.Random(f"agent/{self.seed}/{key}/{nth}")
         if "agent" not in self.families:
             return "ok", details
         fates: tuple[Fate, ...] = ("ok", "slow", "unreachable", "busy", "refused", "lost", "malformed")
-        return details.choices(fates, (240, 4, 12, 6, 4, 8, 3))[0], details
+        weights = (10, 2, 8, 4, 8, 2, 2) if is_frail else (240, 4, 12, 6, 4, 8, 3)
+        return details.choices(fates, weights)[0], details

@@ -18,11 +18,23 @@ from engine.domain.execute import (
     ExecuteSucceeded,
     Usage,
 )
+from engine.domain.ids import undo_id
 from engine.plan import CheckedPlan
 from tests.chaos.adversary import Fate
 from tests.chaos.observer import DELIVERY, CallFact, Key
-from tests.chaos.plans import CANARY, REVOCABLE
+from tests.chaos.plans import CANARY, FRAIL, REVOCABLE
 from tests.chaos.stores import Mortal
+
+FALLBACK = " by its fallback"
+"""What the effect of a fallback is called after the step's id."""
+
+
+def key_of(request: ExecuteRequest) -> Key:
+    """Whose effect it is: a step's, that of its undoing, or that of its fallback, which has a key of its own."""
+    suffix = request.idempotency_key.rpartition("/")[2]
+    if suffix == "undo":
+        return undo_id(request.step_id), request.item
+    return request.step_id + (FALLBACK if suffix == "fallback" else ""), request.item
 
 
 def _failed(code: str, *, retryable: bool, retry_after_s: float | None = None) -> ExecuteFailed:
@@ -47,7 +59,9 @@ class Agent:
     def note_call(self, request: ExecuteRequest, host: Mortal) -> None:
         """Write down what was true when the call arrived."""
         seen, delivery = host.observer, DELIVERY.get()
-        key: Key = (request.step_id, request.item)
+        key = key_of(request)
+        is_undo = request.idempotency_key.endswith("/undo")
+        needs = () if is_undo else self._needs[request.step_id]
         intent = f"{request.idempotency_key}#{request.attempt}/dispatch.intended"
         serial = seen.next()
         seen.calls.append(
@@ -59,8 +73,9 @@ class Agent:
                 delivery=delivery,
                 had_intent=intent in seen.entries,
                 final_before=seen.final_before(key, delivery.serial),
-                needs={need: seen.final_before((need, None), serial) for need in self._needs[request.step_id]},
-                cancelled_before=seen.cancelled_at is not None and seen.cancelled_at < delivery.serial,
+                needs={need: seen.final_before((need, None), serial) for need in needs},
+                cancelled_before=not is_undo and seen.cancelled_at is not None and seen.cancelled_at < delivery.serial,
+                held=any(start < delivery.serial and (end is None or serial < end) for start, end in seen.holds),
                 failed_before=seen.retried.get((key, request.attempt), serial) < delivery.serial,
                 refused=delivery.serial in seen.refused,
                 revoked=request.capability == REVOCABLE
@@ -73,7 +88,7 @@ class Agent:
         """One call, from its arrival to its answer."""
         key = request.idempotency_key
         nth = self._asked[key] = self._asked.get(key, 0) + 1
-        fate, details = host.adversary.fate(key, nth)
+        fate, details = host.adversary.fate(key, nth, is_frail=request.capability == FRAIL)
         if key in self._stored:
             await host.clock.sleep_s(0.01)
             return self._stored[key]
@@ -108,13 +123,14 @@ class Agent:
         return answer
 
     def _effect(self, request: ExecuteRequest, fate: Fate, details: random.Random, host: Mortal) -> ExecuteSucceeded:
-        host.observer.effects[request.step_id, request.item] += 1
+        host.observer.effects[key_of(request)] += 1
+        host.observer.effect_order.append(key_of(request))
         n = request.inputs["n"] + details.randrange(3)
         rows = [{"n": index, "note": f"row {CANARY}"} for index in range(details.randrange(6))]
         output: dict[str, Any] = {"n": n, "note": f"{request.inputs['note'][:200]} {CANARY}", "rows": rows}
         if fate == "malformed":
             output["n"] = f"many {CANARY}"
-            host.observer.malformed.add((request.step_id, request.item))
+            host.observer.malformed.add(key_of(request))
         cost = details.choice((None, 0, 7))
         answer = ExecuteSucceeded(output=output, usage=Usage(cost_micro_usd=cost))
         self._stored[request.idempotency_key] = answer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import random
@@ -23,11 +24,13 @@ from engine.domain import names
 from engine.domain.audit import AuditRecord
 from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import EventType, RunEvent, RunEventData, new_event
+from engine.domain.ids import undo_id
 from engine.domain.principal import Principal
 from engine.domain.run import Run, RunConstraints, RunRequest, StepRecord
 from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
 from engine.plan import CheckedPlan
 from engine.ports.budget import BudgetState
+from engine.ports.deps import Deps
 from engine.ports.run_store import RunChange
 from engine.step_runner import view
 from local_host.durable.client_ops import ClientError, Snapshot
@@ -39,13 +42,17 @@ from tests.chaos.adversary import Adversary
 from tests.chaos.agent import Agent
 from tests.chaos.host import ORCHESTRATORS, Host
 from tests.chaos.observer import LogCapture, Observer
+from tests.chaos.operators import Operators
 from tests.chaos.plans import TENANT, random_request, tenant_config
 from tests.chaos.stores import RawStores
+from tests.chaos.twists import twist
 from triggers.starting import start
 from triggers.timer_sweep import sweep
 
 START_AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MAX_ALARMS = 20_000
+MAX_ROUNDS = 500
+"""How often somebody looks closely; a run of days is looked at less often then, for it is virtual days that cost."""
 
 
 @dataclass(slots=True)
@@ -81,18 +88,33 @@ class Client:
     def __init__(self, engine: DurableEngine) -> None:
         self._engine = engine
 
+    async def _ask(self, work: Any) -> Any:
+        """The answer; ``OSError`` when the host died over it, as for anybody who talks to a process."""
+        task = asyncio.get_running_loop().create_task(work)
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise OSError("the host is dead")
+        return task.result()
+
     async def start_new(self, name: str, instance_id: str, client_input: Any) -> str:
         """Start, with the input as JSON text inside a JSON document, as the SDK sends it."""
-        return await self._engine.start_new(name, instance_id, json.dumps(json.dumps(client_input)))
+        return await self._ask(self._engine.start_new(name, instance_id, json.dumps(json.dumps(client_input))))
 
     async def get_status(self, instance_id: str) -> Any:
         """What the engine knows."""
-        snapshot = await self._engine.status(instance_id)
+        snapshot = await self._ask(self._engine.status(instance_id))
         return snapshot.instance if snapshot is not None else None
+
+    async def terminate(self, instance_id: str, reason: str) -> None:
+        """End an instance."""
+        await self._ask(self._engine.terminate(instance_id, reason))
+
+    async def signal_entity(self, *_: Any, **__: Any) -> None:
+        """No run takes a place here."""
 
     async def raise_event(self, instance_id: str, event_name: str, event_data: Any) -> None:
         """Raise an external event."""
-        await self._engine.raise_event(instance_id, event_name, json.dumps(event_data))
+        await self._ask(self._engine.raise_event(instance_id, event_name, json.dumps(event_data)))
 
 
 class Chaos:
@@ -105,7 +127,12 @@ class Chaos:
         self.observer = Observer(self.clock)
         chance = random.Random(f"plan/{seed}")
         self.tenant = tenant_config(chance)
-        self.request, self.plan = random_request(chance, self.tenant, is_long=self.adversary.has("long"))
+        self.request, self.plan = random_request(
+            chance,
+            self.tenant,
+            is_long=self.adversary.has("long"),
+            twisted=lambda document: twist(document, self.adversary),
+        )
         self.raw = RawStores(lane, path, self.clock, self.tenant)
         self.agent = Agent(self.plan)
         self.run_id = f"run-{seed}-{lane}"
@@ -142,16 +169,26 @@ class Chaos:
             if limit >= self.plan.estimated_cost_micro_usd:
                 request = request.model_copy(update={"constraints": RunConstraints(max_cost_micro_usd=limit)})
         until = timedelta(days=12) if self.adversary.has("long") else timedelta(hours=1)
+        if self.adversary.has("people"):
+            until = max(until, timedelta(hours=12))  # time enough for every question to be left unanswered
         if self.adversary.has("deadline"):
             until = timedelta(seconds=chance.uniform(5, 90))
         self._latest_at = START_AT + until + timedelta(hours=3)
         await self._create(request, until)
+        people = Operators(self)
+        if self.adversary.has("people"):
+            self.operate(people.answer_questions())
+        if self.adversary.has("hold"):
+            self.operate(people.suspend_and_resume())
+        if self.adversary.has("terminate"):
+            self.operate(people.terminate())
+        if self.adversary.families & {"cancel", "people", "hold"}:
+            self.operate(self._sweep())
         if self.adversary.has("cancel"):
             at_s = chance.choices((0, chance.uniform(0, 3), chance.uniform(0, 150)), (1, 1, 4))[0]
-            self._operate(self._cancel(at_s, times=chance.choice((0, 1, 1, 3))))
-            self._operate(self._sweep())
+            self.operate(self._cancel(at_s, times=chance.choice((0, 1, 1, 3))))
         if self.adversary.has("revoke"):
-            self._operate(self._revoke(chance.uniform(0, 20)))
+            self.operate(self._revoke(chance.uniform(0, 20)))
 
     async def _create(self, request: RunRequest, until: timedelta) -> None:
         ref = await self.raw.payloads.put(TENANT, self.run_id, request.model_dump_json().encode())
@@ -168,7 +205,17 @@ class Chaos:
         )
         await self.raw.runs.create(run, [new_event(EventType.RUN_ACCEPTED, RunEventData())], None)
 
-    def _operate(self, work: Any) -> None:
+    def client(self) -> Client | None:
+        """The durable client, while there is a host to talk to."""
+        host = self._host
+        return Client(host.engine) if host is not None and not host.is_dead else None
+
+    def deps(self) -> Deps:
+        """Dependencies of somebody who acts on the run from outside."""
+        return (self._host or Host(self)).deps
+
+    def operate(self, work: Any) -> None:
+        """Let somebody act beside the run."""
         task = asyncio.get_running_loop().create_task(work)
         self._operators.add(task)
         task.add_done_callback(self._operators.discard)
@@ -180,11 +227,16 @@ class Chaos:
 
     async def _sweep(self) -> None:
         """The timer trigger, every 15 seconds, as long as there is anything to look after."""
-        while await self.raw.runs.unfinished(1):
-            await self.clock.sleep_s(15)
+        for nth in itertools.count():
+            if not await self.raw.runs.unfinished(1):
+                return
+            await self.clock.sleep_s(15 if nth < MAX_ROUNDS else 1_000)
             host = self._host
             if host is not None and not host.is_dead:
-                deps = dataclasses.replace(host.deps, runs=self.raw.runs)
+                raw = self.raw
+                deps = dataclasses.replace(
+                    host.deps, runs=raw.runs, approvals=raw.approvals, tenants=cast(Any, raw.tenants)
+                )
                 await sweep(deps, cast(Any, Client(host.engine)))
 
     async def _cancel(self, at_s: float, *, times: int) -> None:
@@ -268,9 +320,9 @@ class Chaos:
         run = await raw.runs.get(TENANT, self.run_id)
         assert run is not None
         items: dict[tuple[str, int], StepRecord] = {}
-        for step in self.plan.steps:
-            for record in await raw.runs.items(TENANT, self.run_id, step.id):
-                items[step.id, record.item] = record
+        for step_id in (each for step in self.plan.steps for each in (step.id, undo_id(step.id))):
+            for record in await raw.runs.items(TENANT, self.run_id, step_id):
+                items[step_id, record.item] = record
         return Evidence(
             seed=self.seed,
             families=self.adversary.families,

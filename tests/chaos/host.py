@@ -32,6 +32,7 @@ from tests.chaos.agent import Agent
 from tests.chaos.observer import DELIVERY, Observer
 from tests.chaos.plans import CATALOG
 from tests.chaos.stores import Chaotic, InlineStorage, RawStores
+from tests.chaos.twists import FourEyes
 from tests.support.world import QuietTelemetry
 
 ORCHESTRATORS = {
@@ -45,6 +46,7 @@ ACTIVITIES: dict[str, Activity] = {
     names.EXPAND_MAP: lambda payload, deps: step_activities.expand(payload, deps),
     names.COLLECT_MAP: lambda payload, deps: step_activities.collect(payload, deps),
     names.COMPOSE_ANSWER: lambda payload, deps: compose_answer(payload, deps),
+    names.UNDO_STEP: lambda payload, deps: step_activities.undo(payload, deps),
     names.FINISH_RUN: lambda payload, deps: finish_run(payload, deps),
 }
 
@@ -102,7 +104,8 @@ class Host:
             events=cast(Any, Chaotic(raw.events, "events", self)),
             payloads=cast(Any, Chaotic(raw.payloads, "payloads", self)),
             audit=cast(Any, Chaotic(raw.audit, "audit", self)),
-            policy=BuiltinPolicyEngine(),
+            approvals=cast(Any, Chaotic(raw.approvals, "approvals", self)),
+            policy=FourEyes() if self.adversary.has("people") else BuiltinPolicyEngine(),
             budgets=cast(Any, Chaotic(raw.budgets, "budgets", self)),
             invoker=world.agent.through(self),
             planner=DegradedPlanner(CATALOG, self.clock),

@@ -25,6 +25,9 @@ from tests.chaos.step_invariants import STEP_INVARIANTS, code_of, name_of
 _UNTOLD = ("activity.crashed", "store.unavailable", "store.busy")
 """Codes of a call whose end the orchestration did not learn, though the store may know it."""
 
+_DOUBLE_BOOKS = {"cancel", "deadline", "crash", "duplicates", "terminate", "fallback"}
+"""Families in which a call may be paid for whose record does not say so: cut off, repeated, or followed by a fallback's."""
+
 Invariant = Callable[[Evidence], None]
 
 _STEP_EVENTS = {
@@ -40,6 +43,7 @@ _ENDINGS = {
     RunStatus.DENIED: EventType.RUN_DENIED,
     RunStatus.FAILED: EventType.RUN_FAILED,
     RunStatus.CANCELLED: EventType.RUN_CANCELLED,
+    RunStatus.TERMINATED: EventType.RUN_TERMINATED,
 }
 
 
@@ -50,9 +54,13 @@ def the_run_ends_recorded(evidence: Evidence) -> None:
     assert run.finished_at is not None, "a finished run has no time of its end"
     for snapshot in evidence.instances:
         item = snapshot.instance
+        if run.status is RunStatus.TERMINATED and item.status == "Terminated":
+            continue  # its last words were not waited for
         assert item.status == "Completed", f"{item.instance_id} ended {item.status}: {item.output}"
         if item.instance_id == run.run_id:
             said = json.loads(item.output or "null")
+            if run.status is RunStatus.TERMINATED:
+                continue  # it was over before it was ended, or nobody could tell it
             assert said["recorded"] is True, "the orchestration gave up recording its end"
             ended_at = datetime.fromisoformat(item.updated_at)
             assert ended_at - run.finished_at < timedelta(minutes=5), "the orchestration lingers after its run"
@@ -76,6 +84,9 @@ def the_status_is_truthful(evidence: Evidence) -> None:
     if run.status is RunStatus.CANCELLED:
         assert evidence.observer.cancelled_at is not None, "a run is cancelled that nobody cancelled"
         return
+    if run.status is RunStatus.TERMINATED:
+        assert evidence.observer.terminated, "a run is terminated that nobody terminated"
+        return
     # A cancel that meets a plan in the making is asked about again, unless the deadline comes first.
     assert code != "run.cancelled" or "deadline" in evidence.families, f"a cancelled run is called {run.status}"
     if run.status in (RunStatus.SUCCEEDED, RunStatus.PARTIAL):
@@ -86,7 +97,10 @@ def the_status_is_truthful(evidence: Evidence) -> None:
     cut = [step_id for step_id, record in evidence.steps.items() if code_of(record) == "run.cancelled"]
     assert not cut, f"steps {cut} were cut off by a cancel, and the run is {run.status}"
     losses = [evidence.steps[step.id] for step in evidence.plan.steps if _is_loss(step, evidence.steps[step.id])]
-    any_success = any(record.status is StepStatus.SUCCEEDED for record in evidence.steps.values())
+    own = {step.id for step in evidence.plan.steps}
+    any_success = any(
+        record.status is StepStatus.SUCCEEDED and record.step_id in own for record in evidence.steps.values()
+    )
     disturbed = evidence.is_store_trouble or "duplicates" in evidence.families
     if not losses and (code == "run.deadline" or (code in _UNTOLD and disturbed)):
         # The step that was written off did end: too late for the answer, or without anybody being told.
@@ -165,7 +179,7 @@ def money_adds_up(evidence: Evidence) -> None:
         # A figure that was not written down because of trouble is still spent, so only that side may be larger. Of two
         # deliveries at once the first to end settles, though the other may be the one whose result counts.
         assert budget.spent_micro_usd >= run.cost_micro_usd, f"spent {budget}, recorded {run.cost_micro_usd}"
-    if not evidence.is_store_trouble and not evidence.families & {"cancel", "deadline", "crash", "duplicates"}:
+    if not evidence.is_store_trouble and not evidence.families & _DOUBLE_BOOKS:
         calls = [r for r in evidence.steps.values() if r.kind != "map"] + list(evidence.items.values())
         recorded = sum(record.cost_micro_usd for record in calls)
         assert budget.spent_micro_usd == run.cost_micro_usd == recorded, f"{budget}, {run.cost_micro_usd}, {recorded}"
@@ -192,6 +206,8 @@ def a_cold_replay_does_the_same(evidence: Evidence) -> None:
     """Replaying recorded history lists the recorded actions, at the end and at each of a few places before it."""
     for snapshot in evidence.instances:
         item, events = snapshot.instance, snapshot.events or []
+        if item.status == "Terminated":
+            continue  # it was not let finish
         execution = Execution(item, evidence.wrappers[item.name], use_warm=False)
         execution.restore(list(events), 0)
         assert execution.ended is not None, f"the replay of {item.instance_id} does not end"

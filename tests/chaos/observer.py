@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from engine.adapters.otel.logs import JsonFormatter
+from engine.domain.ids import undo_id
+from engine.domain.names import UNDO_STEP
 from engine.domain.run import StepRecord
 from engine.domain.status import StepStatus
 from local_host.durable.clock import VirtualClock
@@ -33,8 +35,9 @@ class Delivery:
 
     @property
     def key(self) -> Key:
-        """Which step or item it is about."""
-        return self.payload.get("step_id", ""), self.payload.get("item")
+        """Which step or item it is about. Of an undoing, the step's: an activity goes through several items."""
+        step_id = self.payload.get("step_id", "")
+        return (undo_id(step_id) if self.name == UNDO_STEP else step_id), self.payload.get("item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class CallFact:
     final_before: StepStatus | None
     needs: dict[str, StepStatus | None]
     cancelled_before: bool
+    held: bool
     failed_before: bool
     refused: bool
     revoked: bool
@@ -72,6 +76,10 @@ class Observer:
     final_ats: dict[Key, datetime] = field(default_factory=dict)
     in_flight: Counter[tuple[str, Key]] = field(default_factory=Counter)
     most_in_flight: int = 0
+    effect_order: list[Key] = field(default_factory=list)
+    holds: list[list[int | None]] = field(default_factory=list)
+    granted: dict[str, int] = field(default_factory=dict)
+    terminated: bool = False
     cancelled_at: int | None = None
     quiet_cancel_at: datetime | None = None
     revoked_at: int | None = None
@@ -100,7 +108,7 @@ class Observer:
         elif record.status.is_final:
             self.finals.setdefault(key, (self.next(), record.status))
             self.final_ats.setdefault(key, self.clock.now())
-        elif record.status is StepStatus.WAITING:
+        elif record.status is StepStatus.WAITING and record.approval_id is None:
             self.retried.setdefault((key, record.attempt), self.next())
 
     def begin(self, name: str, payload: dict[str, Any], *, regular: bool) -> Delivery:

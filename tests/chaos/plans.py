@@ -7,12 +7,13 @@ so that content which turns up where only ids and codes belong is found by a sea
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from engine.adapters.memory import MemoryCatalog
 from engine.domain.capability import Capability, CostModel
 from engine.domain.run import Document, RunContext, RunRequest
-from engine.domain.tenant import Bounds, TenantConfig
+from engine.domain.tenant import ApprovalRules, Bounds, TenantConfig
 from engine.plan import CheckedPlan, check_plan
 
 CANARY = "canary-Kx7Qz"
@@ -54,11 +55,15 @@ def _capability(name: str, **fields: Any) -> Capability:
 
 
 REVOCABLE = "chaos.revocable"
+BOOK, UNBOOK, FRAIL = "chaos.book", "chaos.unbook", "chaos.frail"
 CAPABILITIES = (
     _capability("chaos.work"),
     _capability("chaos.slow", timeout_s=20.0, cost=CostModel(per_call_micro_usd=70)),
     _capability("chaos.send", side_effect="external", idempotent=False, cost=CostModel(per_call_micro_usd=30)),
     _capability(REVOCABLE, cost=CostModel(per_call_micro_usd=10)),
+    _capability(BOOK, side_effect="external", idempotent=False, compensation_required=True),
+    _capability(UNBOOK, side_effect="external", cost=CostModel(per_call_micro_usd=1)),
+    _capability(FRAIL, fallback="chaos.work"),
 )
 CATALOG = MemoryCatalog(CAPABILITIES)
 
@@ -69,17 +74,23 @@ def tenant_config(chance: random.Random) -> TenantConfig:
         tenant_id=TENANT,
         display_name="Contoso",
         enabled_capabilities=tuple(capability.name for capability in CAPABILITIES),
+        approvals=ApprovalRules(timeout_s=3_000),
         bounds=Bounds(max_parallel_steps=chance.choice((1, 2, 4, 8, 32)), max_wall_time_s=20 * DAY_S),
     )
 
 
 def random_request(
-    chance: random.Random, tenant: TenantConfig, *, is_long: bool = False
+    chance: random.Random,
+    tenant: TenantConfig,
+    *,
+    is_long: bool = False,
+    twisted: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[RunRequest, CheckedPlan]:
     """A request that brings its own plan, and the plan as its check sees it. A long one waits for days somewhere."""
     document = _plan(chance)
     if is_long:
         document["steps"].append({"id": "days", "wait": {"for_s": 6 * DAY_S}})
+    twisted(document)
     checked = check_plan(document, tenant=tenant, catalog=CATALOG)
     assert checked.plan is not None, f"the generator made a plan that is refused: {checked.violations}"
     context = RunContext(
@@ -117,7 +128,7 @@ def _step(chance: random.Random, step_id: str, earlier: list[dict[str, Any]]) ->
 
 
 def _call(chance: random.Random, producers: list[str]) -> dict[str, Any]:
-    names = [capability.name for capability in CAPABILITIES]
+    names = [capability.name for capability in CAPABILITIES[:4]]
     call: dict[str, Any] = {"capability": chance.choices(names, (6, 2, 2, 2))[0]}
     if chance.random() < 0.6:
         call["retry"] = {

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from engine.domain.audit import AuditType
 from engine.domain.events import EventType
+from engine.domain.ids import UNDO_SUFFIX, undo_id
 from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
+from tests.chaos.agent import FALLBACK
 from tests.chaos.harness import Evidence
+from tests.chaos.twists import ASKED_FOR
 
 
 def code_of(record: StepRecord) -> str | None:
@@ -37,6 +41,7 @@ def needs_come_first(evidence: Evidence) -> None:
     ids = [step.id for step in evidence.plan.steps]
     tolerated = {ids[index]: {ids[need] for need in needs} for index, needs in enumerate(evidence.plan.tolerates)}
     for call in evidence.observer.calls:
+        called = call.key[0].removesuffix(FALLBACK)
         for need, status in call.needs.items():
             if status is None:
                 # What the scheduler settled without an answer (skipped, crashed) is written down when the run ends. A second
@@ -44,17 +49,17 @@ def needs_come_first(evidence: Evidence) -> None:
                 status = evidence.steps[need].status
                 late = status is StepStatus.SUCCEEDED and "duplicates" not in evidence.families
                 goes_on = _is_delivered_after(evidence, need, call.serial)
-                early = late or goes_on or need not in tolerated[call.key[0]]
+                early = late or goes_on or need not in tolerated[called]
                 assert not early, f"{call.key} was called before {need} was final"
                 continue
-            usable = status is StepStatus.SUCCEEDED or need in tolerated[call.key[0]]
+            usable = status is StepStatus.SUCCEEDED or need in tolerated[called]
             assert usable, f"{call.key} was called although {need} was {status}"
 
 
 def ready_steps_start_at_once(evidence: Evidence) -> None:
     """With room to spare and nothing in the way, a step starts when the last of its needs is final."""
     seen = evidence.observer
-    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "cancel"}
+    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "cancel", "people", "hold"}
     if disturbed or seen.most_in_flight >= evidence.max_parallel:
         return
     ids = [step.id for step in evidence.plan.steps]
@@ -95,7 +100,7 @@ def every_call_is_announced_and_answered_for(evidence: Evidence) -> None:
         is_call = record.kind == "call" or (record.kind == "map" and record.item is not None)
         if record.status is not StepStatus.SUCCEEDED or not is_call:
             continue
-        key = f"{record.run_id}/{record.step_id}" + (f"/{record.item}" if record.item is not None else "")
+        key = _key(record)
         result = order.get(f"{key}#{record.attempt}/dispatch.result")
         assert result is not None, f"{name_of(record)} succeeded without a result on record"
         intent = order[f"{key}#{record.attempt}/dispatch.intended"]
@@ -113,7 +118,11 @@ def a_denied_step_never_runs(evidence: Evidence) -> None:
 def malformed_output_is_no_success(evidence: Evidence) -> None:
     """An output that does not fit its schema never becomes the output of a step."""
     records = [*evidence.steps.values(), *evidence.items.values()]
-    good = {(record.step_id, record.item) for record in records if record.status is StepStatus.SUCCEEDED}
+    good = {
+        (record.step_id + (FALLBACK if record.degraded else ""), record.item)
+        for record in records
+        if record.status is StepStatus.SUCCEEDED
+    }
     assert not good & evidence.observer.malformed, f"taken as good: {good & evidence.observer.malformed}"
 
 
@@ -138,6 +147,8 @@ def retries_are_used(evidence: Evidence) -> None:
         return
     for step, timing in zip(evidence.plan.steps, evidence.plan.timings, strict=True):
         record = evidence.steps.get(step.id)
+        if step.on_failure == "fallback":
+            continue  # the last attempt is the fallback's
         passing = record is not None and code_of(record) in ("agent.unreachable", "agent.busy", "agent.timeout")
         if record is not None and passing and record.status is StepStatus.FAILED:
             assert record.attempt == timing.max_attempts, f"{step.id} gave up after {record.attempt} attempts"
@@ -146,11 +157,68 @@ def retries_are_used(evidence: Evidence) -> None:
 def a_cancel_ends_a_quiet_run_at_once(evidence: Evidence) -> None:
     """With nothing under way, a cancel that was heard leaves nothing to wait for."""
     at = evidence.observer.quiet_cancel_at
-    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "deadline"}
+    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "deadline", "undo", "hold"}
     composing = any(event.type is EventType.ANSWER_STARTED for event in evidence.events)
     if at is not None and not disturbed and not composing and evidence.run.finished_at is not None:
         waited_s = (evidence.run.finished_at - at).total_seconds()
         assert waited_s < 5, f"the cancel took {waited_s} s with nothing under way"
+
+
+def nothing_starts_while_the_run_is_held(evidence: Evidence) -> None:
+    """An activity that begins after a suspension was durable calls no agent before the resumption; undoing goes on."""
+    held = [call for call in evidence.observer.calls if call.held]
+    early = [(call.key, call.serial) for call in held if not call.key[0].endswith(UNDO_SUFFIX)]
+    assert not early, f"calls while the run was suspended: {early}"
+
+
+def what_came_to_nothing_is_undone(evidence: Evidence) -> None:
+    """Each effect that can be undone is undone once, or the run's end names it; a run with an answer undoes nothing."""
+    undoable = {step.id for step in evidence.plan.steps if step.compensate_with is not None}
+    undone = [key for key in evidence.observer.effect_order if key[0].endswith(UNDO_SUFFIX)]
+    if evidence.run.status not in (RunStatus.FAILED, RunStatus.DENIED, RunStatus.CANCELLED):
+        assert not undone, f"undone in a run that is {evidence.run.status}: {undone}"
+        return
+    ends = [record for record in evidence.audit if record.type is AuditType.RUN_FINISHED]
+    named = set(ends[-1].body.get("not_undone", ()))
+    for record in [*evidence.steps.values(), *evidence.items.values()]:
+        stands = record.step_id in undoable and record.status is StepStatus.SUCCEEDED
+        if stands and (record.kind != "map" or record.item is not None):
+            key = (undo_id(record.step_id), record.item)
+            assert key in undone or record.step_id in named, (
+                f"the effect of {name_of(record)} stands, and nobody says so"
+            )
+
+
+def undoing_goes_backwards(evidence: Evidence) -> None:
+    """Steps are undone one after another, the last that ended first."""
+    order: list[str] = []
+    for step_id, _ in evidence.observer.effect_order:
+        if step_id.endswith(UNDO_SUFFIX) and step_id not in order:
+            order.append(step_id)
+    if evidence.is_store_trouble or evidence.families & {"crash", "duplicates"}:
+        return  # an undoing whose answer was lost is told of later than it took effect
+    ends = [evidence.observer.final_ats.get((step_id.removesuffix(UNDO_SUFFIX), None)) for step_id in order]
+    known = [at for at in ends if at is not None]
+    assert known == sorted(known, reverse=True), f"undone in the order {order}, which ended at {known}"
+
+
+def nothing_goes_on_without_its_approval(evidence: Evidence) -> None:
+    """What policy wants a second person for is not called before one has said yes."""
+    if "people" not in evidence.families:
+        return
+    asked = {step.id for step in evidence.plan.steps if step.capability in ASKED_FOR}
+    for call in evidence.observer.calls:
+        if call.key[0] in asked:
+            granted = evidence.observer.granted.get(call.idempotency_key, call.serial)
+            assert granted < call.serial, f"{call.key} was called without an approval"
+
+
+def _key(record: StepRecord) -> str:
+    step_id = record.step_id.removesuffix(UNDO_SUFFIX)
+    key = f"{record.run_id}/{step_id}" + (f"/{record.item}" if record.item is not None else "")
+    if record.step_id.endswith(UNDO_SUFFIX):
+        return f"{key}/undo"
+    return f"{key}/fallback" if record.degraded is not None else key
 
 
 def _is_delivered_after(evidence: Evidence, step_id: str, serial: int) -> bool:
@@ -172,4 +240,8 @@ STEP_INVARIANTS = (
     maps_are_the_sum_of_their_items,
     retries_are_used,
     a_cancel_ends_a_quiet_run_at_once,
+    nothing_starts_while_the_run_is_held,
+    what_came_to_nothing_is_undone,
+    undoing_goes_backwards,
+    nothing_goes_on_without_its_approval,
 )

@@ -15,13 +15,14 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, event
 
 from engine.adapters.memory import (
+    MemoryApprovalStore,
     MemoryAuditLog,
     MemoryBudgetLedger,
     MemoryEventLog,
     MemoryPayloadStore,
     MemoryRunStore,
 )
-from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
 from engine.domain.errors import LivoaError
 from engine.domain.tenant import TenantConfig
 from local_host.durable.clock import VirtualClock
@@ -128,12 +129,15 @@ class RawStores:
         self.events: Any
         self.audit: Any
         self.budgets: Any
+        self.approvals: Any
         if self.database is not None:
             self.runs, self.events = SqlRunStore(self.database, clock), SqlEventLog(self.database, clock)
             self.audit, self.budgets = SqlAuditLog(self.database), SqlBudgetLedger(self.database)
+            self.approvals = SqlApprovalStore(self.database, clock)
         else:
             self.runs = MemoryRunStore(clock)
             self.events, self.audit, self.budgets = MemoryEventLog(self.runs), MemoryAuditLog(), MemoryBudgetLedger()
+            self.approvals = MemoryApprovalStore(self.runs, clock)
 
     async def close(self) -> None:
         """Close what is open."""
