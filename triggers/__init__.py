@@ -16,6 +16,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
         http_admin,
         http_approvals,
         http_audit,
+        http_checkpoints,
         http_control,
         http_events,
         http_health,
@@ -24,6 +25,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
         http_rerun,
         http_runs,
         openapi,
+        timer_checkpoints,
         timer_sweep,
     )
 
@@ -34,6 +36,7 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
             http_control,
             http_rerun,
             http_audit,
+            http_checkpoints,
             http_approvals,
             http_events,
             http_plans,
@@ -43,4 +46,4 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
             openapi,
         )
     ]
-    return [*served, timer_sweep.build(deps)]
+    return [*served, timer_sweep.build(deps), timer_checkpoints.build(deps)]

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from engine.domain.checkpoint import Checkpoint
 from engine.domain.run import RunRequest
 from engine.domain.status import RunStatus
 from engine.domain.tenant import TenantConfig
@@ -23,6 +24,7 @@ from triggers.approval_views import AnswerRequest, ApprovalList, ApprovalView, P
 from triggers.endpoint import AnyEndpoint, Endpoint
 from triggers.http_admin import VersionList
 from triggers.http_audit import AuditPage
+from triggers.http_checkpoints import CheckpointPage
 from triggers.http_control import ResumeRequest
 from triggers.http_limits import BreakerList, QuotaView
 from triggers.http_rerun import RerunRequest
@@ -35,9 +37,9 @@ _JSON = "application/json"
 _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditPage, BreakerList, DurableStatus, EventPage, PendingApprovals,
-    PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView, RunList, RunRequest,
-    RunSummary, RunView, StepList, TenantConfig, VersionList,
+    Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditPage, BreakerList, Checkpoint, CheckpointPage, DurableStatus,
+    EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView, RunList,
+    RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -334,6 +336,33 @@ DOCS: dict[str, Doc] = {
         {200: _json("Records, in the order of the chain.", AuditPage, examples.AUDIT_PAGE)},
         _PAGE_OF_AUDIT,
         refusals=({400: ("query.invalid",), 503: ("audit.unavailable",)},),
+    ),
+    "make_checkpoint": Doc(
+        "Sign and anchor the audit chain of the caller's tenant as it stands, for auditors.",
+        {200: _json("The latest checkpoint.", Checkpoint, examples.CHECKPOINT)},
+        refusals=(
+            {
+                409: ("checkpoint.none",),
+                500: (
+                    "checkpoint.chain_broken",
+                    "checkpoint.anchor_missing",
+                    "checkpoint.signature_invalid",
+                    "checkpoint.anchor_misplaced",
+                    "anchor.unreadable",
+                    "audit.key_invalid",
+                ),
+                503: ("checkpoint.contended", "anchors.unavailable"),
+            },
+        ),
+    ),
+    "list_checkpoints": Doc(
+        "The signed checkpoints of the caller's tenant, for auditors.",
+        {200: _json("Checkpoints, in order.", CheckpointPage, examples.CHECKPOINT_PAGE)},
+        (
+            _query("after", "next_after of the page before.", {"type": "integer", "minimum": 0, "default": 0}),
+            _query("limit", "Checkpoints a page.", _LIMIT | {"maximum": 1_000, "default": 1_000}),
+        ),
+        refusals=({400: ("query.invalid",), 503: ("anchors.unavailable",)},),
     ),
     "list_breakers": Doc(
         "The circuits of the capabilities that the caller's tenant may use: which are open, and until when.",

@@ -101,6 +101,23 @@ CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
 SUSPENDED = RUN_SUMMARY | {"status": "suspended", "finished_at": None, "suspended_reason": "budget"}
 RESUMED = RUN_SUMMARY | {"status": "running", "finished_at": None}
 TERMINATED = RUN_SUMMARY | {"status": "terminated"}
+CHECKPOINT: dict[str, Any] = {
+    "v": 1,
+    "tenant_id": "contoso",
+    "number": 1,
+    "size": 1,
+    "head": "a" * 64,
+    "root": "a" * 64,
+    "peaks": ["a" * 64],
+    "at": "2026-11-22T12:00:00Z",
+    "prev": "0" * 64,
+}
+CHECKPOINT_PAGE: dict[str, Any] = {
+    "tenant_id": "contoso",
+    "checkpoints": [{"number": 1, "jws": "eyJhbGciOiJFUzI1NiJ9.eyJudW1iZXIiOjF9.c2lnbmF0dXJl"}],
+    "next_after": 1,
+    "more": False,
+}
 AUDIT_PAGE: dict[str, Any] = {
     "tenant_id": "contoso",
     "records": [

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from engine.bootstrap.settings import Settings, forbid_prompt_tracing, load_settings
 from engine.domain.errors import LivoaError
 from engine.domain.tenant import TenantConfig
+from engine.ports.audit_log import AuditLog
 from engine.ports.catalog import Catalog
+from engine.ports.checkpoints import Checkpoints, NoCheckpoints
 from engine.ports.clock import Clock
 from engine.ports.deps import AppSettings, Deps
 from engine.ports.identity import TokenValidator
@@ -61,7 +63,7 @@ def build_deps(settings: Settings) -> Deps:
     clock = SystemClock()
     database = Database(settings.database_url, clock)
     catalog = FilesCatalog(settings.catalog_dir)
-    audit = SqlAuditLog(database)
+    audit, checkpoints = _evidence(settings, SqlAuditLog(database), clock)
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
     versioned = VersionedTenants(pages, SqlTenantVersions(database), clock)
     tokens, tenants, agent_credential = _identity(settings, versioned, clock)
@@ -75,6 +77,7 @@ def build_deps(settings: Settings) -> Deps:
         runs=SqlRunStore(database, clock),
         payloads=FilesPayloadStore(settings.data_dir),
         audit=audit,
+        checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),
         policy=_policy(settings, catalog, clock),
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),
@@ -85,6 +88,20 @@ def build_deps(settings: Settings) -> Deps:
         **_ledgers(database, clock),
     )
     return _with_models(_with_limits(deps, database))
+
+
+def _evidence(settings: Settings, log: AuditLog, clock: Clock) -> tuple[AuditLog, Checkpoints]:
+    """The audit log, and what signs and anchors it. A key is made on one machine only."""
+    from engine.adapters.files.anchors import FilesAnchors
+    from engine.adapters.files.signing_key import FileSigner
+    from engine.evidence.checkpoints import Checkpointer
+    from engine.evidence.watched import WatchedAuditLog
+
+    if settings.audit_anchors_dir is None or settings.audit_key_file is None:
+        return log, NoCheckpoints()
+    signer = FileSigner(settings.audit_key_file, create=settings.environment == "local")
+    checkpoints = Checkpointer(log, FilesAnchors(settings.audit_anchors_dir), signer, clock)
+    return WatchedAuditLog(log, checkpoints), checkpoints
 
 
 def _ledgers(database: Database, clock: Clock) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class Settings:
     http_streaming: bool
     embedding_router: Literal["auto", "on", "off"]
     model_endpoints: tuple[ModelEndpoint, ...] = ()
+    audit_anchors_dir: Path | None = None
+    """Where signed checkpoints are anchored; None: none are made."""
+    audit_key_file: Path | None = None
 
 
 def _settings_error(name: str, problem: str) -> LivoaError:
@@ -49,6 +52,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     env = os.environ if environ is None else environ
     environment = _choice(env, "LIVOA_ENV", ("azure", "local"))
     data_dir = Path(env.get("LIVOA_DATA") or ROOT / ".livoa").resolve()
+    anchors, key = _audit(env, environment, data_dir)
     return Settings(
         environment="local" if environment == "local" else "azure",
         data_dir=data_dir,
@@ -65,6 +69,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         model_endpoints=model_endpoints(
             env.get("LIVOA_MODEL_DEPLOYMENTS") or "[]", keys=env, local=environment == "local"
         ),
+        audit_anchors_dir=anchors,
+        audit_key_file=key,
     )
 
 
@@ -92,6 +98,18 @@ def _database_url(env: Mapping[str, str], environment: str, data_dir: Path) -> s
             "LIVOA_DATABASE_URL", "is required unless LIVOA_ENV=local; a file on one instance is no store"
         )
     return f"sqlite:///{data_dir / 'livoa.db'}"
+
+
+def _audit(env: Mapping[str, str], environment: str, data_dir: Path) -> tuple[Path | None, Path | None]:
+    """Where checkpoints go and the key that signs them: both or neither, and on one machine below the data folder."""
+    anchors, key = env.get("LIVOA_AUDIT_ANCHORS"), env.get("LIVOA_AUDIT_KEY")
+    if environment == "local":
+        audit = data_dir / "audit"
+        return Path(anchors or audit / "anchors").resolve(), Path(key or audit / "signing-key.pem").resolve()
+    if bool(anchors) != bool(key):
+        missing = "LIVOA_AUDIT_KEY" if anchors else "LIVOA_AUDIT_ANCHORS"
+        raise _settings_error(missing, "is required where the other of LIVOA_AUDIT_ANCHORS and LIVOA_AUDIT_KEY is set")
+    return (Path(anchors).resolve(), Path(key).resolve()) if anchors and key else (None, None)
 
 
 def _choice(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:

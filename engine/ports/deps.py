@@ -12,6 +12,7 @@ from engine.ports.audit_log import AuditLog
 from engine.ports.breakers import Circuits, NoCircuits
 from engine.ports.budget import BudgetLedger
 from engine.ports.catalog import Catalog
+from engine.ports.checkpoints import Checkpoints, NoCheckpoints
 from engine.ports.clock import Clock
 from engine.ports.entities import EntityDoor, NoEntities
 from engine.ports.identity import NoRejectionLog, RejectionLog, TokenValidator
@@ -72,6 +73,7 @@ class Deps:
     result_cache: ResultCache = field(default_factory=NoResultCache)
     assignments: Assignments = field(default_factory=NoAssignments)
     step_queue: StepQueue = field(default_factory=NoStepQueue)
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
 
 
 DepsProvider = Callable[[], Deps]

@@ -74,11 +74,20 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
         cost_micro_usd=run.cost_micro_usd,
     )
     await _close(run, status, error, data, deps)
+    await _anchor(run, deps)
     deps.telemetry.count(METRIC_RUNS_FINISHED, attributes={"status": status.value})
     _LOG.info(
         "run finished", extra={"run_id": run.run_id, "status": status.value, "code": error.code if error else None}
     )
     return {}
+
+
+async def _anchor(run: Run, deps: Deps) -> None:
+    """Have the run's evidence anchored. The run is over whether or not that can be done now: the timer makes up for it."""
+    try:
+        await deps.checkpoints.make(run.tenant_id)
+    except Exception:
+        _LOG.exception("no checkpoint could be made", extra={"run_id": run.run_id, "tenant_id": run.tenant_id})
 
 
 async def _close_steps(

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.adapters.circuits import EntityCircuits
+from engine.adapters.files.anchors import FilesAnchors
+from engine.adapters.files.signing_key import FileSigner
 from engine.adapters.memory import MemoryTenantDirectory
 from engine.domain.answer import Answer
 from engine.domain.events import EventType, RunEventData, new_event
@@ -20,6 +23,7 @@ from engine.domain.principal import Role
 from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.domain.tenant import BreakerRules
+from engine.evidence.checkpoints import Checkpointer
 from engine.identity import WithDevelopmentIssuer
 from engine.ports.entities import NoEntities
 from engine.ports.planner import Route
@@ -49,6 +53,8 @@ WITHOUT_ID = {
     "list_breakers",
     "get_quota",
     "list_audit",
+    "make_checkpoint",
+    "list_checkpoints",
 }
 """Routes of the caller's own tenant alone; each is tried below."""
 
@@ -287,3 +293,13 @@ async def test_an_auditor_sees_the_own_tenants_chain_only(world: World) -> None:
     answer = await world.get("/api/audit", token=world.token("fabrikam", roles=EVERY_ROLE))
     assert [record["type"] for record in answer.json["records"]] == ["audit.read"]
     assert values["run_id"] not in answer.body.decode()
+
+
+async def test_an_auditor_makes_and_sees_checkpoints_of_the_own_chain_only(world: World, tmp_path: Path) -> None:
+    await filled(world)
+    signer = FileSigner(tmp_path / "key.pem", create=True)
+    world.with_deps(checkpoints=Checkpointer(world.audit, FilesAnchors(tmp_path / "anchors"), signer, world.clock))
+    ours, theirs = (world.token(tenant, roles=EVERY_ROLE) for tenant in ("contoso", "fabrikam"))
+    assert (await world.post("/api/audit/checkpoints", token=ours)).json["tenant_id"] == "contoso"
+    assert (await world.post("/api/audit/checkpoints?tenant=contoso", token=theirs)).status == 409
+    assert (await world.get("/api/audit/checkpoints", token=theirs)).json["checkpoints"] == []

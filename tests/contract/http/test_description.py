@@ -67,7 +67,7 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
         "POST /plans", "POST /route", "GET /schemas", "GET /schemas/{name}", "GET /health/live",
         "GET /health/ready", "GET /openapi.json", "GET /tenants/{tenant}", "PUT /tenants/{tenant}",
         "GET /tenants/{tenant}/versions", "GET /breakers", "GET /quota", "GET /audit",
-        "GET /runs/{run_id}/audit",
+        "GET /runs/{run_id}/audit", "POST /audit/checkpoints", "GET /audit/checkpoints",
     }  # fmt: skip
 
 

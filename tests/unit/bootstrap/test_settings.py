@@ -44,6 +44,18 @@ def test_a_wrong_setting_is_named(name, value):
     assert caught.value.pointer == f"/{name}"
 
 
+def test_checkpoints_need_a_place_and_a_key_and_one_machine_has_both_by_itself(tmp_path):
+    local = load_settings({"LIVOA_ENV": "local", "LIVOA_DATA": str(tmp_path)})
+    assert local.audit_anchors_dir == tmp_path / "audit" / "anchors"
+    assert local.audit_key_file == tmp_path / "audit" / "signing-key.pem"
+    azure = {"LIVOA_DATABASE_URL": "postgresql://db/livoa"}
+    assert load_settings(azure).audit_anchors_dir is None
+    for name, missing in (("LIVOA_AUDIT_ANCHORS", "LIVOA_AUDIT_KEY"), ("LIVOA_AUDIT_KEY", "LIVOA_AUDIT_ANCHORS")):
+        with pytest.raises(LivoaError) as caught:
+            load_settings(azure | {name: str(tmp_path)})
+        assert caught.value.pointer == f"/{missing}"
+
+
 def test_the_sample_settings_are_complete_and_valid():
     sample = json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]
     load_settings(sample)
