@@ -120,6 +120,14 @@ class Api:
         path = "/api/audit" if run_id is None else f"/api/runs/{quote(run_id, safe='')}/audit"
         return self._json("GET", path, query={"after": after})
 
+    def checkpoint(self) -> dict[str, Any]:
+        """Have a checkpoint of the tenant's audit chain made; the latest one when there is nothing new."""
+        return self._json("POST", "/api/audit/checkpoints", body={})
+
+    def checkpoints(self, after: int) -> dict[str, Any]:
+        """A page of the tenant's signed checkpoints: ``{tenant_id, checkpoints: [{number, jws}], next_after, more}``."""
+        return self._json("GET", "/api/audit/checkpoints", query={"after": after})
+
     def terminate(self, run_id: str) -> dict[str, Any]:
         """End a run at once."""
         return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/terminate", body={})

@@ -1,4 +1,4 @@
-"""`./livoa audit`: the story of a run as its evidence tells it, an export of the chain, and its verification offline."""
+"""`./livoa audit`: the story of a run as its evidence tells it, an export of the chain, checkpoints, and verification offline."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cli.audit_file import check, head_of
+from cli.audit_file import Checked, Finding, Witness, check, head_of, write_anchors
 from cli.client import Api
 from cli.connection import add_options, connect, run_id_of
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress, say
+from cli.paths import home
 
 EXAMPLE = """
   ./livoa audit show last
-  ./livoa audit export audit.jsonl                       # prints the head of the chain: keep it somewhere else
-  ./livoa audit verify audit.jsonl --head 42:9f86d0…     # offline; exit code 1 says what is wrong, and where
+  ./livoa audit checkpoint                               # sign and anchor the chain as it stands
+  ./livoa audit pubkey > audit.pem                       # the key that checks it: fetch it once, keep it yourself
+  ./livoa audit export audit.jsonl --anchors anchors     # with the signed checkpoints; prints the head
+  ./livoa audit verify audit.jsonl --anchors anchors --pubkey audit.pem     # offline; 1 says what is wrong, and where
 """
 _ROLES = ("Audit.Read", "Runs.Read", "Runs.Submit")
 _AUDITOR = "audra"
@@ -27,29 +30,72 @@ _SHOWN = ("step", "item", "attempt", "purpose", "capability", "verdict", "status
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `audit`."""
-    commands = parser.add_subparsers(dest="what", required=True, metavar="show | export | verify")
+    commands = parser.add_subparsers(dest="what", required=True, metavar="show | export | checkpoint | pubkey | verify")
     show = commands.add_parser("show", help="what is on record about a run, as a story")
     show.add_argument("run_id", help="id of the run, or `last` for the newest")
-    export = commands.add_parser("export", help="the tenant's whole chain as JSON lines")
+    export = commands.add_parser("export", help="the tenant's chain as JSON lines, up to a checkpoint made for it")
     export.add_argument("file", type=Path, help="where to write it; must not exist")
-    verify = commands.add_parser("verify", help="check an exported chain; needs no host")
-    verify.add_argument("file", type=Path, help="an export")
-    verify.add_argument(
-        "--of-tenant", metavar="TENANT", help="whose chain it must be (default: that of its first record)"
-    )
-    verify.add_argument("--head", metavar="SEQ:HASH", help="a head noted elsewhere, which the chain must contain")
-    for each in (show, export, verify):
+    export.add_argument("--anchors", type=Path, metavar="DIR", help="copy the signed checkpoints there too")
+    checkpoint = commands.add_parser("checkpoint", help="sign and anchor the chain as it stands")
+    pubkey = commands.add_parser("pubkey", help="the public keys of the checkpoints on this machine, as PEM")
+    pubkey.add_argument("--data", type=Path, help="data folder of the host (default: LIVOA_HOME, else .livoa)")
+    _configure_verify(commands.add_parser("verify", help="check an exported chain; needs no host"))
+    for each in commands.choices.values():
         each.add_argument("--json", action="store_true", help="print JSON for machines")
-    for each in (show, export):
+    for each in (show, export, checkpoint):
         add_options(each)
 
 
+def _configure_verify(verify: argparse.ArgumentParser) -> None:
+    verify.add_argument("file", type=Path, help="an export")
+    verify.add_argument(
+        "--tenant", "--of-tenant", metavar="TENANT", help="whose chain it must be (default: that of its first record)"
+    )
+    verify.add_argument("--head", metavar="SEQ:HASH", help="a head noted elsewhere, which the chain must contain")
+    verify.add_argument("--anchors", type=Path, metavar="DIR", help="signed checkpoints to hold it against")
+    verify.add_argument("--pubkey", type=Path, metavar="FILE", help="PEM file of the keys that may have signed them")
+
+
 def run(options: argparse.Namespace) -> ExitCode:
-    """Show, export or verify. Looking is itself recorded."""
+    """Show, export, checkpoint, print the keys or verify. Looking is itself recorded."""
     if options.what == "verify":
         return _verify(options)
+    if options.what == "pubkey":
+        return _pubkey(options)
     api = connect(options, roles=_ROLES, default_user=_AUDITOR)
+    if options.what == "checkpoint":
+        return _checkpoint(api, options)
     return _show(api, options) if options.what == "show" else _export(api, options)
+
+
+def _checkpoint(api: Api, options: argparse.Namespace) -> ExitCode:
+    made = api.checkpoint()
+    if options.json:
+        print_json(made)
+    else:
+        say(f"checkpoint {made['number']} of {made['tenant_id']}: {made['size']} records, head {made['head']}")
+        progress(f"Merkle root {made['root']}, made {made['at']}")
+    return ExitCode.OK
+
+
+def _pubkey(options: argparse.Namespace) -> ExitCode:
+    from engine.evidence.signed import public_keys
+
+    path = home(options.data) / "audit" / "signing-key.pub.pem"
+    try:
+        pem = path.read_bytes()
+    except OSError as err:
+        raise CliError(
+            f"cannot read {path}: {err.strerror}",
+            hint="a host on this machine makes it with its first checkpoint; of another host, ask who holds its key",
+            exit_code=ExitCode.USAGE,
+            code="cli.file",
+        ) from err
+    if options.json:
+        print_json({"keys": sorted(public_keys(pem)), "pem": pem.decode()})
+    else:
+        say(pem.decode().strip())
+    return ExitCode.OK
 
 
 def _show(api: Api, options: argparse.Namespace) -> ExitCode:
@@ -86,25 +132,54 @@ def _words(record: dict[str, Any]) -> str:
 def _export(api: Api, options: argparse.Namespace) -> ExitCode:
     from engine.domain.audit import AuditRecord
 
+    made = _checkpoint_for_export(api)
     count, last = 0, None
     try:
         with options.file.open("x", encoding="utf-8") as out:
             for record in _pages(api, None):
                 out.write(json.dumps(record, separators=(",", ":"), sort_keys=True) + "\n")
                 count, last = count + 1, record
+                if made is not None and record["seq"] == made["size"]:
+                    break  # what follows is about this export, and not anchored yet
     except OSError as err:
         raise CliError(
             f"cannot write {options.file}: {err.strerror}", exit_code=ExitCode.USAGE, code="cli.file"
         ) from err
+    if options.anchors is not None:
+        _copy_anchors(api, options.anchors, made["number"] if made is not None else None)
     head = f"{last['seq']}:{AuditRecord.model_validate(last).hash}" if last is not None else "0:"
+    number = made["number"] if made is not None else None
     if options.json:
-        print_json({"file": str(options.file), "records": count, "head": head})
+        print_json({"file": str(options.file), "records": count, "head": head, "checkpoint": number})
     else:
         say(head)
+        held = f"up to checkpoint {number}" if number is not None else "without a checkpoint"
         progress(
-            f"{count} records in {options.file}\nKeep the head above somewhere else: with it a cut or rewritten chain is noticed."
+            f"{count} records in {options.file}, {held}\nKeep the head above somewhere else: it is the shortest witness."
         )
     return ExitCode.OK
+
+
+def _checkpoint_for_export(api: Api) -> dict[str, Any] | None:
+    """A checkpoint to end the export with. A chain that cannot have one is exported all the same: it is evidence too."""
+    try:
+        return api.checkpoint()
+    except CliError as err:
+        if not err.code.startswith(("checkpoint.", "anchor", "audit.key")):
+            raise
+        progress(f"No checkpoint: {err.code}: {err}")
+        return None
+
+
+def _copy_anchors(api: Api, folder: Path, last: int | None) -> None:
+    from engine.domain.checkpoint import Anchor
+
+    after, more = 0, True
+    while more:
+        page = api.checkpoints(after)
+        found = [Anchor(each["number"], each["jws"]) for each in page["checkpoints"]]
+        write_anchors(folder, page["tenant_id"], [anchor for anchor in found if last is None or anchor.number <= last])
+        after, more = page["next_after"], page["more"]
 
 
 def _pages(api: Api, run_id: str | None) -> Iterator[dict[str, Any]]:
@@ -117,20 +192,43 @@ def _pages(api: Api, run_id: str | None) -> Iterator[dict[str, Any]]:
 
 def _verify(options: argparse.Namespace) -> ExitCode:
     noted = head_of(options.head) if options.head is not None else None
-    findings, head, tenant = check(options.file, options.of_tenant, noted)
-    shown = f"{head.seq}:{head.hash}"
+    if (options.anchors is None) != (options.pubkey is None):
+        raise CliError("--anchors and --pubkey go together", exit_code=ExitCode.USAGE, code="cli.usage")
+    witness = Witness(options.anchors, options.pubkey) if options.anchors is not None else None
+    checked = check(options.file, options.tenant, noted, witness)
     if options.json:
-        found = [{"code": f.code, "line": f.line, "message": f.message} for f in findings]
-        print_json({"ok": not findings, "tenant": tenant, "head": shown, "findings": found})
-    elif findings:
-        for finding in findings:
-            say(
-                f"{finding.code}  line {finding.line}  {finding.message}"
-                if finding.line
-                else f"{finding.code}  {finding.message}"
-            )
+        print_json(_as_json(checked))
+    elif checked.findings:
+        for finding in checked.findings:
+            say(f"{finding.code}  {_place(finding)}{finding.message}")
     else:
-        say(f"sound: {head.seq} records of {tenant}, head {shown}")
-        if noted is None:
-            progress("Without --head a chain that was cut at its end, or rewritten as a whole, looks sound.")
-    return ExitCode.FAILED if findings else ExitCode.OK
+        _say_sound(checked, witness=witness is not None, noted=noted is not None)
+    return ExitCode.FAILED if checked.findings else ExitCode.OK
+
+
+def _as_json(checked: Checked) -> dict[str, Any]:
+    found = [
+        {"code": f.code, "line": f.line, "checkpoint": f.checkpoint, "message": f.message} for f in checked.findings
+    ]
+    return {
+        "ok": not checked.findings,
+        "tenant": checked.tenant,
+        "head": f"{checked.head.seq}:{checked.head.hash}",
+        "checkpoints": checked.checkpoints,
+        "anchored": checked.anchored,
+        "findings": found,
+    }
+
+
+def _place(finding: Finding) -> str:
+    return f"line {finding.line}  " if finding.line else ""
+
+
+def _say_sound(checked: Checked, *, witness: bool, noted: bool) -> None:
+    head = checked.head
+    held = f", {checked.checkpoints} signed checkpoints up to record {checked.anchored}" if witness else ""
+    say(f"sound: {head.seq} records of {checked.tenant}, head {head.seq}:{head.hash}{held}")
+    if witness and checked.anchored < head.seq:
+        progress(f"Records {checked.anchored + 1} to {head.seq} are held by the chain alone.")
+    elif not witness and not noted:
+        progress("Without --anchors or --head a chain that was cut at its end, or rewritten as a whole, looks sound.")

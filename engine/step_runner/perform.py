@@ -321,8 +321,10 @@ async def _intend(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int
     )
     try:
         await call.deps.audit.append(entry)
+        if cleared.capability.side_effect == "external":  # beyond recall, so not even the store may deny it later
+            await call.deps.checkpoints.make(call.task.tenant_id)
     except Exception:
-        # Whatever keeps the intent from being written keeps the effect from happening.
+        # Whatever keeps the intent from being written, or anchored, keeps the effect from happening.
         _LOG.exception("audit intent failed", extra={"run_id": call.task.run_id, "step_id": call.task.step_id})
         return False
     return True

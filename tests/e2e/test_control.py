@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +90,24 @@ def test_the_evidence_of_a_run_can_be_exported_verified_tampered_with_and_caught
     export.write_text("".join(lines).replace('"status":"succeeded"', '"status":"failed"', 1))
     caught = livoa("audit", "verify", str(export))
     assert (caught.returncode, "chain.hash_mismatch" in caught.stdout) == (1, True)
+
+
+def test_the_commands_in_the_readme_show_that_tampering_is_caught(
+    stack: Stack, contoso: Client, tmp_path: Path
+) -> None:
+    contoso.finished(contoso.submit(request_of(search("a"), uses=["a"])))
+    root = Path(__file__).parents[2]
+    block = next(b for b in re.findall(r"```sh\n(.*?)```", (root / "README.md").read_text(), re.S) if "audit" in b)
+    commands = [line.split("#")[0].strip() for line in block.splitlines()]
+    environment = os.environ | {"LIVOA_HOME": str(stack.data), "LIVOA_URL": contoso.url}
+    (tmp_path / "livoa").symlink_to(root / "livoa")
+    done = [
+        subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        for command in commands
+    ]
+    assert [each.returncode for each in done] == [0, 0, 0, 0, 1], [each.stderr for each in done]
+    assert "signed checkpoints up to record" in done[2].stdout
+    assert done[4].stdout.startswith("chain.gap  line 5  record 5 is missing\n")
 
 
 def livoa(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -41,13 +41,13 @@ def written(path: Path, found: list[AuditRecord]) -> Path:
 
 
 def codes(path: Path, noted: Head | None, tenant: str | None = None) -> set[str]:
-    return {finding.code for finding in check(path, tenant, noted)[0]}
+    return {finding.code for finding in check(path, tenant, noted).findings}
 
 
 def test_an_honest_copy_is_sound(tmp_path: Path) -> None:
     made = records()
-    findings, head, tenant = check(written(tmp_path / "a", made), None, Head(made[-1].seq, made[-1].hash))
-    assert (findings, head, tenant) == ([], Head(12, made[-1].hash), "contoso")
+    checked = check(written(tmp_path / "a", made), None, Head(made[-1].seq, made[-1].hash))
+    assert (checked.findings, checked.head, checked.tenant) == ([], Head(12, made[-1].hash), "contoso")
 
 
 def tampered(name: str) -> list[AuditRecord]:

@@ -153,11 +153,22 @@ async def test_a_chain_rebuilt_with_checkpoints_of_its_own_is_of_the_wrong_signe
     assert replace(copy, records=eve.records, anchors=eve.anchors).codes() >= {"anchor.signer_unknown"}
 
 
-async def test_an_anchor_that_continues_nothing_is_found_even_if_it_is_signed(copy: Copy) -> None:
-    checkpoint = take_apart(copy.anchors[2].jws).checkpoint.model_copy(update={"prev": "a" * 64})
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"prev": "a" * 64}, "anchor.link_broken"),
+        ({"root": "a" * 64}, "chain.rewritten"),
+        ({"head": "a" * 64}, "chain.rewritten"),
+        ({"size": 11}, "anchor.shrinks"),
+    ],
+)
+async def test_a_false_statement_is_found_even_if_it_is_signed(
+    copy: Copy, change: dict[str, object], code: str
+) -> None:
+    checkpoint = take_apart(copy.anchors[2].jws).checkpoint.model_copy(update=change)
     signed = signing_input(checkpoint, await copy.signer.key_id())
     copy.anchors[2] = Anchor(3, assemble(signed, await copy.signer.sign(signed)))
-    assert "anchor.link_broken" in copy.codes()
+    assert code in copy.codes()
 
 
 async def test_an_older_copy_is_sound_up_to_a_head_that_was_noted(copy: Copy) -> None:

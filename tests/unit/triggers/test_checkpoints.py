@@ -129,3 +129,23 @@ async def test_every_so_many_records_are_anchored_without_the_clock(
     assert len(await anchors.read("contoso", after=0, limit=9)) == 2
     records = await log.read("contoso", after_seq=0, limit=99)
     assert [r.seq for r in records if r.type is AuditType.CHECKPOINT] == [11, 21]
+
+
+async def test_an_effect_beyond_recall_is_anchored_before_it_happens_or_does_not_happen(
+    tmp_path: Path, signer: FileSigner, anchors: FilesAnchors
+) -> None:
+    world = EngineWorld()
+    world.deps = replace(world.deps, checkpoints=Checkpointer(world.deps.audit, anchors, signer, world.clock))
+    await world.submit(plan_of(step("a"), step("tell", "mail.send")))
+    await world.perform("a")
+    assert "checkpoint" not in await world.audit()
+    await world.perform("tell")
+    assert (await world.audit())[-3:] == ["dispatch.intended", "checkpoint", "dispatch.result"]
+
+    world = EngineWorld()
+    nowhere = FilesAnchors(tmp_path / "key.pem")  # a file, where a folder should be
+    world.deps = replace(world.deps, checkpoints=Checkpointer(world.deps.audit, nowhere, signer, world.clock))
+    await world.submit(plan_of(step("tell", "mail.send")))
+    outcome = await world.perform("tell")
+    assert (outcome.status, outcome.code, outcome.retryable) == ("failed", "audit.unavailable", True)
+    assert world.invoker.calls == []
