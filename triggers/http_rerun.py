@@ -70,7 +70,7 @@ async def _rerun(parent: Run, from_step: str | None, key: str | None, call: Call
         if (existing := await deps.runs.get(principal.tenant_id, run_id)) is not None:
             return await _repeated(existing, parent, from_step, tenant, call)
     plan = await _plan_of(parent, from_step, call)
-    await require_admission(tenant, deps)
+    await require_admission(tenant, principal, "POST runs/{run_id}/rerun", deps)
     sha256 = canonical_sha256({"rerun": parent.run_id, "from": from_step})
     await append_audit(_entry(run_id, parent, from_step, sha256, call), deps)
     request = await deps.payloads.get(parent.tenant_id, parent.run_id, parent.request_ref)

@@ -32,6 +32,7 @@ from engine.domain.status import RunStatus
 from engine.domain.strict_json import Place, parse, pointer_of
 from engine.domain.tenant import PLATFORM_MAX_JSON_DEPTH, TenantConfig
 from engine.ports.deps import Deps
+from engine.ports.identity import Rejection, Speaker
 from engine.ports.run_store import IdempotencyClaim
 from triggers.http_adapter import JSON, DurableClient, HttpRequest, read_body
 from triggers.starting import is_started, start, try_start
@@ -229,10 +230,12 @@ async def append_audit(entry: AuditEntry, deps: Deps) -> None:
         ) from err
 
 
-async def require_admission(tenant: TenantConfig, deps: Deps) -> None:
-    """Let one more submission of the tenant in. Raises ``LivoaError("quota.submissions", status=429)``."""
+async def require_admission(tenant: TenantConfig, principal: Principal, route: str, deps: Deps) -> None:
+    """Let one more submission of the tenant in. Raises ``LivoaError("quota.submissions", status=429)``, which is on record."""
     admitted = await deps.admission.admit(tenant.tenant_id, tenant.quota)
     if not admitted.granted:
+        speaker = Speaker(principal.tenant_id, principal.subject, principal.client_app)
+        await deps.rejections.record(Rejection("quota.submissions", route, speaker))
         raise LivoaError(
             "quota.submissions",
             "This tenant submits more than it may at the moment; nothing was accepted.",
@@ -264,7 +267,7 @@ async def submit(
         run_id = own_run_id(principal, key)
         if (existing := await deps.runs.get(principal.tenant_id, run_id)) is not None:
             return await _repeated(existing, submission, tenant, client, now)
-    await require_admission(tenant, deps)
+    await require_admission(tenant, principal, "POST runs", deps)
     # A large plan takes a while to check; other requests of this process go on meanwhile.
     await asyncio.to_thread(check_own_plan, submission, tenant, deps)
     await append_audit(submitted_entry(run_id, submission, principal, tenant, now), deps)

@@ -46,6 +46,8 @@ class AuditType(StrEnum):
     EGRESS_REFUSED = "egress.refused"
     DISPATCH_INTENDED = "dispatch.intended"
     DISPATCH_RESULT = "dispatch.result"
+    RESULT_UNKNOWN = "result.unknown"
+    QUOTA_REFUSED = "quota.refused"
     RESULT_REUSED = "result.reused"
     BUDGET_EXHAUSTED = "budget.exhausted"
     DEGRADED_ENTERED = "degraded.entered"

@@ -65,11 +65,12 @@ class AuditedRejections:
         if digest in known or len(known) >= MAX_RECORDS:
             return None
         known.add(digest)
+        kind = AuditType.QUOTA_REFUSED if rejection.code.startswith("quota.") else AuditType.AUTH_REJECTED
         return AuditEntry(
             tenant_id=speaker.tenant_id,
             # The same in every process, so that many of them write one record.
-            entry_id=f"auth/{window}/{digest}/{AuditType.AUTH_REJECTED.value}",
-            type=AuditType.AUTH_REJECTED,
+            entry_id=f"{kind.value.partition('.')[0]}/{window}/{digest}/{kind.value}",
+            type=kind,
             at=now,
             actor=speaker.subject,
             body={"code": rejection.code, "route": rejection.route, "client_app": speaker.client_app},

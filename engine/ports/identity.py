@@ -41,7 +41,7 @@ class TokenRefusedError(LivoaError):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A request that was turned away at the door: why, at which route, and who it was where that is verified."""
+    """A request that was turned away at the door or by a quota: why, at which route, and who it was where that is verified."""
 
     code: str
     route: str

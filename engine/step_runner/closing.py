@@ -16,6 +16,7 @@ from engine.evidence.approvals import approval_entry
 from engine.ports.deps import Deps
 from engine.ports.run_store import RunChange
 from engine.step_runner.leftovers import close_items, items_of, release_budget
+from engine.step_runner.unknown import record_unknown_results
 
 _LOG = logging.getLogger("livoa.runs")
 
@@ -56,6 +57,9 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
         body["not_undone"] = dict(sorted(not_undone.items()))
     if run.plan_hash is not None:
         body["plan_hash"] = run.plan_hash
+    if run.degraded_reason is not None:
+        body["degraded"] = True
+    await record_unknown_results(run, deps)
     now = deps.clock.now()
     await deps.audit.append(
         AuditEntry(

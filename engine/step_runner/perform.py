@@ -58,6 +58,7 @@ from engine.step_runner.persistence import persistently
 from engine.step_runner.records import Journal, allowed_attempts, answered, reason_to_fall_back
 from engine.step_runner.suspension import OUT_OF_BUDGET, held, suspend_for_budget
 from engine.step_runner.task import StepTask
+from engine.step_runner.unknown import record_unknown_results
 from engine.step_runner.view import StepView, load_view
 
 _LOG = logging.getLogger("livoa.steps")
@@ -72,7 +73,10 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     known = answered(record, task.attempt) if record is not None else None
     if known is not None:
         return known
-    if run.status.is_final or run.status is RunStatus.CANCELLING:
+    if run.status.is_final:
+        await record_unknown_results(run, deps)  # an earlier delivery may have announced its call after the run was closed
+        return Cancelled()
+    if run.status is RunStatus.CANCELLING:
         return Cancelled()
     if (suspended := held(run)) is not None:
         return suspended

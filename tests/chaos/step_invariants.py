@@ -109,6 +109,16 @@ def every_call_is_announced_and_answered_for(evidence: Evidence) -> None:
         assert result.body["output_sha256"] == record.output_ref.sha256, f"{name_of(record)}: another output on record"
 
 
+def no_intent_stays_without_a_word(evidence: Evidence) -> None:
+    """Once a run is over the audit log says of each announced effect how it ended, or that nobody knows."""
+    told = {record.entry_id for record in evidence.audit}
+    for record in evidence.audit:
+        if record.type is AuditType.DISPATCH_INTENDED:
+            key = record.entry_id.removesuffix(record.type.value)
+            ends = [entry for entry in told if entry.startswith((f"{key}dispatch.result", f"{key}result.unknown"))]
+            assert ends, f"nothing is on record about how {record.entry_id} ended"
+
+
 def a_denied_step_never_runs(evidence: Evidence) -> None:
     """A right that was revoked before the activity began is not used."""
     used = [(call.key, call.serial) for call in evidence.observer.calls if call.revoked]
@@ -235,6 +245,7 @@ STEP_INVARIANTS = (
     caps_hold,
     a_cancelled_run_calls_nothing_more,
     every_call_is_announced_and_answered_for,
+    no_intent_stays_without_a_word,
     a_denied_step_never_runs,
     malformed_output_is_no_success,
     maps_are_the_sum_of_their_items,
