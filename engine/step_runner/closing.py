@@ -49,16 +49,7 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     not_undone: dict[str, str] = payload.get("not_undone") or {}
     await _close_steps(run, payload.get("steps") or {}, payload.get("codes") or {}, not_undone, deps)
     error = _with_effects(run.error or _error(payload.get("code")), not_undone)
-    spent = await deps.budgets.state(run.tenant_id, run.run_id)
-    body: dict[str, Any] = {"status": status.value, "spent_micro_usd": spent.spent_micro_usd if spent else 0}
-    if error is not None:
-        body["code"] = error.code
-    if not_undone:
-        body["not_undone"] = dict(sorted(not_undone.items()))
-    if run.plan_hash is not None:
-        body["plan_hash"] = run.plan_hash
-    if run.degraded_reason is not None:
-        body["degraded"] = True
+    body = await _facts(run, status, error, not_undone, deps)
     await record_unknown_results(run, deps)
     now = deps.clock.now()
     await deps.audit.append(
@@ -84,6 +75,23 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
         "run finished", extra={"run_id": run.run_id, "status": status.value, "code": error.code if error else None}
     )
     return {}
+
+
+async def _facts(
+    run: Run, status: RunStatus, error: ErrorInfo | None, not_undone: dict[str, str], deps: Deps
+) -> dict[str, Any]:
+    """What the audit record of the end says."""
+    spent = await deps.budgets.state(run.tenant_id, run.run_id)
+    body: dict[str, Any] = {"status": status.value, "spent_micro_usd": spent.spent_micro_usd if spent else 0}
+    if error is not None:
+        body["code"] = error.code
+    if not_undone:
+        body["not_undone"] = dict(sorted(not_undone.items()))
+    if run.plan_hash is not None:
+        body["plan_hash"] = run.plan_hash
+    if run.degraded_reason is not None:
+        body["degraded"] = True
+    return body
 
 
 async def _anchor(run: Run, deps: Deps) -> None:

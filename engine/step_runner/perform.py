@@ -74,7 +74,8 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     if known is not None:
         return known
     if run.status.is_final:
-        await record_unknown_results(run, deps)  # an earlier delivery may have announced its call after the run was closed
+        # An earlier delivery may have announced its call after the run was closed.
+        await record_unknown_results(run, deps)
         return Cancelled()
     if run.status is RunStatus.CANCELLING:
         return Cancelled()

@@ -9,6 +9,7 @@ from engine.domain.execute import ExecuteRequest, ExecuteResponse
 from engine.domain.outcomes import Succeeded
 from engine.domain.status import RunStatus
 from engine.evidence import verify
+from engine.ports.run_store import RunChange
 from tests.support.world import World, doubled, plan_of, step
 
 
@@ -121,3 +122,11 @@ async def test_a_failed_call_is_known_and_a_prompt_without_a_completion_is_not(w
     assert [entry_id for entry_id in ids if entry_id.endswith("result.unknown")] == [
         "run-1/models/plan/1/result.unknown"
     ]
+
+
+async def test_the_end_of_a_degraded_run_says_so(world: World) -> None:
+    await world.submit(plan_of(step("a")))
+    await world.runs.change("contoso", "run-1", RunChange(degraded_reason="no model is configured"))
+    await world.finish(RunStatus.SUCCEEDED)
+    last = (await world.deps.audit.read("contoso", after_seq=0, limit=99))[-1]
+    assert (last.type, last.body["degraded"]) == (AuditType.RUN_FINISHED, True)
