@@ -1,16 +1,29 @@
-"""The stores of one world: all in memory, all in one SQLite file, all in one PostgreSQL schema."""
+"""The stores of one world: all in memory, all in one SQLite file, all in one PostgreSQL schema, all in one Cosmos DB."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from engine.adapters.cosmos import (
+    CosmosApprovalStore,
+    CosmosAuditLog,
+    CosmosBudgetLedger,
+    CosmosConnection,
+    CosmosEventLog,
+    CosmosModelResults,
+    CosmosResultCache,
+    CosmosRunStore,
+    CosmosSettings,
+    RunPartitions,
+)
 from engine.adapters.memory import (
     FixedClock,
     MemoryApprovalStore,
@@ -31,12 +44,16 @@ from engine.adapters.sql import (
     SqlResultCache,
     SqlRunStore,
 )
+from engine.adapters.wakeups import Wakeups
 from engine.ports.approvals import ApprovalStore
 from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
 from engine.ports.model_results import ModelResults
 from engine.ports.result_cache import ResultCache
 from engine.ports.run_store import EventLog, RunStore
+from engine.ports.telemetry import Attribute
+from tests.support.cosmos_fake import Account, CosmosFake, cut_within
+from tests.support.world import QuietTelemetry
 
 POSTGRES = "LIVOA_TEST_POSTGRES_URL"
 
@@ -53,6 +70,7 @@ class Stores:
     approvals: ApprovalStore
     model_results: ModelResults
     result_cache: ResultCache
+    wakeups: Wakeups
     database: Database | None = None
 
 
@@ -68,8 +86,79 @@ def sql_stores(url: str) -> Stores:
         SqlApprovalStore(database, clock),
         SqlModelResults(database),
         SqlResultCache(database),
+        database.wakeups,
         database,
     )
+
+
+def cosmos_stores(connection: CosmosConnection, clock: FixedClock) -> Stores:
+    partitions = RunPartitions(connection, clock)
+    return Stores(
+        clock,
+        CosmosRunStore(partitions),
+        CosmosEventLog(partitions),
+        CosmosAuditLog(connection, span_records=25),
+        CosmosBudgetLedger(connection, clock),
+        CosmosApprovalStore(partitions),
+        CosmosModelResults(connection),
+        CosmosResultCache(connection),
+        partitions.wakeups,
+    )
+
+
+@dataclass(frozen=True)
+class CosmosWorld:
+    """A Cosmos DB, and connections to it as several processes would have them."""
+
+    fake: CosmosFake
+    clock: FixedClock
+    connect: Callable[[], CosmosConnection]
+    telemetry: RecordedRequestUnits
+
+    def open(self) -> Stores:
+        return cosmos_stores(self.connect(), self.clock)
+
+
+class RecordedRequestUnits(QuietTelemetry):
+    """Keeps what each operation on each container cost."""
+
+    def __init__(self) -> None:
+        self.units: dict[tuple[str, str], float] = {}
+
+    def record(self, name: str, value: float, attributes: Mapping[str, Attribute] | None = None) -> None:
+        assert name == "livoa.cosmos.request_units"
+        of = dict(attributes or {})
+        key = str(of["container"]), str(of["operation"])
+        self.units[key] = self.units.get(key, 0.0) + value
+
+
+async def shortly(_: float) -> None:
+    """Instead of waiting: others may go first."""
+    await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def new_cosmos() -> AsyncIterator[CosmosWorld]:
+    """A Cosmos DB whose physical partitions end in the middle of each tenant's documents, and whose pages are small."""
+    clock, telemetry = FixedClock(), RecordedRequestUnits()
+    cuts = [cut_within(("/tenantId", "/runId"), tenant) for tenant in ("contoso", "fabrikam")]
+    async with AsyncExitStack() as stack:
+        fake = stack.enter_context(CosmosFake(Account(lambda: clock.now().timestamp(), cuts=cuts, page=7)))
+
+        def connect() -> CosmosConnection:
+            connection = CosmosConnection(CosmosSettings(fake.url, key=fake.KEY), telemetry, sleep=shortly)
+            stack.push_async_callback(connection.close)
+            return connection
+
+        await connect().create_containers()
+        yield CosmosWorld(fake, clock, connect, telemetry)
+
+
+@pytest.fixture
+async def cosmos() -> AsyncIterator[CosmosWorld]:
+    """An empty Cosmos DB."""
+    async with new_cosmos() as world:
+        yield world
 
 
 def memory_stores() -> Stores:
@@ -84,6 +173,7 @@ def memory_stores() -> Stores:
         MemoryApprovalStore(runs, clock),
         MemoryModelResults(),
         MemoryResultCache(),
+        runs.wakeups,
     )
 
 
@@ -131,11 +221,15 @@ async def open_sql(sql_url: str) -> AsyncIterator[Callable[[], Stores]]:
         await stores.database.dispose()
 
 
-@pytest.fixture(params=["memory", *SQL])
+@pytest.fixture(params=["memory", *SQL, "cosmos"])
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
     """Every implementation of the ports."""
     if request.param == "memory":
         yield memory_stores()
+        return
+    if request.param == "cosmos":
+        async with new_cosmos() as world:
+            yield world.open()
         return
     with new_database(request.param, tmp_path) as url:
         opened = sql_stores(url)

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Hashable
 
 import pytest
 
-from engine.adapters.wakeups import Wakeups
 from engine.domain.errors import LivoaError, NotFoundError
 from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.run import StepRecord
@@ -144,8 +143,7 @@ async def test_a_writer_of_another_process_is_noticed(open_sql: Callable[[], Sto
 async def test_waiting_long_is_not_a_busy_loop(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even when the waiter is woken for something else in between."""
     asked = 0
-    wakeups: Wakeups = stores.database.wakeups if stores.database else stores.runs.wakeups  # type: ignore[attr-defined]
-    real = wakeups.wait
+    wakeups, real = stores.wakeups, stores.wakeups.wait
 
     async def counting(key: Hashable, holds: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
         async def counted() -> bool:

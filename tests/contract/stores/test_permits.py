@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from sqlalchemy import text
 
+from engine.adapters.cosmos import CosmosPermitLedger
 from engine.adapters.memory import FixedClock, MemoryPermitLedger
 from engine.adapters.sql import Database, SqlPermitLedger
 from engine.adapters.sql.migrations import MIGRATIONS
 from engine.domain.tenant import Quota
 from engine.ports.quota import PermitBlock, PermitLedger
+from tests.contract.stores.conftest import new_cosmos
 
 QUOTA = Quota(submissions_per_minute=30, burst=20, permits_per_block=8)
 
@@ -36,9 +38,15 @@ async def another(sql_url: str, clock: FixedClock) -> AsyncIterator[Callable[[],
         await one.dispose()
 
 
-@pytest.fixture(params=["memory", "sql"])
-def ledger(request: pytest.FixtureRequest, clock: FixedClock, another: Callable[[], Database]) -> PermitLedger:
-    return MemoryPermitLedger(clock) if request.param == "memory" else SqlPermitLedger(another())
+@pytest.fixture(params=["memory", "sql", "cosmos"])
+async def ledger(
+    request: pytest.FixtureRequest, clock: FixedClock, another: Callable[[], Database]
+) -> AsyncIterator[PermitLedger]:
+    if request.param == "cosmos":
+        async with new_cosmos() as world:
+            yield CosmosPermitLedger(world.connect(), clock)
+        return
+    yield MemoryPermitLedger(clock) if request.param == "memory" else SqlPermitLedger(another())
 
 
 async def test_blocks_end_with_the_burst_and_then_come_at_the_rate(ledger: PermitLedger, clock: FixedClock) -> None:

@@ -1,5 +1,6 @@
-"""The run store as a state machine: whatever is done, in whatever order and however often, memory and SQL agree.
+"""The run store as a state machine: whatever is done, in whatever order and however often, memory and a database agree.
 
+With Cosmos DB, answers are lost and requests are turned away in between: nobody may notice.
 Agreement alone would not notice a rule that both break, so what must hold of a run is stated here again.
 """
 
@@ -22,7 +23,8 @@ from engine.domain.run import ErrorInfo, StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.run_store import RunChange
 from tests.contract.stores.builders import NOON, claim, event, ref, run, step
-from tests.contract.stores.conftest import Stores, sql_stores
+from tests.contract.stores.conftest import CosmosWorld, Stores, new_cosmos, sql_stores
+from tests.support.cosmos_fake import Fault
 
 TENANTS = st.sampled_from(["contoso", "fabrikam"])
 RUN_IDS = st.sampled_from(["run-1", "run-2", "run-3"])
@@ -55,24 +57,31 @@ class RunStores(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
         self.loop = asyncio.Runner()
-        self.sql = sql_stores(f"sqlite:///{Path(self.directory.name) / 'livoa.db'}")
-        self.memory = MemoryRunStore(self.sql.clock)
+        self.stored = self.opened()
+        self.memory = MemoryRunStore(self.stored.clock)
         self.memory_events = MemoryEventLog(self.memory)
         self.final: dict[tuple[str, str], RunStatus] = {}
         self.final_steps: dict[tuple[Any, ...], StepRecord] = {}
         self.cursor: tuple[str, str] | None = None
 
-    def teardown(self) -> None:
-        if self.sql.database is not None:
-            self.loop.run(self.sql.database.dispose())
-        self.loop.close()
+    def opened(self) -> Stores:
+        """The stores under test."""
+        self.directory = tempfile.TemporaryDirectory()
+        return sql_stores(f"sqlite:///{Path(self.directory.name) / 'livoa.db'}")
+
+    def closed(self) -> None:
+        if self.stored.database is not None:
+            self.loop.run(self.stored.database.dispose())
         self.directory.cleanup()
 
+    def teardown(self) -> None:
+        self.closed()
+        self.loop.close()
+
     def both(self, ask: Callable[[Stores], Awaitable[Any]]) -> Any:
-        memory = replace(self.sql, runs=self.memory, events=self.memory_events)
-        answers = [self.loop.run(self.answer(ask(stores))) for stores in (memory, self.sql)]
+        memory = replace(self.stored, runs=self.memory, events=self.memory_events)
+        answers = [self.loop.run(self.answer(ask(stores))) for stores in (memory, self.stored)]
         assert answers[0] == answers[1]
         return answers[1]
 
@@ -132,7 +141,7 @@ class RunStores(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 100))
     def time_passes(self, seconds: int) -> None:
-        self.sql.clock.advance(seconds)
+        self.stored.clock.advance(seconds)
 
     @rule(limit=st.integers(1, 4))
     def unfinished(self, limit: int) -> None:
@@ -163,5 +172,27 @@ class RunStores(RuleBasedStateMachine):
         assert len(events) <= 6, "a key was appended twice"
 
 
+class RunStoresInCosmos(RunStores):
+    """The same over a Cosmos DB on a bad day."""
+
+    def opened(self) -> Stores:
+        self.world = new_cosmos()
+        cosmos: CosmosWorld = self.loop.run(self.world.__aenter__())
+        self.faults = cosmos.fake.faults
+        return cosmos.open()
+
+    def closed(self) -> None:
+        self.loop.run(self.world.__aexit__(None, None, None))
+
+    @rule(
+        kind=st.sampled_from(["lost_answer", "lost_connection", "timed_out", "retry_with", "throttled"]),
+        times=st.integers(1, 2),
+    )
+    def a_bad_moment(self, kind: Any, times: int) -> None:
+        self.faults.add(Fault(kind, "batch", times))
+
+
+TestRunStoresInCosmos = RunStoresInCosmos.TestCase
+TestRunStoresInCosmos.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
 TestRunStores = RunStores.TestCase
 TestRunStores.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

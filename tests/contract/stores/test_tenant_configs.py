@@ -12,6 +12,7 @@ import pytest
 import yaml
 from sqlalchemy import text
 
+from engine.adapters.cosmos import CosmosTenantVersions
 from engine.adapters.files import FilesTenantDirectory
 from engine.adapters.memory import FixedClock, MemoryTenantDirectory, MemoryTenantVersions
 from engine.adapters.sql import Database, SqlTenantVersions
@@ -21,7 +22,7 @@ from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.tenant import TenantConfig, TrustedIssuer
 from engine.domain.tenant_changes import config_sha256
 from engine.ports.tenant_configs import TenantVersion
-from tests.contract.stores.conftest import SQL, Stores, new_database
+from tests.contract.stores.conftest import SQL, Stores, new_cosmos, new_database
 
 CLOCK = FixedClock()
 
@@ -37,10 +38,14 @@ def version(number: int, tenant_id: str = "contoso", **fields: Any) -> TenantVer
     return TenantVersion(written, config_sha256(written), "tid:ana", CLOCK.now() + timedelta(seconds=number))
 
 
-@pytest.fixture(params=["memory", *SQL])
+@pytest.fixture(params=["memory", *SQL, "cosmos"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[VersionStore]:
     if request.param == "memory":
         yield MemoryTenantVersions()
+        return
+    if request.param == "cosmos":
+        async with new_cosmos() as world:
+            yield CosmosTenantVersions(world.connect())
         return
     with new_database(request.param, tmp_path) as url:
         database = Database(url, CLOCK)
