@@ -76,8 +76,7 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     if run.status.is_final:
         # An earlier delivery may have announced its call after the run was closed.
         await record_unknown_results(run, deps)
-        return Cancelled()
-    if run.status is RunStatus.CANCELLING:
+    if run.status.is_final or run.status is RunStatus.CANCELLING:
         return Cancelled()
     if (suspended := held(run)) is not None:
         return suspended

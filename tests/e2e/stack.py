@@ -80,7 +80,7 @@ class Stack:
         """How much there is of everything a submission could leave behind. That somebody was turned away is on record too."""
         tables = {
             "runs": "runs",
-            "audit_records": "audit_records WHERE entry_id NOT LIKE '%/auth.rejected'",
+            "audit_records": "audit_records WHERE entry_id NOT LIKE '%/auth.rejected' AND entry_id NOT LIKE 'checkpoint/%'",
             "events": "events",
         }
         counts = {
