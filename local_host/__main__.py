@@ -70,10 +70,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="DAYS",
         help="purge durable instances that ended longer ago; longer than any run may last (default: keep all)",
     )
+    parser.add_argument(
+        "--amqp-port",
+        type=int,
+        metavar="PORT",
+        help="serve Service Bus clients (AMQP 1.0) on this loopback port, 0 for a free one; the connection string is in"
+        " service-bus.connection of the data directory (default: off)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line {url, pid, data} when ready")
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         parser.error("--port must be 0 to 65535")
+    if options.amqp_port is not None and not 0 <= options.amqp_port <= 65535:
+        parser.error("--amqp-port must be 0 to 65535")
     if options.drain < 0 or options.response_limit <= 0:
         parser.error("--drain and --response-limit must be positive")
     if options.keep_days is not None and not 0 < options.keep_days <= 36_500:
@@ -104,13 +113,16 @@ async def serve(options: argparse.Namespace) -> None:
             port=options.port,
             response_limit_s=options.response_limit,
             drain_s=options.drain,
+            amqp_port=options.amqp_port,
             keep_ended_s=options.keep_days * 86_400 if options.keep_days is not None else None,
         ),
     )
     os.chdir(options.app)  # the worker's working directory is the app's root
     with redirect_stdout(sys.stderr):  # what the app prints is log output; stdout belongs to this command
         async with host:
-            ready = {"url": host.url, "pid": os.getpid(), "data": str(data_dir)}
+            ready: dict[str, Any] = {"url": host.url, "pid": os.getpid(), "data": str(data_dir)}
+            if host.amqp_port is not None:
+                ready["amqp_port"] = host.amqp_port
             print(json.dumps(ready) if options.json else describe(host), file=stdout, flush=True)
             await stopped.wait()
 

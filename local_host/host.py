@@ -29,10 +29,12 @@ from local_host.http.routing import RouteTable
 from local_host.http.server import DEFAULT_BODY_LIMIT, HttpFront, HttpLimits
 from local_host.instance_lock import instance_lock
 from local_host.invocation import Invoker
+from local_host.queue_extras import ServiceBusBroker
 from local_host.queue_http import build_queue_app
 from local_host.queue_listener import QueueListener
-from local_host.queue_store import SqliteQueueBroker
 from local_host.queues import OutgoingMessage
+from local_host.service_bus.entities import declare_entities
+from local_host.service_bus.server import CONNECTION_FILE, ServiceBusServer, shared_secret
 from local_host.settings import HostConfig, environment_of, read_host_config, read_local_settings
 from local_host.specs import FunctionSpec, HttpTrigger, QueueTrigger, TimerTrigger
 from local_host.timers import TimerListener, TimerStatusStore, refuse_time_zone
@@ -44,13 +46,14 @@ ENDPOINT_FILE = "queue-endpoint.json"
 @dataclass(frozen=True, slots=True)
 class HostOptions:
     """`port` 0 takes a free one; `response_limit_s` stands for the Azure load balancer; `drain_s` bounds a stop;
-    `keep_ended_s` is how long ended durable instances are kept, None for ever."""
+    `keep_ended_s` is how long ended durable instances are kept, None for ever; on `amqp_port` Service Bus clients are served."""
 
     host: str = "127.0.0.1"
     port: int = 0
     response_limit_s: float = 230.0
     drain_s: float = 10.0
     keep_ended_s: float | None = None
+    amqp_port: int | None = None
     clock: Clock = field(default_factory=RealClock)
 
 
@@ -69,6 +72,7 @@ class EmbeddedHost:
         self.config = HostConfig()
         self.url = ""
         self.rpc_url = ""
+        self.amqp_port: int | None = None
 
     async def __aenter__(self) -> EmbeddedHost:
         await self.start()
@@ -85,7 +89,7 @@ class EmbeddedHost:
         return self._keys
 
     @property
-    def broker(self) -> SqliteQueueBroker:
+    def broker(self) -> ServiceBusBroker:
         """The queues of this host."""
         return self._broker
 
@@ -118,7 +122,7 @@ class EmbeddedHost:
         table = RouteTable(self.specs, self.config.route_prefix)
         self._warn(table)
         self._keys = KeyStore.open(self._data_dir)
-        self._broker = SqliteQueueBroker(self._data_dir / "queues.sqlite", self._options.clock.now)
+        self._broker = ServiceBusBroker(self._data_dir / "queues.sqlite", self._options.clock.now)
         self._stack.callback(self._broker.close)
         public, private = self._listen(self._options.host, self._options.port), self._listen("127.0.0.1", 0)
         self.url, self.rpc_url = _url(public), _url(private)
@@ -132,7 +136,9 @@ class EmbeddedHost:
         self._stack.callback(self._invoker.close)
         await self._start_durable(private)
         self._declare_outputs()
+        declare_entities(self._app_dir, self._broker)
         self._start_queues()
+        await self._start_service_bus()
         self._start_timers()
         await self._start_http(public, table, app, environment)
 
@@ -186,6 +192,23 @@ class EmbeddedHost:
                 )
                 listener.start()
                 self._stack.push_async_callback(listener.stop, self._options.drain_s)
+
+    async def _start_service_bus(self) -> None:
+        if self._options.amqp_port is None:
+            return
+        server = ServiceBusServer(self._broker, self._options.clock, secret=shared_secret(self._data_dir))
+        try:
+            await server.start(self._options.amqp_port)
+        except OSError as err:
+            place = f"127.0.0.1:{self._options.amqp_port}"
+            raise HostError(
+                "host.port_unavailable", "cannot listen for AMQP; choose another --amqp-port", place
+            ) from err
+        self._stack.push_async_callback(server.stop)
+        self.amqp_port = server.port
+        file = self._data_dir / CONNECTION_FILE
+        write_private(file, server.connection_string + "\n")
+        self._stack.callback(file.unlink, missing_ok=True)
 
     def _start_timers(self) -> None:
         specs = [spec for spec in self.specs if isinstance(spec.trigger, TimerTrigger)]
@@ -254,6 +277,11 @@ def describe(host: EmbeddedHost) -> str:
             case trigger:
                 kind = type(trigger).__name__
                 lines.append(f"    {spec.name}: {kind[0].lower()}{kind[1:]}")
+    if host.amqp_port is not None:
+        lines += [
+            "",
+            f"Service Bus (AMQP) on 127.0.0.1:{host.amqp_port}; its connection string is in {CONNECTION_FILE}",
+        ]
     return "\n".join([*lines, "", f"Listening on {host.url}"])
 
 

@@ -47,6 +47,8 @@ CREATE TABLE IF NOT EXISTS session (
 """
 _AVAILABLE = "entity = :e AND available_us <= :now AND (locked_until_us IS NULL OR locked_until_us <= :now)"
 _EPOCH_AT = datetime(1970, 1, 1, tzinfo=UTC)
+DEFERRED_US = 2**62
+"""When a deferred message becomes available: never by itself."""
 
 
 class SqliteQueueBroker:
@@ -60,7 +62,10 @@ class SqliteQueueBroker:
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        self._prepare(self._db)
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Close the file; the broker is unusable afterwards."""
@@ -139,14 +144,14 @@ class SqliteQueueBroker:
         rows = self._db.execute("SELECT name FROM entity WHERE topic = ? ORDER BY name", (name,))
         return [row["name"] for row in rows]
 
-    def _enqueue(self, entity: str, message: OutgoingMessage) -> None:
+    def _enqueue(self, entity: str, message: OutgoingMessage) -> int | None:
         options = self._options(entity)
         if options.sessions and message.session_id is None:
             raise QueueError("queue.bad_message", f"{entity!r} has sessions; the message needs a session_id")
         now_us = self._now_us()
         if options.duplicate_window_s > 0 and self._is_duplicate(entity, message.message_id, options, now_us):
-            return
-        available_us = max(now_us, _to_us(message.scheduled_at)) if message.scheduled_at else now_us
+            return None
+        available_us = max(now_us, to_us(message.scheduled_at)) if message.scheduled_at else now_us
         lives = [ttl_s for ttl_s in (message.ttl_s, options.default_ttl_s) if ttl_s is not None]
         expires_us = available_us + int(min(lives) * 1_000_000) if lives else None
         envelope = {
@@ -154,8 +159,8 @@ class SqliteQueueBroker:
             for key, value in asdict(message).items()
             if key not in {"body", "message_id", "session_id", "scheduled_at"} and value is not None
         }
-        envelope["scheduled_us"] = _to_us(message.scheduled_at) if message.scheduled_at else None
-        self._db.execute(
+        envelope["scheduled_us"] = to_us(message.scheduled_at) if message.scheduled_at else None
+        made = self._db.execute(
             "INSERT INTO message (entity, message_id, session_id, body, envelope, enqueued_us, available_us, expires_us)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -169,6 +174,7 @@ class SqliteQueueBroker:
                 expires_us,
             ),
         )
+        return made.lastrowid
 
     def _is_duplicate(self, entity: str, message_id: str, options: EntityOptions, now_us: int) -> bool:
         self._db.execute("DELETE FROM seen WHERE until_us <= ?", (now_us,))
@@ -205,12 +211,12 @@ class SqliteQueueBroker:
         token = str(uuid.uuid4())
         until_us = self._now_us() + int(options.lock_s * 1_000_000)
         if session is not None:
-            until_us = max(until_us, _to_us(session.locked_until_at))
+            until_us = max(until_us, to_us(session.locked_until_at))
         self._db.execute(
             "UPDATE message SET lock_token = ?, locked_until_us = ?, delivery_count = delivery_count + 1 WHERE seq = ?",
             (token, until_us, row["seq"]),
         )
-        return _locked(row, token, until_us)
+        return locked_message(row, token, until_us)
 
     def _sweep(self, name: str, options: EntityOptions) -> None:
         """Apply what time has done: expiries, and last deliveries whose lock ran out."""
@@ -262,7 +268,7 @@ class SqliteQueueBroker:
             row = self._held(entity, lock_token)
             until_us = self._now_us() + int(self._options(entity).lock_s * 1_000_000)
             self._db.execute("UPDATE message SET locked_until_us = ? WHERE seq = ?", (until_us, row["seq"]))
-            return _from_us(until_us)
+            return from_us(until_us)
 
     def _held(self, entity: str, lock_token: str) -> sqlite3.Row:
         row = self._db.execute(
@@ -295,11 +301,11 @@ class SqliteQueueBroker:
             if row is None:
                 return None
             lock = SessionLock(
-                name, row["session_id"], str(uuid.uuid4()), _from_us(now_us + int(options.lock_s * 1_000_000))
+                name, row["session_id"], str(uuid.uuid4()), from_us(now_us + int(options.lock_s * 1_000_000))
             )
             self._db.execute(
                 "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?)",
-                (name, lock.session_id, lock.token, _to_us(lock.locked_until_at)),
+                (name, lock.session_id, lock.token, to_us(lock.locked_until_at)),
             )
             return lock
 
@@ -314,7 +320,7 @@ class SqliteQueueBroker:
                 "UPDATE message SET locked_until_us = ? WHERE entity = ? AND session_id = ? AND locked_until_us > ?",
                 (until_us, lock.entity, lock.session_id, now_us),
             )
-            return replace(lock, locked_until_at=_from_us(until_us))
+            return replace(lock, locked_until_at=from_us(until_us))
 
     def release_session(self, lock: SessionLock) -> None:
         """See `QueueBroker.release_session`."""
@@ -342,10 +348,10 @@ class SqliteQueueBroker:
             self._sweep(name, self._options(name))
             row = self._db.execute(
                 "SELECT COALESCE(SUM(entity = :e AND available_us <= :now), 0) AS active,"
-                " COALESCE(SUM(entity = :e AND available_us > :now), 0) AS scheduled,"
+                " COALESCE(SUM(entity = :e AND available_us > :now AND available_us < :never), 0) AS scheduled,"
                 " COALESCE(SUM(entity = :e AND locked_until_us > :now), 0) AS locked,"
                 " COALESCE(SUM(entity = :d), 0) AS dead FROM message WHERE entity IN (:e, :d)",
-                {"e": name, "d": name + DEAD_LETTER_SUFFIX, "now": self._now_us()},
+                {"e": name, "d": name + DEAD_LETTER_SUFFIX, "now": self._now_us(), "never": DEFERRED_US},
             ).fetchone()
             return EntityCounts(row["active"], row["scheduled"], row["locked"], row["dead"])
 
@@ -355,12 +361,13 @@ class SqliteQueueBroker:
             now_us = self._now_us()
             row = self._db.execute(
                 "SELECT MIN(due) AS due FROM ("
-                " SELECT MIN(available_us) AS due FROM message WHERE entity = :e AND available_us > :now UNION ALL"
+                " SELECT MIN(available_us) AS due FROM message WHERE entity = :e AND available_us > :now"
+                " AND available_us < :never UNION ALL"
                 " SELECT MIN(locked_until_us) FROM message WHERE entity = :e AND locked_until_us > :now UNION ALL"
                 " SELECT MIN(locked_until_us) FROM session WHERE entity = :e AND locked_until_us > :now)",
-                {"e": name, "now": now_us},
+                {"e": name, "now": now_us, "never": DEFERRED_US},
             ).fetchone()
-        return _from_us(row["due"]) if row["due"] is not None else None
+        return from_us(row["due"]) if row["due"] is not None else None
 
     def on_available(self, name: str, wake: Callable[[], None]) -> Callable[[], None]:
         """See `QueueBroker.on_available`."""
@@ -374,7 +381,7 @@ class SqliteQueueBroker:
     # -- plumbing
 
     def _now_us(self) -> int:
-        return _to_us(self._now())
+        return to_us(self._now())
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -391,33 +398,36 @@ class SqliteQueueBroker:
 _SPENT = "Message could not be consumed after {} delivery attempts."
 
 
-def _to_us(moment_at: datetime) -> int:
+def to_us(moment_at: datetime) -> int:
+    """Microseconds since 1970."""
     return (moment_at - _EPOCH_AT) // timedelta(microseconds=1)
 
 
-def _from_us(value_us: int) -> datetime:
+def from_us(value_us: int) -> datetime:
+    """The instant that ``to_us`` made a number of."""
     return _EPOCH_AT + timedelta(microseconds=value_us)
 
 
-def _locked(row: sqlite3.Row, token: str, until_us: int) -> LockedMessage:
+def locked_message(row: sqlite3.Row, token: str, until_us: int) -> LockedMessage:
+    """A row of the message table under a lock that it is about to get."""
     envelope = json.loads(row["envelope"])
     scheduled_us = envelope.pop("scheduled_us")
     message = OutgoingMessage(
         body=row["body"],
         message_id=row["message_id"],
         session_id=row["session_id"],
-        scheduled_at=_from_us(scheduled_us) if scheduled_us is not None else None,
+        scheduled_at=from_us(scheduled_us) if scheduled_us is not None else None,
         **envelope,
     )
     return LockedMessage(
         sequence_number=row["seq"],
         entity=row["entity"],
         message=message,
-        enqueued_at=_from_us(row["enqueued_us"]),
-        expires_at=_from_us(row["expires_us"]) if row["expires_us"] is not None else None,
+        enqueued_at=from_us(row["enqueued_us"]),
+        expires_at=from_us(row["expires_us"]) if row["expires_us"] is not None else None,
         delivery_count=row["delivery_count"] + 1,
         lock_token=token,
-        locked_until_at=_from_us(until_us),
+        locked_until_at=from_us(until_us),
         dead_letter_reason=row["dl_reason"],
         dead_letter_description=row["dl_description"],
         dead_letter_source=row["dl_source"],

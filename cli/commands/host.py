@@ -43,6 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--keep-days", type=float, metavar="DAYS",
         help="with --app: purge durable instances that ended longer ago (default: keep all)",
     )  # fmt: skip
+    parser.add_argument(
+        "--amqp-port", type=int, metavar="PORT",
+        help="with --app: serve Service Bus clients on this port of 127.0.0.1, 0 for a free one (default: off)",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=7071, help="port on 127.0.0.1; 0 for a free one (7071)")
 
 
@@ -59,6 +63,8 @@ def run(options: argparse.Namespace) -> ExitCode:
     arguments = ["--app", str(options.app), "--data", str(data), "--port", str(options.port)]
     if options.keep_days is not None:
         arguments += ["--keep-days", str(options.keep_days)]
+    if options.amqp_port is not None:
+        arguments += ["--amqp-port", str(options.amqp_port)]
     code = host_main([*arguments, "--json"] if options.json else arguments)
     sys.stdout.flush()
     return _CODES.get(code, ExitCode.FAILED)
