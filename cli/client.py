@@ -120,6 +120,10 @@ class Api:
         path = "/api/audit" if run_id is None else f"/api/runs/{quote(run_id, safe='')}/audit"
         return self._json("GET", path, query={"after": after})
 
+    def audit_content(self, run_id: str, sha256: str) -> dict[str, Any]:
+        """Content of a run by its hash: ``{run_id, sha256, size_bytes, media_type, text | base64}``."""
+        return self._json("GET", f"/api/runs/{quote(run_id, safe='')}/audit/content/{quote(sha256, safe='')}")
+
     def checkpoint(self) -> dict[str, Any]:
         """Have a checkpoint of the tenant's audit chain made; the latest one when there is nothing new."""
         return self._json("POST", "/api/audit/checkpoints", body={})

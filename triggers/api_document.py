@@ -24,6 +24,7 @@ from triggers.approval_views import AnswerRequest, ApprovalList, ApprovalView, P
 from triggers.endpoint import AnyEndpoint, Endpoint
 from triggers.http_admin import VersionList
 from triggers.http_audit import AuditPage
+from triggers.http_audit_content import AuditContent
 from triggers.http_checkpoints import CheckpointPage
 from triggers.http_control import ResumeRequest
 from triggers.http_limits import BreakerList, QuotaView
@@ -37,8 +38,8 @@ _JSON = "application/json"
 _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditPage, BreakerList, Checkpoint, CheckpointPage, DurableStatus,
-    EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView, RunList,
+    Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditContent, AuditPage, BreakerList, Checkpoint, CheckpointPage,
+    DurableStatus, EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView, RunList,
     RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
@@ -336,6 +337,18 @@ DOCS: dict[str, Doc] = {
         {200: _json("Records, in the order of the chain.", AuditPage, examples.AUDIT_PAGE)},
         _PAGE_OF_AUDIT,
         refusals=({400: ("query.invalid",), 503: ("audit.unavailable",)},),
+    ),
+    "get_audit_content": Doc(
+        "Content of a run that its audit records commit to, by its SHA-256, for auditors. Looking is recorded.",
+        {200: _json("The content.", AuditContent, examples.AUDIT_CONTENT)},
+        refusals=(
+            _NO_RUN,
+            {
+                404: ("audit.no_such_content", "payload.not_found"),
+                500: ("payload.corrupt",),
+                503: ("audit.unavailable", "payload.unavailable"),
+            },
+        ),
     ),
     "make_checkpoint": Doc(
         "Sign and anchor the audit chain of the caller's tenant as it stands, for auditors.",

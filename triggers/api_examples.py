@@ -101,6 +101,13 @@ CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
 SUSPENDED = RUN_SUMMARY | {"status": "suspended", "finished_at": None, "suspended_reason": "budget"}
 RESUMED = RUN_SUMMARY | {"status": "running", "finished_at": None}
 TERMINATED = RUN_SUMMARY | {"status": "terminated"}
+AUDIT_CONTENT: dict[str, Any] = {
+    "run_id": RUN_ID,
+    "sha256": "a" * 64,
+    "size_bytes": 17,
+    "media_type": "application/json",
+    "text": '{"intent": "why"}',
+}
 CHECKPOINT: dict[str, Any] = {
     "v": 1,
     "tenant_id": "contoso",

@@ -10,10 +10,11 @@ import secrets
 from typing import TYPE_CHECKING
 
 from engine.domain.audit import AuditEntry, AuditRecord, AuditType
-from engine.domain.base import Frozen
+from engine.domain.base import Frozen, JsonObject
 from engine.domain.errors import NotFoundError
 from engine.domain.ids import is_wire_id
 from engine.domain.principal import Role
+from engine.domain.run import Run
 from engine.ports.deps import DepsProvider
 from triggers.endpoint import Call, Endpoint, build_blueprint
 from triggers.http_adapter import HttpResponse, json_response
@@ -39,11 +40,16 @@ class AuditPage(Frozen):
 
 async def get_run_audit(call: Call) -> HttpResponse:
     """``GET /api/runs/{run_id}/audit?after=&limit=``. An auditor sees every run of the tenant."""
+    return await _page(call, (await run_for_audit(call)).run_id)
+
+
+async def run_for_audit(call: Call) -> Run:
+    """The run that the path names, of the caller's tenant, whoever submitted it. Raises ``NotFoundError("run.not_found")``."""
     run_id = call.request.route.get("run_id", "")
     run = await call.deps.runs.get(call.principal.tenant_id, run_id) if is_wire_id(run_id) else None
     if run is None or run.tenant_id != call.principal.tenant_id:
         raise NotFoundError("run.not_found", "There is no such run.")
-    return await _page(call, run_id)
+    return run
 
 
 async def list_audit(call: Call) -> HttpResponse:
@@ -54,7 +60,7 @@ async def list_audit(call: Call) -> HttpResponse:
 async def _page(call: Call, run_id: str | None) -> HttpResponse:
     after = integer_query(call, "after", default=0, low=0, high=MAX_SEQ)
     limit = integer_query(call, "limit", default=MAX_RECORDS, low=1, high=MAX_RECORDS)
-    await append_audit(_entry(call, run_id, after, limit), call.deps)
+    await append_audit(look_entry(call, run_id, {"after": after, "limit": limit}), call.deps)
     tenant_id = call.principal.tenant_id
     found = await call.deps.audit.read(tenant_id, after_seq=after, limit=limit, run_id=run_id)
     page = AuditPage(
@@ -66,8 +72,8 @@ async def _page(call: Call, run_id: str | None) -> HttpResponse:
     return json_response(page.model_dump(mode="json"))
 
 
-def _entry(call: Call, run_id: str | None, after: int, limit: int) -> AuditEntry:
-    # Every look is a fact of its own, so its id is drawn.
+def look_entry(call: Call, run_id: str | None, at_what: JsonObject) -> AuditEntry:
+    """The entry about a look at evidence. Every look is a fact of its own, so its id is drawn."""
     return AuditEntry(
         tenant_id=call.principal.tenant_id,
         entry_id=f"{AuditType.AUDIT_READ.value}/{secrets.token_hex(16)}",
@@ -75,7 +81,7 @@ def _entry(call: Call, run_id: str | None, after: int, limit: int) -> AuditEntry
         at=call.deps.clock.now(),
         run_id=run_id,
         actor=call.principal.subject,
-        body={"client_app": call.principal.client_app, "after": after, "limit": limit},
+        body={"client_app": call.principal.client_app, **at_what},
     )
 
 

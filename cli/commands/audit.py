@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from cli.paths import home
 
 EXAMPLE = """
   ./livoa audit show last
+  ./livoa audit content last 9f86d081…                   # the prompt, plan or output that a record commits to
   ./livoa audit checkpoint                               # sign and anchor the chain as it stands
   ./livoa audit pubkey > audit.pem                       # the key that checks it: fetch it once, keep it yourself
   ./livoa audit export audit.jsonl --anchors anchors     # with the signed checkpoints; prints the head
@@ -30,9 +33,16 @@ _SHOWN = ("step", "item", "attempt", "purpose", "capability", "verdict", "status
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `audit`."""
-    commands = parser.add_subparsers(dest="what", required=True, metavar="show | export | checkpoint | pubkey | verify")
+    commands = parser.add_subparsers(
+        dest="what", required=True, metavar="show | content | export | checkpoint | pubkey | verify"
+    )
     show = commands.add_parser("show", help="what is on record about a run, as a story")
     show.add_argument("run_id", help="id of the run, or `last` for the newest")
+    content = commands.add_parser("content", help="what a record of a run commits to, by its hash")
+    content.add_argument("run_id", help="id of the run, or `last` for the newest")
+    content.add_argument(
+        "sha256", help="the hash in the record: of a request, plan, prompt, completion, output or answer"
+    )
     export = commands.add_parser("export", help="the tenant's chain as JSON lines, up to a checkpoint made for it")
     export.add_argument("file", type=Path, help="where to write it; must not exist")
     export.add_argument("--anchors", type=Path, metavar="DIR", help="copy the signed checkpoints there too")
@@ -42,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _configure_verify(commands.add_parser("verify", help="check an exported chain; needs no host"))
     for each in commands.choices.values():
         each.add_argument("--json", action="store_true", help="print JSON for machines")
-    for each in (show, export, checkpoint):
+    for each in (show, content, export, checkpoint):
         add_options(each)
 
 
@@ -63,9 +73,27 @@ def run(options: argparse.Namespace) -> ExitCode:
     if options.what == "pubkey":
         return _pubkey(options)
     api = connect(options, roles=_ROLES, default_user=_AUDITOR)
-    if options.what == "checkpoint":
-        return _checkpoint(api, options)
-    return _show(api, options) if options.what == "show" else _export(api, options)
+    match options.what:
+        case "checkpoint":
+            return _checkpoint(api, options)
+        case "content":
+            return _content(api, options)
+        case "show":
+            return _show(api, options)
+        case _:
+            return _export(api, options)
+
+
+def _content(api: Api, options: argparse.Namespace) -> ExitCode:
+    found = api.audit_content(run_id_of(api, options.run_id), options.sha256)
+    data = found["text"].encode() if "text" in found else base64.b64decode(found["base64"])
+    if hashlib.sha256(data).hexdigest() != options.sha256:
+        raise CliError("the host gave out something else than was asked for", code="audit.content_differs")
+    if options.json:
+        print_json(found)
+    else:
+        say(found["text"] if "text" in found else found["base64"])
+    return ExitCode.OK
 
 
 def _checkpoint(api: Api, options: argparse.Namespace) -> ExitCode:

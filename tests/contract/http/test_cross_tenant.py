@@ -38,7 +38,8 @@ from triggers.openapi import all_endpoints
 SECRET = "paid-search-4711"
 EVERY_ROLE = tuple(Role)
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-ABSENT = {"run_id": "run-none", "step_id": "none", "tenant": "nobody", "subject": "none", "approval_id": "none"}
+ABSENT = {"run_id": "run-none", "step_id": "none", "tenant": "nobody", "subject": "none", "approval_id": "none",
+          "sha256": "0" * 64}  # fmt: skip
 REPLIES: dict[str, Any] = {"answer_approval": {"decision": "approve"}}
 """Bodies of routes that look at the body before they look for what it is about."""
 
@@ -82,6 +83,7 @@ async def filled(world: World) -> dict[str, str]:
         "tenant": "contoso",
         "subject": "second",
         "approval_id": asked.approval_id,
+        "sha256": (await world.runs.get("contoso", run_id)).request_ref.sha256,  # type: ignore[union-attr]
     }
 
 

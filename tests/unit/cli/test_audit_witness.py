@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
 import shutil
@@ -315,6 +316,26 @@ def test_the_public_key_comes_from_the_data_folder(livoa: Any, tmp_path: Path) -
     key_id = asyncio.run(signer.key_id())
     assert livoa("audit", "pubkey").out == public_file(home / "audit" / "signing-key.pem").read_text()
     assert livoa("audit", "pubkey", "--json").json["keys"] == [key_id]
+
+
+def test_content_is_what_its_hash_says_or_it_is_refused(connected: Any, double: Any) -> None:
+    sha256 = hashlib.sha256(b"why?").hexdigest()
+    content = {
+        "run_id": "run-01test",
+        "sha256": sha256,
+        "size_bytes": 4,
+        "media_type": "application/json",
+        "text": "why?",
+    }
+    double.scripts[f"GET /api/runs/run-01test/audit/content/{sha256}"] = lambda _: (200, content)
+    assert connected("audit", "content", "run-01test", sha256).out == "why?\n"
+    encoded = content | {"base64": "d2h5Pw=="}
+    del encoded["text"]
+    double.scripts[f"GET /api/runs/run-01test/audit/content/{sha256}"] = lambda _: (200, encoded)
+    assert connected("audit", "content", "run-01test", sha256, "--json").json == encoded
+    double.scripts[f"GET /api/runs/run-01test/audit/content/{sha256}"] = lambda _: (200, content | {"text": "how?"})
+    refused = connected("audit", "content", "run-01test", sha256)
+    assert (refused.code, refused.out) == (1, "")
 
 
 def test_a_checkpoint_on_demand_is_told(connected: Any, double: Any) -> None:
