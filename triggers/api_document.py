@@ -39,8 +39,8 @@ _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
     Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditContent, AuditPage, BreakerList, Checkpoint, CheckpointPage,
-    DurableStatus, EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView, RunList,
-    RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
+    DurableStatus, EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView,
+    RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
