@@ -364,7 +364,7 @@ DOCS: dict[str, Doc] = {
                     "anchor.unreadable",
                     "audit.key_invalid",
                 ),
-                503: ("checkpoint.contended", "anchors.unavailable"),
+                503: ("checkpoint.contended", "anchors.unavailable", "audit.key_unavailable"),
             },
         ),
     ),

@@ -1,0 +1,208 @@
+"""Signing in Key Vault, over real TLS on loopback, against a server that speaks its REST interface and checks what it is sent."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from engine.adapters.files.anchors import FilesAnchors
+from engine.adapters.key_vault import KeyVaultSigner
+from engine.adapters.memory import FixedClock, MemoryAuditLog
+from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.errors import LivoaError
+from engine.evidence.anchored import verify
+from engine.evidence.checkpoints import Checkpointer
+from engine.evidence.signed import public_keys
+from tests.unit.identity.test_http_jwks import trust
+from tests.unit.identity.tokens import NOW
+
+__all__ = ["trust"]  # a fixture
+
+TOKEN = "a-token-of-the-vault"
+
+
+def encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Vault:
+    """One key with versions, as the service shows it."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.keys: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self.asked: list[str] = []
+        self.fault = ""
+        self.new_version()
+
+    def new_version(self, curve: ec.EllipticCurve | None = None) -> str:
+        version = f"{len(self.keys) + 1:032x}"
+        self.keys[version] = ec.generate_private_key(curve or ec.SECP256R1())
+        return version
+
+    def kid(self, version: str) -> str:
+        return f"{self.url}/keys/audit/{version}"
+
+    def shown(self, version: str) -> dict[str, Any]:
+        numbers, curve = self.keys[version].public_key().public_numbers(), self.keys[version].curve
+        size = (curve.key_size + 7) // 8
+        key = {"kid": self.kid(version), "kty": "EC-HSM", "crv": {"secp256r1": "P-256"}.get(curve.name, "P-384"),
+               "x": encoded(numbers.x.to_bytes(size)), "y": encoded(numbers.y.to_bytes(size)), "key_ops": ["sign"]}  # fmt: skip
+        return {"key": key, "attributes": {"enabled": True}}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(f"{request.method} {request.path}")
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return web.json_response({"error": {"code": "Unauthorized"}}, status=401)
+        if self.fault == "status":
+            return web.json_response({"error": {"code": "Forbidden"}}, status=403)
+        if self.fault == "no-json":
+            return web.Response(body=b"<html>")
+        assert request.query["api-version"] == "7.4"
+        *_, name, rest = ("", *request.path.removeprefix("/keys/").split("/", 1))
+        assert name == "audit"
+        if rest == "versions":
+            listed = list(self.keys)
+            more = request.query.get("skip") is None and len(listed) > 1
+            page = listed[:1] if more else listed[1:] or listed
+            body: dict[str, Any] = {"value": [{"kid": self.kid(v), "attributes": {"enabled": True}} for v in page]}
+            body["nextLink"] = f"{self.url}/keys/audit/versions?api-version=7.4&skip=1" if more else None
+            return web.json_response(body)
+        if rest.endswith("/sign"):
+            return web.json_response(await self.signed(rest.removesuffix("/sign"), request))
+        return web.json_response(self.shown(rest or list(self.keys)[-1]))
+
+    async def signed(self, version: str, request: web.Request) -> dict[str, str]:
+        body = await request.json()
+        assert body["alg"] == "ES256"
+        digest = base64.urlsafe_b64decode(body["value"] + "==")
+        assert len(digest) == 32
+        r, s = decode_dss_signature(self.keys[version].sign(digest, ec.ECDSA(Prehashed(SHA256()))))
+        value = r.to_bytes(32) + s.to_bytes(32)
+        return {"kid": self.kid(version), "value": encoded(value[:-1] if self.fault == "short" else value)}
+
+
+@pytest.fixture
+async def vault(trust: tuple[ssl.SSLContext, ssl.SSLContext]) -> AsyncIterator[Vault]:
+    served = Vault()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", served.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=trust[0])
+    await site.start()
+    served.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+    yield served
+    await runner.cleanup()
+
+
+async def token() -> str:
+    return TOKEN
+
+
+class Ticks:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def signer_of(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext], path: str = "", **more: Any
+) -> KeyVaultSigner:
+    credential = more.pop("credential", token)
+    return KeyVaultSigner(
+        f"{vault.url}/keys/audit{path}", credential, ssl_context=trust[1], allow_loopback=True, **more
+    )
+
+
+async def test_checkpoints_are_signed_in_the_vault_and_stay_checkable_when_the_key_changes(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
+) -> None:
+    audit, anchors, ticks = MemoryAuditLog(), FilesAnchors(tmp_path), Ticks()
+    older = signer_of(vault, trust, monotonic=ticks)
+    for number, signer in enumerate([older, older, None, older]):
+        entry = AuditEntry(tenant_id="contoso", entry_id=f"e{number}", type=AuditType.SYNTHESIS, at=NOW, actor="t:a")
+        await audit.append(entry)
+        if signer is None:  # another process, started after the key got a new version
+            vault.new_version()
+            signer = signer_of(vault, trust)
+            ticks.now += 61
+        await Checkpointer(audit, anchors, signer, FixedClock(NOW)).make("contoso")
+    keys = public_keys(await older.public_pem())
+    records = await audit.read("contoso", after_seq=0, limit=99)
+    report = verify(records, "contoso", await anchors.read("contoso", after=0, limit=9), keys)
+    assert (report.findings, report.checkpoints, len(keys)) == ([], 4, 2)
+
+
+async def test_a_pinned_version_signs_whatever_comes_after_it(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    first = next(iter(vault.keys))
+    vault.new_version()
+    pinned, newest = signer_of(vault, trust, f"/{first}"), signer_of(vault, trust)
+    assert await pinned.key_id() != await newest.key_id()
+    await pinned.sign(b"x")
+    assert vault.asked[-1] == f"POST /keys/audit/{first}/sign"
+
+
+@pytest.mark.parametrize("fault", ["status", "no-json", "short"])
+async def test_a_vault_that_does_not_do_it_is_an_error_without_its_words(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext], fault: str
+) -> None:
+    signer = signer_of(vault, trust)
+    vault.fault = fault
+    with pytest.raises(LivoaError) as raised:
+        await signer.sign(b"x")
+    assert (raised.value.code, raised.value.status) == ("audit.key_unavailable", 503)
+    assert TOKEN not in str(raised.value)
+    vault.fault = ""
+    assert len(await signer.sign(b"x")) == 64
+
+
+async def test_a_wrong_token_and_a_vault_that_is_away_are_errors(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def other() -> str:
+        return "other"
+
+    for signer in (
+        signer_of(vault, trust, credential=other),
+        KeyVaultSigner("https://127.0.0.1:9/keys/audit", token, ssl_context=trust[1], allow_loopback=True),
+    ):
+        with pytest.raises(LivoaError) as raised:
+            await signer.key_id()
+        assert raised.value.code == "audit.key_unavailable"
+
+
+async def test_a_key_of_another_curve_signs_nothing(vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    vault.new_version(ec.SECP384R1())
+    with pytest.raises(LivoaError) as raised:
+        await signer_of(vault, trust).sign(b"x")
+    assert raised.value.code == "audit.key_invalid"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://vault.example/keys/audit",
+        "https://vault.example/secrets/audit",
+        "https://vault.example/keys/a/b",
+        "https://u:p@vault.example/keys/audit",
+        "https://vault.example/keys/audit?x=1",
+        "signing-key.pem",
+    ],
+)
+def test_what_is_no_address_of_a_key_is_a_wrong_setting(url: str) -> None:
+    with pytest.raises(LivoaError) as raised:
+        KeyVaultSigner(url, token)
+    assert raised.value.code == "settings.invalid"
