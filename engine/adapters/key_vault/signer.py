@@ -1,7 +1,7 @@
 """Signs checkpoints with a P-256 key in Azure Key Vault or a managed HSM, over its REST interface (api-version 7.4).
 
 What is used of it: ``GET /keys/{name}/{version}`` (public half), ``GET /keys/{name}/versions`` and ``POST …/sign`` with ES256
-over a digest. The identity needs ``get``, ``list`` and ``sign`` of keys and nothing else; the vault's log tells of each signature.
+over a digest. The identity needs ``get``, ``list`` and ``sign`` of keys and nothing else; the vault logs each signature.
 To change the key make a new version: processes that start after that sign with it, and old checkpoints stay checkable.
 """
 
