@@ -46,6 +46,9 @@ class Wakeups:
                 if not waiters:
                     del self._waiting[key]
 
+    def _longest_poll_s(self) -> float:
+        return LONGEST_POLL_S
+
     async def wait(self, key: Hashable, holds: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
         """True as soon as ``holds`` answers True, False when ``timeout_s`` seconds passed first.
 
@@ -68,4 +71,4 @@ class Wakeups:
                         await woken.wait()
                     interval = FIRST_POLL_S
                 except TimeoutError:
-                    interval = min(interval * _SLOWER, LONGEST_POLL_S)
+                    interval = min(interval * _SLOWER, self._longest_poll_s())

@@ -6,23 +6,24 @@ import dataclasses
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.bootstrap.settings import Settings, forbid_prompt_tracing, load_settings
 from engine.domain.errors import LivoaError
 from engine.domain.tenant import TenantConfig
 from engine.ports.audit_log import AuditLog
 from engine.ports.catalog import Catalog
-from engine.ports.checkpoints import Checkpoints, NoCheckpoints
+from engine.ports.checkpoints import Checkpoints, NoCheckpoints, Signer
 from engine.ports.clock import Clock
 from engine.ports.deps import AppSettings, Deps
 from engine.ports.identity import TokenValidator
 from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.policy import PolicyEngine
+from engine.ports.quota import PermitLedger
 from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
-    from engine.adapters.sql import Database
     from engine.identity import DevelopmentIssuer
     from planner_graph.routing import CatalogRouters
 
@@ -53,19 +54,20 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
-    from engine.adapters.sql import Database, SqlAuditLog, SqlRunStore, SqlTenantVersions
     from engine.adapters.tenant_configs import VersionedTenants
+    from engine.bootstrap.stores import open_stores
     from engine.identity import AuditedRejections
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
 
     forbid_prompt_tracing()
     configure_logging(settings.log_level)
     clock = SystemClock()
-    database = Database(settings.database_url, clock)
+    telemetry = configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME)
+    stores = open_stores(settings, clock, telemetry)
     catalog = FilesCatalog(settings.catalog_dir)
-    audit, checkpoints = _evidence(settings, SqlAuditLog(database), clock)
+    audit, checkpoints = _evidence(settings, stores.audit, clock)
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
-    versioned = VersionedTenants(pages, SqlTenantVersions(database), clock)
+    versioned = VersionedTenants(pages, stores.versions, clock)
     tokens, tenants, agent_credential = _identity(settings, versioned, clock)
     deps = Deps(
         settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
@@ -74,7 +76,6 @@ def build_deps(settings: Settings) -> Deps:
         tenants=tenants,
         tenant_configs=versioned,
         catalog=catalog,
-        runs=SqlRunStore(database, clock),
         payloads=FilesPayloadStore(settings.data_dir),
         audit=audit,
         checkpoints=checkpoints,
@@ -84,43 +85,34 @@ def build_deps(settings: Settings) -> Deps:
         models=_models(settings),
         planner=DegradedPlanner(catalog, clock, routers=_routers(settings)),
         composer=DegradedComposer(),
-        telemetry=configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME),
-        **_ledgers(database, clock),
+        telemetry=telemetry,
+        **stores.ports,
     )
-    return _with_models(_with_limits(deps, database))
+    return _with_models(_with_limits(deps, stores.permits))
 
 
 def _evidence(settings: Settings, log: AuditLog, clock: Clock) -> tuple[AuditLog, Checkpoints]:
     """The audit log, and what signs and anchors it. A key is made on one machine only."""
     from engine.adapters.files.anchors import FilesAnchors
-    from engine.adapters.files.signing_key import FileSigner
     from engine.evidence.checkpoints import Checkpointer
     from engine.evidence.watched import WatchedAuditLog
 
-    if settings.audit_anchors_dir is None or settings.audit_key_file is None:
+    if settings.audit_anchors_dir is None or settings.audit_key is None:
         return log, NoCheckpoints()
-    signer = FileSigner(settings.audit_key_file, create=settings.environment == "local")
+    signer = _signer(settings.audit_key, create=settings.environment == "local")
     checkpoints = Checkpointer(log, FilesAnchors(settings.audit_anchors_dir), signer, clock)
     return WatchedAuditLog(log, checkpoints), checkpoints
 
 
-def _ledgers(database: Database, clock: Clock) -> dict[str, Any]:
-    """What is written beside the runs: events, approvals, budgets and results of models."""
-    from engine.adapters.sql import (
-        SqlApprovalStore,
-        SqlBudgetLedger,
-        SqlEventLog,
-        SqlModelResults,
-        SqlResultCache,
-    )
+def _signer(key: Path | str, *, create: bool) -> Signer:
+    """Who signs checkpoints: a vault, or a key file."""
+    from engine.adapters.entra import ManagedIdentityCredential
+    from engine.adapters.files.signing_key import FileSigner
+    from engine.adapters.key_vault import VAULT_AUDIENCE, KeyVaultSigner
 
-    return {
-        "events": SqlEventLog(database, clock),
-        "approvals": SqlApprovalStore(database, clock),
-        "budgets": SqlBudgetLedger(database),
-        "model_results": SqlModelResults(database),
-        "result_cache": SqlResultCache(database),
-    }
+    if isinstance(key, Path):
+        return FileSigner(key, create=create)
+    return KeyVaultSigner(key, ManagedIdentityCredential(VAULT_AUDIENCE))
 
 
 def _policy(settings: Settings, catalog: Catalog, clock: Clock) -> PolicyEngine:
@@ -136,16 +128,15 @@ def _policy(settings: Settings, catalog: Catalog, clock: Clock) -> PolicyEngine:
     )
 
 
-def _with_limits(deps: Deps, database: Database) -> Deps:
+def _with_limits(deps: Deps, permits: PermitLedger) -> Deps:
     """The same with circuits and a door. One of each per process, because they hold what the process knows."""
     from engine.adapters.admission import BlockAdmission
     from engine.adapters.circuits import EntityCircuits
     from engine.adapters.durable_entities import ClientEntities
-    from engine.adapters.sql import SqlPermitLedger
 
     entities = ClientEntities()
     circuits = EntityCircuits(entities, deps.clock, deps.telemetry)
-    admission = BlockAdmission(SqlPermitLedger(database), deps.clock)
+    admission = BlockAdmission(permits, deps.clock)
     return dataclasses.replace(deps, entities=entities, circuits=circuits, admission=admission)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from engine.adapters.azure_openai import ModelEndpoint
 from engine.bootstrap.model_settings import model_endpoints
+from engine.bootstrap.store_settings import StoreSettings, store_settings
 from engine.domain.errors import LivoaError
 from engine.domain.execute import EXECUTE_AUDIENCE
 
@@ -37,7 +38,10 @@ class Settings:
     model_endpoints: tuple[ModelEndpoint, ...] = ()
     audit_anchors_dir: Path | None = None
     """Where signed checkpoints are anchored; None: none are made."""
-    audit_key_file: Path | None = None
+    audit_key: Path | str | None = None
+    """A PEM file, or the address of a key in a vault."""
+    stores: StoreSettings = field(default_factory=StoreSettings)
+    """Without Cosmos DB in it, the stores are those of ``database_url``."""
 
 
 def _settings_error(name: str, problem: str) -> LivoaError:
@@ -53,11 +57,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     environment = _choice(env, "LIVOA_ENV", ("azure", "local"))
     data_dir = Path(env.get("LIVOA_DATA") or ROOT / ".livoa").resolve()
     anchors, key = _audit(env, environment, data_dir)
+    stores = store_settings(env, local=environment == "local")
     return Settings(
         environment="local" if environment == "local" else "azure",
         data_dir=data_dir,
         catalog_dir=Path(env.get("LIVOA_CATALOG") or ROOT / "catalog").resolve(),
-        database_url=_database_url(env, environment, data_dir),
+        database_url=_database_url(env, environment, data_dir) if stores.cosmos is None else "",
         agent_endpoints=_endpoints(env),
         api_audience=env.get("LIVOA_API_AUDIENCE") or API_AUDIENCE,
         agent_audience=env.get("LIVOA_AGENT_AUDIENCE") or EXECUTE_AUDIENCE,
@@ -70,7 +75,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             env.get("LIVOA_MODEL_DEPLOYMENTS") or "[]", keys=env, local=environment == "local"
         ),
         audit_anchors_dir=anchors,
-        audit_key_file=key,
+        audit_key=key,
+        stores=stores,
     )
 
 
@@ -100,16 +106,24 @@ def _database_url(env: Mapping[str, str], environment: str, data_dir: Path) -> s
     return f"sqlite:///{data_dir / 'livoa.db'}"
 
 
-def _audit(env: Mapping[str, str], environment: str, data_dir: Path) -> tuple[Path | None, Path | None]:
+def _audit(env: Mapping[str, str], environment: str, data_dir: Path) -> tuple[Path | None, Path | str | None]:
     """Where checkpoints go and the key that signs them: both or neither, and on one machine below the data folder."""
     anchors, key = env.get("LIVOA_AUDIT_ANCHORS"), env.get("LIVOA_AUDIT_KEY")
     if environment == "local":
         audit = data_dir / "audit"
-        return Path(anchors or audit / "anchors").resolve(), Path(key or audit / "signing-key.pem").resolve()
+        return Path(anchors or audit / "anchors").resolve(), _key(key or str(audit / "signing-key.pem"))
     if bool(anchors) != bool(key):
         missing = "LIVOA_AUDIT_KEY" if anchors else "LIVOA_AUDIT_ANCHORS"
         raise _settings_error(missing, "is required where the other of LIVOA_AUDIT_ANCHORS and LIVOA_AUDIT_KEY is set")
-    return (Path(anchors).resolve(), Path(key).resolve()) if anchors and key else (None, None)
+    return (Path(anchors).resolve(), _key(key)) if anchors and key else (None, None)
+
+
+def _key(text: str) -> Path | str:
+    if "://" not in text:
+        return Path(text).resolve()
+    if not text.startswith("https://"):
+        raise _settings_error("LIVOA_AUDIT_KEY", "must be a file, or https://VAULT/keys/NAME")
+    return text
 
 
 def _choice(env: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:

@@ -111,9 +111,9 @@ class _Tried(Generic[T]):
 class RunPartitions:
     """Runs by tenant and id, and the writing of them. Shared by the stores that write into a run."""
 
-    def __init__(self, connection: CosmosConnection, clock: Clock) -> None:
+    def __init__(self, connection: CosmosConnection, clock: Clock, *, wakeups: Wakeups | None = None) -> None:
         self.connection, self.clock = connection, clock
-        self.wakeups = Wakeups()
+        self.wakeups = wakeups or Wakeups()
         self._locks: WeakValueDictionary[tuple[int, str, str], asyncio.Lock] = WeakValueDictionary()
 
     def repository(self, tenant_id: str) -> TenantRepository:

@@ -56,7 +56,14 @@ class Database:
     new events.
     """
 
-    def __init__(self, url: str, clock: Clock, *, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        migrations: tuple[Migration, ...] = MIGRATIONS,
+        wakeups: Wakeups | None = None,
+    ) -> None:
         self._url = _driver_url(url)
         self._clock = clock
         self._migrations = migrations
@@ -69,7 +76,7 @@ class Database:
         # Threads start on first use, so an unused database costs nothing.
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="livoa-sql-read")
         self._group = GroupCommit(lambda work: self._transact(work, True))
-        self.wakeups = Wakeups()
+        self.wakeups = wakeups or Wakeups()
 
     @property
     def clock(self) -> Clock:

@@ -1,0 +1,101 @@
+"""Opens the stores that settings ask for. All of them keep what they promise in one place: a relational database or Cosmos DB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from engine.adapters.tenant_configs import VersionStore
+from engine.adapters.wakeups import Wakeups
+from engine.bootstrap.settings import Settings
+from engine.domain.errors import LivoaError
+from engine.ports.audit_log import AuditLog
+from engine.ports.clock import Clock
+from engine.ports.quota import PermitLedger
+from engine.ports.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """``audit``, ``versions`` and ``permits`` are wrapped before they become ports; ``ports`` are fields of ``Deps`` already."""
+
+    audit: AuditLog
+    versions: VersionStore
+    permits: PermitLedger
+    ports: dict[str, Any]
+
+
+def open_stores(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
+    """Connects to nothing: every store opens on first use."""
+    if settings.stores.cosmos is not None:
+        return _cosmos(settings, clock, telemetry)
+    return _sql(settings, clock)
+
+
+def _sql(settings: Settings, clock: Clock) -> Stores:
+    from engine.adapters.sql import (
+        Database,
+        SqlApprovalStore,
+        SqlAuditLog,
+        SqlBudgetLedger,
+        SqlEventLog,
+        SqlModelResults,
+        SqlPermitLedger,
+        SqlResultCache,
+        SqlRunStore,
+        SqlTenantVersions,
+    )
+
+    database = Database(settings.database_url, clock, wakeups=_wakeups(settings))
+    ports = {
+        "runs": SqlRunStore(database, clock),
+        "events": SqlEventLog(database, clock),
+        "approvals": SqlApprovalStore(database, clock),
+        "budgets": SqlBudgetLedger(database),
+        "model_results": SqlModelResults(database),
+        "result_cache": SqlResultCache(database),
+    }
+    return Stores(SqlAuditLog(database), SqlTenantVersions(database), SqlPermitLedger(database), ports)
+
+
+def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
+    from engine.adapters.cosmos import (
+        CosmosApprovalStore,
+        CosmosAuditLog,
+        CosmosBudgetLedger,
+        CosmosConnection,
+        CosmosEventLog,
+        CosmosModelResults,
+        CosmosPermitLedger,
+        CosmosResultCache,
+        CosmosRunStore,
+        CosmosTenantVersions,
+        RunPartitions,
+    )
+
+    assert settings.stores.cosmos is not None
+    connection = CosmosConnection(settings.stores.cosmos, telemetry)
+    partitions = RunPartitions(connection, clock, wakeups=_wakeups(settings))
+    # Assignments of steps to workers are not kept in Cosmos DB: without a store for them nothing is handed on.
+    ports = {
+        "runs": CosmosRunStore(partitions),
+        "events": CosmosEventLog(partitions),
+        "approvals": CosmosApprovalStore(partitions),
+        "budgets": CosmosBudgetLedger(connection, clock),
+        "model_results": CosmosModelResults(connection),
+        "result_cache": CosmosResultCache(connection),
+    }
+    audit, versions = CosmosAuditLog(connection), CosmosTenantVersions(connection)
+    return Stores(audit, versions, CosmosPermitLedger(connection, clock), ports)
+
+
+def _wakeups(settings: Settings) -> Wakeups:
+    if settings.stores.redis_url is None:
+        return Wakeups()
+    if find_spec("redis") is None:
+        message = "setting LIVOA_REDIS_URL: needs the library of requirements-redis.txt"
+        raise LivoaError("settings.invalid", message, status=500, pointer="/LIVOA_REDIS_URL")
+    from engine.adapters.redis import RedisWakeups
+
+    return RedisWakeups(settings.stores.redis_url)
