@@ -24,6 +24,7 @@ from engine.adapters.sql.tables import (
     SCHEMA_VERSION,
     TENANT_VERSIONS,
 )
+from engine.adapters.sql.written_once import guard_audit_records
 from engine.domain.errors import LivoaError
 
 _ADVISORY_LOCK = 0x4C49564F41  # "LIVOA": any number, as long as every process of this application takes the same
@@ -82,6 +83,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "versions of tenants' configurations", _tenant_versions),
     Migration(5, "permits of tenants", _permits),
     Migration(6, "where earlier results lie", _result_cache),
+    Migration(7, "audit records are written once", guard_audit_records),
 )
 
 
@@ -96,6 +98,7 @@ def migrate(connection: Connection, now: str, migrations: Sequence[Migration] = 
     latest = migrations[-1].version
     if not inspect(connection).has_table(SCHEMA_VERSION.name):
         METADATA.create_all(connection)
+        guard_audit_records(connection)
         connection.execute(insert(SCHEMA_VERSION), {"version": latest, "applied_at": now})
         return
     current = connection.execute(select(func.max(SCHEMA_VERSION.c.version))).scalar_one()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from engine.adapters.memory import FixedClock
 from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlRunStore
@@ -210,8 +211,67 @@ async def test_a_cut_tail_shows_as_soon_as_the_chain_goes_on(open_sql: Callable[
     assert stores.database is not None
     for number in range(3):
         await stores.audit.append(entry(f"e{number}"))
-    await stores.database.write(lambda connection: connection.execute(text("DELETE FROM audit_records WHERE seq = 3")))
+    await rewrite(stores.database, "DELETE FROM audit_records WHERE seq = 3")
     assert (await stores.audit.append(entry("e3"))).seq == 4
+
+
+async def rewrite(database: Database, statement: str) -> None:
+    """What somebody does who may change the schema."""
+    guards = ("audit_records_not_updated", "audit_records_not_deleted", "audit_records_not_replaced")
+
+    def work(connection: Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            for guard in guards:
+                connection.execute(text(f"DROP TRIGGER {guard}"))
+        else:
+            connection.execute(text("DROP TRIGGER audit_records_written_once ON audit_records"))
+        connection.execute(text(statement))
+
+    await database.write(work)
+
+
+REWRITES = (
+    "UPDATE audit_records SET document = '{}' WHERE seq = 2",
+    "DELETE FROM audit_records WHERE seq = 2",
+    "DELETE FROM audit_records",
+)
+OF_ONE_DIALECT = {
+    "sqlite": (
+        "INSERT OR REPLACE INTO audit_records SELECT tenant_id, seq, 'other', run_id, '{}' FROM audit_records",
+        "INSERT OR REPLACE INTO audit_records SELECT tenant_id, seq + 9, entry_id, run_id, '{}' FROM audit_records",
+        "UPDATE OR REPLACE audit_records SET seq = 1",
+    ),
+    "postgresql": (
+        "TRUNCATE audit_records",
+        "INSERT INTO audit_records SELECT tenant_id, seq, 'other', run_id, '{}' FROM audit_records "
+        "ON CONFLICT (tenant_id, seq) DO UPDATE SET document = '{}'",
+    ),
+}
+
+
+async def refuses_to_rewrite(stores: Stores) -> None:
+    assert stores.database is not None
+    kept = [await stores.audit.append(entry(f"e{number}")) for number in range(3)]
+    dialect = await stores.database.read(lambda connection: connection.dialect.name)
+    for statement in (*REWRITES, *OF_ONE_DIALECT[dialect]):
+        with pytest.raises((LivoaError, SQLAlchemyError)):
+            await stores.database.write(lambda connection, statement=statement: connection.execute(text(statement)))
+    assert await stores.audit.read("contoso", after_seq=0, limit=9) == tuple(kept)
+    assert (await stores.audit.append(entry("e3"))).seq == 4
+
+
+async def test_the_database_itself_refuses_to_change_or_remove_an_audit_record(open_sql: Callable[[], Stores]) -> None:
+    await refuses_to_rewrite(open_sql())
+
+
+async def test_a_database_of_the_version_before_learns_to_refuse_it(
+    sql_url: str, open_sql: Callable[[], Stores]
+) -> None:
+    old = Database(sql_url, FixedClock())
+    await rewrite(old, "DELETE FROM schema_version")
+    await old.write(lambda connection: connection.execute(text("INSERT INTO schema_version VALUES (6, 'then')")))
+    await old.dispose()
+    await refuses_to_rewrite(open_sql())
 
 
 LATEST = MIGRATIONS[-1].version
