@@ -155,10 +155,12 @@ async def test_without_redis_readers_poll_and_with_it_again_they_are_woken(
     caplog.set_level(logging.WARNING)
     here, there = redis(), redis()
     await heard(here, there)
+    assert here._longest_poll_s() == redis_wakeups.LONGEST_POLL_S
     server.stop()
     fact = Fact()
     waiting = asyncio.create_task(here.wait(KEY, fact.holds, 60))
     await asyncio.to_thread(until, lambda: not here.is_heard)
+    assert here._longest_poll_s() == polling.LONGEST_POLL_S
     started, fact.true = time.monotonic(), True
     there.notify(KEY)
     assert await waiting

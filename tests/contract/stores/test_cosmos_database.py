@@ -160,6 +160,17 @@ async def test_processes_that_write_into_one_run_leave_no_gap_and_lose_nothing(c
     assert found.cost_micro_usd == 30
 
 
+async def test_changes_of_several_processes_that_say_nothing_are_all_counted(cosmos: CosmosWorld) -> None:
+    """Without events only the run's etag stands between two writers."""
+    processes = [cosmos.open() for _ in range(3)]
+    await processes[0].runs.create(run(), [], None)
+    cost = RunChange(add_cost_micro_usd=1)
+    await asyncio.gather(*(processes[n % 3].runs.change("contoso", "run-1", cost) for n in range(18)))
+    found = await processes[0].runs.get("contoso", "run-1")
+    assert found is not None
+    assert (found.cost_micro_usd, found.version) == (18, 19)
+
+
 async def test_processes_that_append_to_one_chain_do_not_fork_it_and_spans_follow_each_other(
     cosmos: CosmosWorld,
 ) -> None:
