@@ -14,7 +14,7 @@ from engine.domain.errors import LivoaError
 from engine.domain.tenant import TenantConfig
 from engine.ports.audit_log import AuditLog
 from engine.ports.catalog import Catalog
-from engine.ports.checkpoints import Checkpoints, NoCheckpoints, Signer
+from engine.ports.checkpoints import Anchors, Checkpoints, NoCheckpoints, Signer
 from engine.ports.clock import Clock
 from engine.ports.deps import AppSettings, Deps
 from engine.ports.identity import TokenValidator
@@ -93,15 +93,25 @@ def build_deps(settings: Settings) -> Deps:
 
 def _evidence(settings: Settings, log: AuditLog, clock: Clock) -> tuple[AuditLog, Checkpoints]:
     """The audit log, and what signs and anchors it. A key is made on one machine only."""
-    from engine.adapters.files.anchors import FilesAnchors
     from engine.evidence.checkpoints import Checkpointer
     from engine.evidence.watched import WatchedAuditLog
 
-    if settings.audit_anchors_dir is None or settings.audit_key is None:
+    if settings.audit_anchors is None or settings.audit_key is None:
         return log, NoCheckpoints()
     signer = _signer(settings.audit_key, create=settings.environment == "local")
-    checkpoints = Checkpointer(log, FilesAnchors(settings.audit_anchors_dir), signer, clock)
+    checkpoints = Checkpointer(log, _anchors(settings.audit_anchors, clock), signer, clock)
     return WatchedAuditLog(log, checkpoints), checkpoints
+
+
+def _anchors(place: Path | str, clock: Clock) -> Anchors:
+    """Where checkpoints are kept: a container, or a folder."""
+    from engine.adapters.blob_anchors import STORAGE_AUDIENCE, BlobAnchors
+    from engine.adapters.entra import ManagedIdentityCredential
+    from engine.adapters.files.anchors import FilesAnchors
+
+    if isinstance(place, Path):
+        return FilesAnchors(place)
+    return BlobAnchors(place, ManagedIdentityCredential(STORAGE_AUDIENCE), clock)
 
 
 def _signer(key: Path | str, *, create: bool) -> Signer:

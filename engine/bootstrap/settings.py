@@ -36,8 +36,8 @@ class Settings:
     http_streaming: bool
     embedding_router: Literal["auto", "on", "off"]
     model_endpoints: tuple[ModelEndpoint, ...] = ()
-    audit_anchors_dir: Path | None = None
-    """Where signed checkpoints are anchored; None: none are made."""
+    audit_anchors: Path | str | None = None
+    """Where signed checkpoints are anchored, a folder or the address of a container; None: none are made."""
     audit_key: Path | str | None = None
     """A PEM file, or the address of a key in a vault."""
     stores: StoreSettings = field(default_factory=StoreSettings)
@@ -74,7 +74,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         model_endpoints=model_endpoints(
             env.get("LIVOA_MODEL_DEPLOYMENTS") or "[]", keys=env, local=environment == "local"
         ),
-        audit_anchors_dir=anchors,
+        audit_anchors=anchors,
         audit_key=key,
         stores=stores,
     )
@@ -106,23 +106,26 @@ def _database_url(env: Mapping[str, str], environment: str, data_dir: Path) -> s
     return f"sqlite:///{data_dir / 'livoa.db'}"
 
 
-def _audit(env: Mapping[str, str], environment: str, data_dir: Path) -> tuple[Path | None, Path | str | None]:
+def _audit(env: Mapping[str, str], environment: str, data_dir: Path) -> tuple[Path | str | None, Path | str | None]:
     """Where checkpoints go and the key that signs them: both or neither, and on one machine below the data folder."""
     anchors, key = env.get("LIVOA_AUDIT_ANCHORS"), env.get("LIVOA_AUDIT_KEY")
     if environment == "local":
         audit = data_dir / "audit"
-        return Path(anchors or audit / "anchors").resolve(), _key(key or str(audit / "signing-key.pem"))
+        place = _place("LIVOA_AUDIT_ANCHORS", anchors or str(audit / "anchors"))
+        return place, _place("LIVOA_AUDIT_KEY", key or str(audit / "signing-key.pem"))
     if bool(anchors) != bool(key):
         missing = "LIVOA_AUDIT_KEY" if anchors else "LIVOA_AUDIT_ANCHORS"
         raise _settings_error(missing, "is required where the other of LIVOA_AUDIT_ANCHORS and LIVOA_AUDIT_KEY is set")
-    return (Path(anchors).resolve(), _key(key)) if anchors and key else (None, None)
+    if not (anchors and key):
+        return None, None
+    return _place("LIVOA_AUDIT_ANCHORS", anchors), _place("LIVOA_AUDIT_KEY", key)
 
 
-def _key(text: str) -> Path | str:
+def _place(name: str, text: str) -> Path | str:
     if "://" not in text:
         return Path(text).resolve()
     if not text.startswith("https://"):
-        raise _settings_error("LIVOA_AUDIT_KEY", "must be a file, or https://VAULT/keys/NAME")
+        raise _settings_error(name, "must be a path on this machine, or an https:// address")
     return text
 
 

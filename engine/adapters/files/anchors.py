@@ -8,21 +8,18 @@ checkpoint and every verification notice.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.adapters.anchor_rules import A_FOLDER, anchor_name, anchors_unavailable, tenant_folder
 from engine.adapters.store_rules import bounded
 from engine.domain.checkpoint import Anchor
 from engine.domain.errors import LivoaError
-from engine.domain.ids import is_wire_id
 from engine.evidence.signed import MAX_JWS_BYTES
 
-_A_FOLDER = 1_000
-_PLAIN = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
 _FOLDER = re.compile(r"[0-9]{9}")
 _FILE = re.compile(r"([0-9]{12})\.jws")
 
@@ -51,10 +48,10 @@ class FilesAnchors:
 
     def path(self, tenant_id: str, number: int) -> Path:
         """Where the anchor of this number is, or would be."""
-        return self._folder(tenant_id) / f"{number // _A_FOLDER:09d}" / f"{number:012d}.jws"
+        return self._root / anchor_name(tenant_id, number)
 
     def _folder(self, tenant_id: str) -> Path:
-        return self._root / _directory_name(tenant_id)
+        return self._root / tenant_folder(tenant_id)
 
     def _latest(self, tenant_id: str) -> Anchor | None:
         try:
@@ -74,17 +71,8 @@ class FilesAnchors:
 
     def _numbers_after(self, tenant_id: str, after: int) -> Iterator[tuple[Path, int]]:
         for folder in _folders(self._folder(tenant_id)):
-            if int(folder.name) >= after // _A_FOLDER:
+            if int(folder.name) >= after // A_FOLDER:
                 yield from ((folder, number) for number in _numbers(folder) if number > after)
-
-
-def _directory_name(wire_id: str) -> str:
-    """A name that is one directory on every file system and different for every id."""
-    if not is_wire_id(wire_id):
-        raise LivoaError("anchors.id_invalid", "an anchor's tenant must be an id", status=500)
-    if _PLAIN.fullmatch(wire_id) and not wire_id.endswith("."):
-        return wire_id
-    return "~" + hashlib.sha256(wire_id.encode()).hexdigest()[:40]
 
 
 def _folders(root: Path) -> list[Path]:
@@ -134,4 +122,4 @@ def _sync(folder: Path) -> None:
 
 
 def _unavailable(err: OSError) -> LivoaError:
-    return LivoaError("anchors.unavailable", f"the anchors cannot be reached: {err.strerror}", status=503)
+    return anchors_unavailable(err.strerror or type(err).__name__)

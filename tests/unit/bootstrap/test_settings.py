@@ -71,16 +71,18 @@ def test_cosmos_needs_no_database_address_and_shows_no_key():
 
 def test_checkpoints_need_a_place_and_a_key_and_one_machine_has_both_by_itself(tmp_path):
     local = load_settings({"LIVOA_ENV": "local", "LIVOA_DATA": str(tmp_path)})
-    assert local.audit_anchors_dir == tmp_path / "audit" / "anchors"
+    assert local.audit_anchors == tmp_path / "audit" / "anchors"
     assert local.audit_key == tmp_path / "audit" / "signing-key.pem"
     azure = {"LIVOA_DATABASE_URL": "postgresql://db/livoa"}
-    assert load_settings(azure).audit_anchors_dir is None
+    assert load_settings(azure).audit_anchors is None
     for name, missing in (("LIVOA_AUDIT_ANCHORS", "LIVOA_AUDIT_KEY"), ("LIVOA_AUDIT_KEY", "LIVOA_AUDIT_ANCHORS")):
         with pytest.raises(LivoaError) as caught:
             load_settings(azure | {name: str(tmp_path)})
         assert caught.value.pointer == f"/{missing}"
     vault = {"LIVOA_AUDIT_ANCHORS": str(tmp_path), "LIVOA_AUDIT_KEY": "https://v.vault.azure.net/keys/audit"}
     assert load_settings(azure | vault).audit_key == vault["LIVOA_AUDIT_KEY"]
+    container = vault | {"LIVOA_AUDIT_ANCHORS": "https://worm.blob.core.windows.net/evidence"}
+    assert load_settings(azure | container).audit_anchors == container["LIVOA_AUDIT_ANCHORS"]
     with pytest.raises(LivoaError) as caught:
         load_settings(azure | vault | {"LIVOA_AUDIT_KEY": "http://v.vault.azure.net/keys/audit"})
     assert caught.value.pointer == "/LIVOA_AUDIT_KEY"
