@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +24,11 @@ from tests.contract.stores.builders import event, run
 from tests.support.redis_server import BINARY, SKIPPED, RedisServer
 
 KEY = ("contoso", "run-1")
-REDIS = pytest.param("redis", marks=[pytest.mark.redis, pytest.mark.skipif(BINARY is None, reason=SKIPPED)])
-needs_redis = pytest.mark.skipif(BINARY is None, reason=SKIPPED)
+GIVEN = os.environ.get("LIVOA_TEST_REDIS_URL")
+"""A server that somebody started for the tests; those that stop it, or listen in, start one of their own."""
+needs_redis = pytest.mark.skipif(GIVEN is None and BINARY is None, reason=SKIPPED)
+needs_its_own = pytest.mark.skipif(BINARY is None, reason=SKIPPED)
+REDIS = pytest.param("redis", marks=[pytest.mark.redis, needs_redis])
 
 
 @pytest.fixture
@@ -33,12 +38,14 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def redis(server: RedisServer) -> Iterator[Callable[[], RedisWakeups]]:
+def redis(request: pytest.FixtureRequest) -> Iterator[Callable[..., RedisWakeups]]:
     """Opens the channel once more, as another process would."""
     with ExitStack() as stack:
+        channel = f"livoa:test:{secrets.token_hex(6)}"
 
-        def another() -> RedisWakeups:
-            opened = RedisWakeups(server.url)
+        def another(own: RedisServer | None = None) -> RedisWakeups:
+            url = own.url if own is not None else GIVEN or request.getfixturevalue("server").url
+            opened = RedisWakeups(url, channel=channel)
             stack.callback(opened.close)
             return opened
 
@@ -132,7 +139,7 @@ async def test_waiters_that_are_gone_leave_nothing_behind(wakeups: Wakeups) -> N
 @needs_redis
 @pytest.mark.redis
 @pytest.mark.usefixtures("no_polling")
-async def test_a_writer_of_another_process_wakes_a_reader_at_once(redis: Callable[[], RedisWakeups]) -> None:
+async def test_a_writer_of_another_process_wakes_a_reader_at_once(redis: Callable[..., RedisWakeups]) -> None:
     here, there = redis(), redis()
     await heard(here, there)
     fact = Fact()
@@ -144,16 +151,16 @@ async def test_a_writer_of_another_process_wakes_a_reader_at_once(redis: Callabl
         assert await waiting
 
 
-@needs_redis
+@needs_its_own
 @pytest.mark.redis
 async def test_without_redis_readers_poll_and_with_it_again_they_are_woken(
     server: RedisServer,
-    redis: Callable[[], RedisWakeups],
+    redis: Callable[..., RedisWakeups],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.WARNING)
-    here, there = redis(), redis()
+    here, there = redis(server), redis(server)
     await heard(here, there)
     assert here._longest_poll_s() == redis_wakeups.LONGEST_POLL_S
     server.stop()
@@ -209,17 +216,18 @@ async def test_a_message_that_makes_no_sense_is_ignored(data: object) -> None:
     RedisWakeups("redis://127.0.0.1:1/0")._told(data)
 
 
-@needs_redis
+@needs_its_own
 @pytest.mark.redis
 async def test_what_stands_on_the_channel_names_no_tenant_and_no_run(
-    server: RedisServer, redis: Callable[[], RedisWakeups]
+    server: RedisServer, redis: Callable[..., RedisWakeups]
 ) -> None:
     from redis import Redis
 
     client = Redis.from_url(server.url)
     channel = client.pubsub(ignore_subscribe_messages=True)
-    channel.subscribe(redis_wakeups.CHANNEL)
-    redis().notify(KEY)
+    wakeups = redis(server)
+    channel.subscribe(wakeups._channel)
+    wakeups.notify(KEY)
     said = b""
     until = time.monotonic() + 10
     while not said and time.monotonic() < until:
@@ -235,7 +243,7 @@ async def test_what_stands_on_the_channel_names_no_tenant_and_no_run(
 @pytest.mark.redis
 @pytest.mark.usefixtures("no_polling")
 async def test_an_event_written_by_another_process_ends_a_wait_at_once(
-    redis: Callable[[], RedisWakeups], tmp_path: Path
+    redis: Callable[..., RedisWakeups], tmp_path: Path
 ) -> None:
     clock, url = FixedClock(), f"sqlite:///{tmp_path / 'livoa.db'}"
     channels = [redis(), redis()]
