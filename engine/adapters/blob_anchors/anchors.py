@@ -1,7 +1,7 @@
 """Signed checkpoints as blobs: one block blob each, named as in a folder, put with ``If-None-Match: *`` never written over.
 
 That nobody else writes over or removes them is the container's policy, not ours: give it a locked time-based retention, in an
-account of another trust domain, and this app's identity the right to add and read. Three operations of its REST interface are used
+account of another trust domain, and this app's identity the right to add and read. It uses three operations of the REST interface
 (Put Blob, Get Blob, Get Blob Properties): no listing is needed, because numbers have no gaps and the latest is found by trying.
 """
 
