@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from engine.adapters.cosmos.connection import CosmosSettings
+from engine.adapters.cosmos_settings import CosmosSettings
 from engine.domain.errors import LivoaError
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -6,7 +6,7 @@ Importing this package is light; the SDK is loaded by the first request. ``docs/
 from engine.adapters.cosmos.approvals import CosmosApprovalStore
 from engine.adapters.cosmos.audit_log import CosmosAuditLog
 from engine.adapters.cosmos.budget import CosmosBudgetLedger
-from engine.adapters.cosmos.connection import CosmosConnection, CosmosSettings
+from engine.adapters.cosmos.connection import CosmosConnection
 from engine.adapters.cosmos.event_log import CosmosEventLog
 from engine.adapters.cosmos.model_results import CosmosModelResults
 from engine.adapters.cosmos.permits import CosmosPermitLedger
@@ -14,6 +14,7 @@ from engine.adapters.cosmos.result_cache import CosmosResultCache
 from engine.adapters.cosmos.run_partition import RunPartitions
 from engine.adapters.cosmos.run_store import CosmosRunStore
 from engine.adapters.cosmos.tenant_configs import CosmosTenantVersions
+from engine.adapters.cosmos_settings import CosmosSettings
 
 __all__ = [
     "CosmosApprovalStore",

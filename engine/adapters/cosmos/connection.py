@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from engine.adapters.cosmos.definitions import CONTAINERS, ContainerDefinition
+from engine.adapters.cosmos_settings import CosmosSettings
 from engine.domain.errors import LivoaError
 from engine.ports.telemetry import Telemetry
 
@@ -44,15 +44,6 @@ class MovedError(Exception):
 
 class UnsureError(Exception):
     """No answer, or one that does not tell whether the write was carried out."""
-
-
-@dataclass(frozen=True, slots=True)
-class CosmosSettings:
-    """Where the database is. Without a ``key`` the app's own identity is used."""
-
-    endpoint: str
-    database: str = "livoa"
-    key: str | None = field(default=None, repr=False)
 
 
 class CosmosConnection:

@@ -68,3 +68,13 @@ def test_naming_cosmos_does_not_load_its_library(tmp_path: Path) -> None:
     }
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reading_settings_loads_no_store() -> None:
+    program = (
+        "import sys, engine.bootstrap.container\n"
+        "stores = tuple(f'engine.adapters.{name}' for name in ('cosmos.', 'sql', 'redis'))\n"
+        "print([n for n in sys.modules if n.startswith(stores)])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
