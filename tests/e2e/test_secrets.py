@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from pathlib import Path
 
@@ -75,11 +76,19 @@ def test_the_search_looks_into_the_files_that_matter(stack: Stack, confided: tup
     assert files_with(stack.data, IN_NOWHERE.encode()) == set()
 
 
+def header(token: bytes) -> str:
+    """The type that a signed text states of itself."""
+    first = token.split(b".")[0]
+    return str(json.loads(base64.urlsafe_b64decode(first + b"=" * (-len(first) % 4))).get("typ"))
+
+
 def test_no_token_is_written_down_anywhere(stack: Stack, confided: tuple[str, str]) -> None:
     _, token = confided
     for part in (token, token.split(".")[2]):
         assert files_with(stack.data, part.encode()) == set()
-    assert [path for path in stack.data.rglob("*") if path.is_file() and A_TOKEN.search(path.read_bytes())] == []
+    signed = {found for path in stack.data.rglob("*") if path.is_file() for found in A_TOKEN.findall(path.read_bytes())}
+    # Signed checkpoints have a token's shape and are published on purpose; nobody gets in with them.
+    assert {header(found) for found in signed} <= {"livoa-checkpoint"}
 
 
 def test_outputs_are_not_in_durable_history_or_logs(stack: Stack, contoso: Client, confided: tuple[str, str]) -> None:

@@ -45,7 +45,7 @@ def operations(stack: Stack) -> list[tuple[str, str, bool]]:
 
 
 def filled(path: str, run_id: str) -> str:
-    values = {"run_id": run_id, "step_id": "a", "subject": "a", "name": "plan", "tenant": "contoso"}
+    values = {"run_id": run_id, "step_id": "a", "subject": "a", "name": "plan", "tenant": "contoso", "sha256": "0" * 64}
     return re.sub(r"\{(\w+)\}", lambda found: values[found[1]], path)
 
 

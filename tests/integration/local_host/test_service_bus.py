@@ -23,9 +23,9 @@ def connection_string(tmp_path):
 
 async def test_a_message_that_the_sdk_sends_reaches_the_trigger(start_host, http, tmp_path):
     host = await start_host("bus_and_timer", OPTIONS)
-    async with ServiceBusClient.from_connection_string(connection_string(tmp_path)) as client:
-        async with client.get_queue_sender("orders") as sender:
-            await sender.send_messages(ServiceBusMessage("one pint", message_id="m-1"))
+    client = ServiceBusClient.from_connection_string(connection_string(tmp_path))
+    async with client, client.get_queue_sender("orders") as sender:
+        await sender.send_messages(ServiceBusMessage("one pint", message_id="m-1"))
     for _ in range(500):
         async with http.get(f"{host.url}/api/log") as response:
             log = [entry for entry in json.loads(await response.text()) if entry["on"] == "order"]
@@ -38,9 +38,9 @@ async def test_a_message_that_the_sdk_sends_reaches_the_trigger(start_host, http
 async def test_what_was_sent_is_there_after_a_restart(start_host, tmp_path):
     host = await start_host("bus_and_timer", OPTIONS)
     host.broker.declare("kept")
-    async with ServiceBusClient.from_connection_string(connection_string(tmp_path)) as client:
-        async with client.get_queue_sender("kept") as sender:
-            await sender.send_messages(ServiceBusMessage("still here"))
+    client = ServiceBusClient.from_connection_string(connection_string(tmp_path))
+    async with client, client.get_queue_sender("kept") as sender:
+        await sender.send_messages(ServiceBusMessage("still here"))
     await host.stop()
     assert not (tmp_path / "data" / CONNECTION_FILE).exists()
     again = ServiceBusBroker(tmp_path / "data" / "queues.sqlite", OPTIONS.clock.now)

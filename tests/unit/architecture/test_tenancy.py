@@ -116,7 +116,12 @@ def test_a_method_that_touches_tenant_data_names_the_tenant_first(port: str, met
 
 @pytest.mark.parametrize(("port", "method"), sorted(ACROSS_TENANTS), ids=str)
 def test_what_reads_across_tenants_is_out_of_reach_of_every_caller(port: str, method: str) -> None:
-    attributes = {"RunStore": "runs", "ApprovalStore": "approvals", "TenantDirectory": "tenants", "Assignments": "assignments"}
+    attributes = {
+        "RunStore": "runs",
+        "ApprovalStore": "approvals",
+        "TenantDirectory": "tenants",
+        "Assignments": "assignments",
+    }
     attribute = attributes[port]
     used = [
         path.name

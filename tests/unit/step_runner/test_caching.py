@@ -110,7 +110,9 @@ async def test_a_step_whose_call_is_on_record_finds_out_what_came_of_it(world: W
     answer = await world.submit(plan_of(step("a", "calc.steady", cache=True)), run_id="run-2")
     assert answer["status"] == "planned"
     await world.runs.put_step(
-        StepRecord(tenant_id="contoso", run_id="run-2", step_id="a", status=StepStatus.RUNNING, capability="calc.steady")
+        StepRecord(
+            tenant_id="contoso", run_id="run-2", step_id="a", status=StepStatus.RUNNING, capability="calc.steady"
+        )
     )
     await perform_step(StepTask(tenant_id="contoso", run_id="run-2", step_id="a"), world.deps)
     assert [call.idempotency_key for call in world.invoker.calls] == ["run-1/a", "run-2/a"]
