@@ -17,6 +17,8 @@ from engine.domain.ids import WireId
 AUDIT_FORMAT_VERSION = 1
 GENESIS_HASH = "0" * 64
 """``prev`` of the first record of a tenant's chain."""
+ENGINE_ACTOR = "livoa"
+"""Who does what nobody asked for: checkpoints, circuits."""
 
 
 class AuditType(StrEnum):
@@ -50,6 +52,7 @@ class AuditType(StrEnum):
     QUOTA_REFUSED = "quota.refused"
     RESULT_REUSED = "result.reused"
     BUDGET_EXHAUSTED = "budget.exhausted"
+    BREAKER_OPENED = "breaker.opened"
     DEGRADED_ENTERED = "degraded.entered"
     SYNTHESIS = "synthesis"
     AUDIT_READ = "audit.read"

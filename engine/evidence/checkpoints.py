@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from engine.domain.audit import AuditEntry, AuditRecord, AuditType
+from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditRecord, AuditType
 from engine.domain.checkpoint import NO_CHECKPOINT, Anchor, Checkpoint
 from engine.domain.errors import LivoaError
 from engine.evidence.chain import Head, verify
@@ -20,7 +20,6 @@ from engine.ports.audit_log import AuditLog
 from engine.ports.checkpoints import Anchors, Signer
 from engine.ports.clock import Clock
 
-ACTOR = "livoa"
 MAX_TRIES = 10
 PAGE = 1_000
 MAX_RECORDS = 50_000
@@ -151,7 +150,7 @@ def _note(checkpoint: Checkpoint, anchor: Anchor) -> AuditEntry:
         entry_id=f"{AuditType.CHECKPOINT.value}/{checkpoint.number}",
         type=AuditType.CHECKPOINT,
         at=checkpoint.at,
-        actor=ACTOR,
+        actor=ENGINE_ACTOR,
         body={
             "number": checkpoint.number,
             "size": checkpoint.size,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditType
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
 from engine.domain.events import BreakerEventData, EventType, new_event
@@ -61,7 +62,17 @@ async def _tell(circuit: str, generation: int, open_until_at: datetime | None, t
     data = BreakerEventData(breaker=circuit, open_until_at=open_until_at)
     # Once per run for each opening, however many of its steps meet it.
     event = new_event(EventType.BREAKER_OPENED, data, f"breaker.opened/{circuit}/{generation}")
+    entry = AuditEntry(
+        tenant_id=task.tenant_id,
+        entry_id=f"{task.run_id}/{AuditType.BREAKER_OPENED.value}/{circuit}/{generation}",
+        type=AuditType.BREAKER_OPENED,
+        at=deps.clock.now(),
+        run_id=task.run_id,
+        actor=ENGINE_ACTOR,
+        body={"circuit": circuit, "generation": generation, "met_by": task.step_id},
+    )
     try:
+        await deps.audit.append(entry)
         await deps.events.append(task.tenant_id, task.run_id, [event])
     except LivoaError:
         _LOG.warning("an open circuit could not be told to its run", exc_info=True, extra={"run_id": task.run_id})

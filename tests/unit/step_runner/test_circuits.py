@@ -39,6 +39,7 @@ async def test_five_failures_stop_the_calls_and_the_run_is_told_once(world):
     assert all(outcome.retryable and 0 < outcome.retry_after_s <= 5 for outcome in outcomes[5:])
     assert len(world.invoker.calls) == 5
     assert (await world.events()).count("breaker.opened") == 1
+    assert (await world.audit()).count("breaker.opened") == 1
     assert (await world.deps.budgets.state("contoso", "run-1")).reserved_micro_usd == 0
 
 
