@@ -37,6 +37,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
     from engine.adapters.sql import (
         Database,
         SqlApprovalStore,
+        SqlAssignments,
         SqlAuditLog,
         SqlBudgetLedger,
         SqlEventLog,
@@ -55,6 +56,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         "budgets": SqlBudgetLedger(database),
         "model_results": SqlModelResults(database),
         "result_cache": SqlResultCache(database),
+        "assignments": SqlAssignments(database),
     }
     return Stores(SqlAuditLog(database), SqlTenantVersions(database), SqlPermitLedger(database), ports)
 
@@ -62,6 +64,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
 def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
     from engine.adapters.cosmos import (
         CosmosApprovalStore,
+        CosmosAssignments,
         CosmosAuditLog,
         CosmosBudgetLedger,
         CosmosConnection,
@@ -77,7 +80,6 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
     assert settings.stores.cosmos is not None
     connection = CosmosConnection(settings.stores.cosmos, telemetry)
     partitions = RunPartitions(connection, clock, wakeups=_wakeups(settings))
-    # Assignments of steps to workers are not kept in Cosmos DB: without a store for them nothing is handed on.
     ports = {
         "runs": CosmosRunStore(partitions),
         "events": CosmosEventLog(partitions),
@@ -85,6 +87,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
         "budgets": CosmosBudgetLedger(connection, clock),
         "model_results": CosmosModelResults(connection),
         "result_cache": CosmosResultCache(connection),
+        "assignments": CosmosAssignments(connection),
     }
     audit, versions = CosmosAuditLog(connection), CosmosTenantVersions(connection)
     return Stores(audit, versions, CosmosPermitLedger(connection, clock), ports)

@@ -65,7 +65,8 @@ class Assignments(Protocol):
     async def heartbeat(
         self, tenant_id: str, run_id: str, key: str, token: int, *, nonce: str, now: datetime
     ) -> Leased | NotLeased:
-        """Renew a lease that has not run out; ``ended`` or ``superseded`` tell the worker to stop."""
+        """Renew the lease of who holds it, also one that ran out and was not voided: nobody else has the work. ``ended`` or
+        ``superseded`` tell the worker to stop."""
         ...
 
     async def finish(

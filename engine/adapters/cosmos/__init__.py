@@ -4,6 +4,7 @@ Importing this package is light; the SDK is loaded by the first request. ``docs/
 """
 
 from engine.adapters.cosmos.approvals import CosmosApprovalStore
+from engine.adapters.cosmos.assignments import CosmosAssignments
 from engine.adapters.cosmos.audit_log import CosmosAuditLog
 from engine.adapters.cosmos.budget import CosmosBudgetLedger
 from engine.adapters.cosmos.connection import CosmosConnection
@@ -18,6 +19,7 @@ from engine.adapters.cosmos_settings import CosmosSettings
 
 __all__ = [
     "CosmosApprovalStore",
+    "CosmosAssignments",
     "CosmosAuditLog",
     "CosmosBudgetLedger",
     "CosmosConnection",

@@ -48,9 +48,12 @@ RUNS = ContainerDefinition(
         (("/createdAt", "ascending"), ("/runId", "ascending")),
         (("/requestedAt", "ascending"), ("/approvalId", "ascending")),
         (("/decidedAt", "ascending"), ("/approvalId", "ascending")),
+        (("/createdAt", "ascending"), ("/key", "ascending")),
+        (("/endedAt", "ascending"), ("/key", "ascending")),
     ),
 )
-"""A run with its steps, events, approvals and results of models: one logical partition, so one transaction."""
+"""A run with its steps, events, approvals, assignments to workers and results of models: one logical partition, so one
+transaction."""
 
 AUDIT = ContainerDefinition("audit", "span", None)
 """Audit chains. Nothing here ever expires; the app's identity should have no right to delete in it."""

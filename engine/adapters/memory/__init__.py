@@ -1,6 +1,7 @@
 """The stores in memory: for tests and small tools. They honour the same contract suites as the durable ones and keep nothing."""
 
 from engine.adapters.memory.approvals import MemoryApprovalStore
+from engine.adapters.memory.assignments import MemoryAssignments
 from engine.adapters.memory.audit_log import MemoryAuditLog
 from engine.adapters.memory.budget import MemoryBudgetLedger
 from engine.adapters.memory.catalog import MemoryCatalog
@@ -16,6 +17,7 @@ from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
 __all__ = [
     "FixedClock",
     "MemoryApprovalStore",
+    "MemoryAssignments",
     "MemoryAuditLog",
     "MemoryBudgetLedger",
     "MemoryCatalog",

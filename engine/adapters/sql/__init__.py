@@ -5,6 +5,7 @@ connects before the first query. One ``Database`` is shared by all stores of a p
 """
 
 from engine.adapters.sql.approvals import SqlApprovalStore
+from engine.adapters.sql.assignments import SqlAssignments
 from engine.adapters.sql.audit_log import SqlAuditLog
 from engine.adapters.sql.budget import SqlBudgetLedger
 from engine.adapters.sql.engine import Database
@@ -18,6 +19,7 @@ from engine.adapters.sql.tenant_configs import SqlTenantVersions
 __all__ = [
     "Database",
     "SqlApprovalStore",
+    "SqlAssignments",
     "SqlAuditLog",
     "SqlBudgetLedger",
     "SqlEventLog",

@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateColumn
 
 from engine.adapters.sql.tables import (
     APPROVALS,
+    ASSIGNMENTS,
     BUDGETS,
     DAILY_BUDGETS,
     METADATA,
@@ -67,6 +68,10 @@ def _result_cache(connection: Connection) -> None:
     RESULT_CACHE.create(connection, checkfirst=True)
 
 
+def _assignments(connection: Connection) -> None:
+    ASSIGNMENTS.create(connection, checkfirst=True)
+
+
 def _add_missing(connection: Connection, table: Table) -> None:
     """Give ``table`` the columns that it has today and lacks in the database; each is nullable or has a default."""
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
@@ -84,6 +89,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(5, "permits of tenants", _permits),
     Migration(6, "where earlier results lie", _result_cache),
     Migration(7, "audit records are written once", guard_audit_records),
+    Migration(8, "assignments of steps to workers", _assignments),
 )
 
 

@@ -236,6 +236,24 @@ RESULT_CACHE = Table(
     Index("results_of_run", "tenant_id", "run_id"),
 )
 
+ASSIGNMENTS = Table(
+    "assignments",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("key", _text(300)),
+    _required("status", _text(20)),
+    _required("created_at", _TIME),
+    # When the sweep looks at it, if it is still open then.
+    _required("look_at", _TIME),
+    _required("sent_or_made_at", _TIME),
+    Column("ended_at", _TIME),
+    _required("document", Text),
+    PrimaryKeyConstraint("tenant_id", "run_id", "key"),
+    Index("assignments_to_look_at", "status", "look_at"),
+    Index("assignments_by_end", "ended_at", "key"),
+)
+
 PERMITS = Table(
     "permits",
     METADATA,

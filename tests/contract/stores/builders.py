@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.domain.approval import Approval, ApprovalBinding, approval_id_of
 from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.bus import Assignment
 from engine.domain.events import EventType, NewEvent, StepEventData, new_event
 from engine.domain.principal import Principal, Role
 from engine.domain.run import PayloadRef, Run, StepRecord
@@ -107,3 +108,22 @@ def approval(now: datetime, step_id: str | None = "mail", arguments: str = "a", 
         "waiter": run_id,
     }
     return Approval(**(fields | changes))
+
+
+def assignment(key: str = "run-1/spend", **changes: Any) -> Assignment:
+    """The first attempt of a step of ``run-1``, for a worker."""
+    created_at = changes.get("created_at", NOON)
+    fields: dict[str, Any] = {
+        "tenant_id": "contoso",
+        "run_id": "run-1",
+        "step_id": "spend",
+        "attempt": 1,
+        "key": key,
+        "capability": "mmm.fit",
+        "request_ref": ref(),
+        "waiter": "run-1",
+        "created_at": created_at,
+        "deadline_at": created_at + timedelta(hours=1),
+        "lease_s": 60.0,
+    }
+    return Assignment(**(fields | changes))

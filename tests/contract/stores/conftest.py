@@ -14,6 +14,7 @@ import pytest
 
 from engine.adapters.cosmos import (
     CosmosApprovalStore,
+    CosmosAssignments,
     CosmosAuditLog,
     CosmosBudgetLedger,
     CosmosConnection,
@@ -27,6 +28,7 @@ from engine.adapters.cosmos import (
 from engine.adapters.memory import (
     FixedClock,
     MemoryApprovalStore,
+    MemoryAssignments,
     MemoryAuditLog,
     MemoryBudgetLedger,
     MemoryEventLog,
@@ -37,6 +39,7 @@ from engine.adapters.memory import (
 from engine.adapters.sql import (
     Database,
     SqlApprovalStore,
+    SqlAssignments,
     SqlAuditLog,
     SqlBudgetLedger,
     SqlEventLog,
@@ -46,6 +49,7 @@ from engine.adapters.sql import (
 )
 from engine.adapters.wakeups import Wakeups
 from engine.ports.approvals import ApprovalStore
+from engine.ports.assignments import Assignments
 from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
 from engine.ports.model_results import ModelResults
@@ -70,6 +74,7 @@ class Stores:
     approvals: ApprovalStore
     model_results: ModelResults
     result_cache: ResultCache
+    assignments: Assignments
     wakeups: Wakeups
     database: Database | None = None
 
@@ -86,6 +91,7 @@ def sql_stores(url: str) -> Stores:
         SqlApprovalStore(database, clock),
         SqlModelResults(database),
         SqlResultCache(database),
+        SqlAssignments(database),
         database.wakeups,
         database,
     )
@@ -102,6 +108,7 @@ def cosmos_stores(connection: CosmosConnection, clock: FixedClock) -> Stores:
         CosmosApprovalStore(partitions),
         CosmosModelResults(connection),
         CosmosResultCache(connection),
+        CosmosAssignments(connection),
         partitions.wakeups,
     )
 
@@ -173,6 +180,7 @@ def memory_stores() -> Stores:
         MemoryApprovalStore(runs, clock),
         MemoryModelResults(),
         MemoryResultCache(),
+        MemoryAssignments(),
         runs.wakeups,
     )
 

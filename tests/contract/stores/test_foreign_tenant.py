@@ -19,13 +19,15 @@ from engine.domain.approval import ApprovalAnswer
 from engine.domain.errors import LivoaError, NotFoundError
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.approvals import ApprovalStore
+from engine.ports.assignments import Assignments, NotLeased
 from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger, BudgetState, DailyState
 from engine.ports.model_results import ModelCallKey, ModelResultRecord, ModelResults
 from engine.ports.models import ModelUsage
 from engine.ports.payload_store import PayloadStore
+from engine.ports.result_cache import CachedResult, ResultCache
 from engine.ports.run_store import EventLog, RunChange, RunStore
-from tests.contract.stores.builders import approval, claim, entry, event, run, sha, step
+from tests.contract.stores.builders import NOON, approval, assignment, claim, entry, event, ref, run, sha, step
 from tests.contract.stores.conftest import Stores
 
 FOREIGN = "fabrikam"
@@ -33,6 +35,8 @@ DAY = run().created_at.date()
 
 Call = Callable[[Stores], Awaitable[Any]]
 YES = ApprovalAnswer(granted=True, by="tid:bo")
+LENT = (FOREIGN, "run-1", assignment().key)
+NONCE = "n" * 43
 KEY = ModelCallKey("contoso", "run-1", 1, "plan", sha("prompt"))
 
 
@@ -67,6 +71,19 @@ CALLS: dict[tuple[type, str], tuple[Call, Any]] = {
     (ApprovalStore, "answer"): (
         lambda s: s.approvals.answer(FOREIGN, "run-1", _approval_id(s), YES), NotFoundError),
     (ApprovalStore, "close"): (lambda s: s.approvals.close(FOREIGN, "run-1"), NotFoundError),
+    (Assignments, "get"): (lambda s: s.assignments.get(*LENT), None),
+    (Assignments, "sent"): (lambda s: s.assignments.sent(*LENT, 1, NOON), None),
+    (Assignments, "lease"): (
+        lambda s: s.assignments.lease(*LENT, 1, worker="w", nonce=NONCE, now=NOON), NotLeased("unknown")),
+    (Assignments, "heartbeat"): (
+        lambda s: s.assignments.heartbeat(*LENT, 1, nonce=NONCE, now=NOON), NotLeased("unknown")),
+    (Assignments, "finish"): (
+        lambda s: s.assignments.finish(*LENT, 1, nonce=NONCE, response_ref=ref(), now=NOON), NotLeased("unknown")),
+    (Assignments, "void"): (lambda s: s.assignments.void(*LENT, 1, now=NOON, lapsed_only=False), None),
+    (Assignments, "void_run"): (lambda s: s.assignments.void_run(FOREIGN, "run-1", NOON), ()),
+    (Assignments, "remove_run"): (lambda s: s.assignments.remove_run(FOREIGN, "run-1"), 0),
+    (ResultCache, "get"): (lambda s: s.result_cache.get(FOREIGN, sha("asked")), None),
+    (ResultCache, "remove_run"): (lambda s: s.result_cache.remove_run(FOREIGN, "run-1"), 0),
     (ModelResults, "get"): (lambda s: s.model_results.get(replace(KEY, tenant_id=FOREIGN)), None),
 }  # fmt: skip
 """Method → a call by another tenant with ids that exist, and what must come of it (an exception's type is raised)."""
@@ -77,6 +94,10 @@ OWN = {
     (BudgetLedger, "open"): "opens an account of its own; tested below",
     (ModelResults, "begin"): "counts under its own key; tested below",
     (ModelResults, "put"): "refused without a request of its own key; tested below",
+    (Assignments, "assign"): "assigns under the tenant it names; tested over every store",
+    (Assignments, "overdue"): "the sweep's, across tenants",
+    (Assignments, "ended_since"): "the sweep's, across tenants",
+    (ResultCache, "put"): "remembers under the tenant it names; tested over every store",
     (RunStore, "unfinished"): "recovery's, across tenants",
     (ApprovalStore, "answered_since"): "recovery's, across tenants",
 }
@@ -96,6 +117,9 @@ async def filled(stores: Stores) -> Stores:
     await stores.budgets.reserve("contoso", "run-1", "run-1/a", amount_micro_usd=10)
     await stores.approvals.request(approval(stores.clock.now()))
     await stores.model_results.begin(KEY)
+    await stores.assignments.assign(assignment())
+    await stores.assignments.lease("contoso", "run-1", LENT[2], 1, worker="w", nonce=NONCE, now=NOON)
+    await stores.result_cache.put("contoso", sha("asked"), CachedResult("run-1", ref(), NOON))
     return stores
 
 
@@ -110,11 +134,13 @@ async def everything(stores: Stores) -> Any:
         await stores.budgets.state("contoso", "run-1"),
         await stores.budgets.daily_state("contoso", DAY),
         await stores.approvals.of_run("contoso", "run-1"),
+        await stores.assignments.get("contoso", "run-1", LENT[2]),
+        await stores.result_cache.get("contoso", sha("asked")),
     )
 
 
 def test_no_method_is_forgotten() -> None:
-    ports = (RunStore, EventLog, AuditLog, BudgetLedger, ApprovalStore, ModelResults)
+    ports = (RunStore, EventLog, AuditLog, BudgetLedger, ApprovalStore, Assignments, ModelResults, ResultCache)
     methods = {
         (port, name) for port in ports for name, member in vars(port).items() if inspect.iscoroutinefunction(member)
     }
