@@ -18,9 +18,12 @@ from engine.domain.bus import Assignment
 T = TypeVar("T")
 
 _KIND = "c.kind = 'assignment'"
-_OPEN = f"{_KIND} AND c.status IN ('queued', 'leased')"
-_OVERDUE = f"{_OPEN} AND (c.lookAt <= @now OR (c.status = 'queued' AND c.sentOrMadeAt < @unsentSince))"
-_ENDED = f"{_KIND} AND c.endedAt >= @since"
+_OPEN = "c.kind = 'assignment' AND c.status IN ('queued', 'leased')"
+_OVERDUE = (
+    "c.kind = 'assignment' AND c.status IN ('queued', 'leased')"
+    " AND (c.lookAt <= @now OR (c.status = 'queued' AND c.sentOrMadeAt < @unsentSince))"
+)
+_ENDED = "c.kind = 'assignment' AND c.endedAt >= @since"
 _MOST = 10_000
 
 
@@ -38,11 +41,13 @@ class CosmosAssignments(RuledAssignments):
     async def overdue(self, now: datetime, *, unsent_since: datetime, limit: int) -> tuple[Assignment, ...]:
         """See ``Assignments.overdue``. At most 1,000."""
         values = {"now": iso_utc(now), "unsentSince": iso_utc(unsent_since)}
-        return await self._across(Find(_OVERDUE, values, bounded(limit), ("createdAt", "key")))
+        find = Find(_OVERDUE, values, bounded(limit), ("createdAt", "key"))
+        return tuple(map(_assignment_of, await find_across_tenants(self._connection, RUNS, find)))
 
     async def ended_since(self, since: datetime, limit: int) -> tuple[Assignment, ...]:
         """See ``Assignments.ended_since``. At most 1,000."""
-        return await self._across(Find(_ENDED, {"since": iso_utc(since)}, bounded(limit), ("endedAt", "key")))
+        find = Find(_ENDED, {"since": iso_utc(since)}, bounded(limit), ("endedAt", "key"))
+        return tuple(map(_assignment_of, await find_across_tenants(self._connection, RUNS, find)))
 
     async def remove_run(self, tenant_id: str, run_id: str) -> int:
         """See ``Assignments.remove_run``."""
@@ -61,9 +66,6 @@ class CosmosAssignments(RuledAssignments):
     async def _open_of(self, tenant_id: str, run_id: str) -> tuple[Assignment, ...]:
         found = await self._of(tenant_id).find(Find(_OPEN, {}, _MOST, ("createdAt", "key")), run_id)
         return tuple(map(_assignment_of, found))
-
-    async def _across(self, find: Find) -> tuple[Assignment, ...]:
-        return tuple(map(_assignment_of, await find_across_tenants(self._connection, RUNS, find)))
 
     def _of(self, tenant_id: str) -> TenantRepository:
         return TenantRepository(self._connection, RUNS, tenant_id)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from engine.domain.base import iso_utc
 
 FIELDS = (
+    "tenant_id",
     "run_id",
     "step_id",
     "item",

@@ -25,8 +25,18 @@ def test_no_query_leaves_its_tenant_but_those_of_recovery() -> None:
     assert containing(r"enable_cross_partition_query|read_all_items|query_items_change_feed") == set()
     assert containing(r"feed_range") == {"across_tenants.py"}
     users = {name: re.findall(r"await find_across_tenants\(", text) for name, text in SOURCES.items()}
-    assert {name: len(found) for name, found in users.items() if found} == {"run_store.py": 1, "approvals.py": 1}
-    for name, method in (("run_store.py", "unfinished"), ("approvals.py", "answered_since")):
+    assert {name: len(found) for name, found in users.items() if found} == {
+        "run_store.py": 1,
+        "approvals.py": 1,
+        "assignments.py": 2,
+    }
+    recovery = (
+        ("run_store.py", "unfinished"),
+        ("approvals.py", "answered_since"),
+        ("assignments.py", "overdue"),
+        ("assignments.py", "ended_since"),
+    )
+    for name, method in recovery:
         inside = SOURCES[name].split(f"async def {method}(")[1].split("\n    async def ")[0]
         assert "find_across_tenants" in inside
 
