@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from engine.domain.names import CANCEL_EVENT, approval_event, resume_event
+from engine.domain.names import CANCEL_EVENT, resume_event
 from engine.scheduler import MAX_TIMER
 from engine.scheduler.commands import (
-    ApprovalAnswered,
+    Announced,
     AwaitResume,
     Call,
     CancelRequested,
@@ -90,7 +90,7 @@ def drive(
 
 
 class Pool(Generic[S]):
-    """The open durable tasks of one instance, oldest first: calls, one wake-up, the waits for a cancel and for answers.
+    """The open durable tasks of one instance, oldest first: calls, one wake-up, the waits for a cancel and for what is announced.
 
     The Azure extension walks the list of actions in order and does not look at the next entry before a task of this one is
     done. A `task_any` that adds new tasks while older ones are open would therefore hold back everything listed later until
@@ -113,7 +113,7 @@ class Pool(Generic[S]):
                 self._wake = self._context.create_timer(command.at)
                 self._open[self._wake] = command
             elif isinstance(command, Listen):
-                self._open[self._context.wait_for_external_event(approval_event(command.approval_id))] = command
+                self._open[self._context.wait_for_external_event(command.event)] = command
             elif isinstance(command, AwaitResume):
                 self._open[self._context.wait_for_external_event(resume_event(command.number))] = command
             elif (task := self._calls.schedule(command, state)) is not None:
@@ -142,7 +142,7 @@ class Pool(Generic[S]):
             self._wake = None
             return Tick(max(now, command.at))
         if isinstance(command, Listen):
-            return ApprovalAnswered(command.approval_id, now)
+            return Announced(command.event, now)
         if isinstance(command, AwaitResume):
             return Resumed(command.number, now)
         return self._calls.event(command, winner.result, crashed=isinstance(winner.result, Exception), at=now)

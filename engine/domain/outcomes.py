@@ -65,6 +65,15 @@ class AwaitingApproval(Frozen):
     expires_at: str
 
 
+class Dispatched(Frozen):
+    """A worker has the step. It ends with the external event ``event``, and by ``look_by`` (RFC 3339, UTC) at the latest. The
+    attempt is not used up: asking again after either gives another outcome."""
+
+    status: Literal["dispatched"] = "dispatched"
+    event: str
+    look_by: str
+
+
 class Suspended(Frozen):
     """The run is suspended, for the ``number``-th time: nothing was done. The attempt is not used up: asking again once that
     suspension is over gives another outcome."""
@@ -81,7 +90,7 @@ class Expanded(Frozen):
 
 
 StepOutcome = Annotated[
-    Succeeded | Failed | Denied | Skipped | Cancelled | Waiting | AwaitingApproval | Suspended | Expanded,
+    Succeeded | Failed | Denied | Skipped | Cancelled | Waiting | AwaitingApproval | Dispatched | Suspended | Expanded,
     Field(discriminator="status"),
 ]
 OUTCOME: TypeAdapter[StepOutcome] = TypeAdapter(StepOutcome)

@@ -20,7 +20,7 @@ from engine.plan.limits import Limits
 from engine.plan.schema_view import ANYTHING, NUMBERS, Atom, View, describe_atoms
 from engine.plan.scope import Reader, Reading, atoms_of, default_paths, with_defaults
 
-SERVED_DELIVERIES = frozenset({"tool", "http"})
+SERVED_DELIVERIES = frozenset({"tool", "http", "service_bus"})
 """How capabilities can be called today. Others are refused at check time instead of failing at run time."""
 SERVED_ON_FAILURE = frozenset({"fail", "skip"})
 _ORDERED = ("lt", "le", "gt", "ge")

@@ -43,13 +43,16 @@ class MapProgress:
 
 
 class Awaited(NamedTuple):
-    """An approval that a step waits for. ``listening``: its answer will be announced; ``announced``: it was, while the step had a
-    look open that may have come too early to see it."""
+    """What a step waits for: an external event, which a person's answer or (``at_work``) a worker's result raises. ``listening``:
+    it will be announced; ``announced``: it was, while the step had a look open that may have come too early to see it.
 
-    approval_id: str
+    A step that is at work keeps its place among those that run side by side until it ends, however often it is looked at."""
+
+    event: str
     step: int
     listening: bool = False
     announced: bool = False
+    at_work: bool = False
 
 
 class StepState(NamedTuple):
@@ -71,9 +74,9 @@ class StepState(NamedTuple):
 class Board:
     """All steps of one graph at one moment.
 
-    ``ready`` has bit ``rank`` set for each step whose next call may be issued; ``used`` is the capacity taken by open calls;
-    ``sleepers`` are (due time, step) of waiting steps, earliest first; ``awaited`` are the approvals that steps wait for,
-    oldest first; ``unfinished`` counts steps that are not final; ``stopped`` is the code under which the board stopped
+    ``ready`` has bit ``rank`` set for each step whose next call may be issued; ``used`` is the capacity taken by open calls
+    and by steps at work; ``sleepers`` are (due time, step) of waiting steps, earliest first; ``awaited`` is what steps wait
+    for, oldest first; ``unfinished`` counts steps that are not final; ``stopped`` is the code under which the board stopped
     starting anything; ``begun`` are the steps with an undoing that had begun, in the order in which they ended; while ``pause``
     holds nothing starts either, but everything keeps its place.
     """
@@ -111,6 +114,10 @@ class Board:
     def waits_for_people(self) -> bool:
         """True when nothing can move before somebody answers."""
         return bool(self.awaited) and not self.used and not self.ready and len(self.sleepers) == len(self.awaited)
+
+    def at_work(self) -> tuple[int, ...]:
+        """The steps that keep their place while a worker has them."""
+        return tuple(entry.step for entry in self.awaited if entry.at_work)
 
     @property
     def next_due_at(self) -> datetime | None:
@@ -229,27 +236,32 @@ class Draft:
             self.set_ready(step, True)
         self._sleepers = self._sleepers[due:]
 
-    def await_approval(self, step: int, approval_id: str, due_at: datetime, record: StepState) -> None:
-        """Let the step wait for an answer, but make the call that ``record`` names at ``due_at`` at the latest."""
+    def is_at_work(self, step: int) -> bool:
+        """True when the step has a place of its own, which its calls do not add to."""
+        return any(entry.step == step and entry.at_work for entry in self.awaited)
+
+    def await_event(self, step: int, event: str, due_at: datetime, record: StepState, *, at_work: bool) -> None:
+        """Let the step wait for an event, but make the call that ``record`` names at ``due_at`` at the latest."""
         self.sleep(step, due_at, record)
-        known = next((e for e in self.awaited if (e.approval_id, e.step) == (approval_id, step)), None)
+        known = next((e for e in self.awaited if (e.event, e.step, e.at_work) == (event, step, at_work)), None)
         if known is None:
-            self.forget_approval(step)
-            self.awaited = (*self.awaited, Awaited(approval_id, step))
+            self.forget_awaited(step)
+            self.awaited = (*self.awaited, Awaited(event, step, at_work=at_work))
+            self.used += at_work
         elif known.announced:
             self._replace(known, known._replace(announced=False))
             self.rouse(step)
 
-    def listen(self, approval_id: str) -> None:
-        """Note that the answer to this approval will be announced."""
+    def listen(self, event: str) -> None:
+        """Note that this event will be announced."""
         for entry in self.awaited:
-            if entry.approval_id == approval_id:
+            if entry.event == event:
                 self._replace(entry, entry._replace(listening=True))
 
-    def announce(self, approval_id: str) -> None:
-        """Make the step that waits for this approval look now, or once more when a look is open."""
+    def announce(self, event: str) -> None:
+        """Make the step that waits for this event look now, or once more when a look is open."""
         for entry in self.awaited:
-            if entry.approval_id == approval_id:
+            if entry.event == event:
                 self._replace(entry, entry._replace(announced=self.has_open_call(entry.step)))
                 self.rouse(entry.step)
 
@@ -263,9 +275,10 @@ class Draft:
             self._sleepers = tuple(sleeper for sleeper in self._sleepers if sleeper[1] != step)
             self.set_ready(step, True)
 
-    def forget_approval(self, step: int) -> None:
-        """The step waits for no approval any more."""
+    def forget_awaited(self, step: int) -> None:
+        """The step waits for nobody any more, and gives up the place it kept."""
         if self.awaited:
+            self.used -= self.is_at_work(step)
             self.awaited = tuple(entry for entry in self.awaited if entry.step != step)
 
     def look_when_quiet(self) -> None:
@@ -287,7 +300,7 @@ class Draft:
                 self.begun = (*self.begun, index)
             self.put(index, record._replace(status=status, code=code, progress=None))
             self.set_ready(index, False)
-            self.forget_approval(index)
+            self.forget_awaited(index)
             self.unfinished -= 1
             for dependant, tolerated in self.graph.dependants[index]:
                 if self._need_is_final(dependant, usable=tolerated or status is StepStatus.SUCCEEDED):

@@ -116,9 +116,9 @@ class WakeAt:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Have one ``ApprovalAnswered`` when somebody answers this approval. Asked for once for each id."""
+    """Have one ``Announced`` when this external event is raised. Asked for once for each name."""
 
-    approval_id: str
+    event: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +230,10 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalAnswered:
-    """The store may have an answer to this approval. A hint: whoever waits for it looks."""
+class Announced:
+    """The store may have what is waited for: a person's answer, a worker's result. A hint: whoever waits for it looks."""
 
-    approval_id: str
+    event: str
     at: datetime
 
 
@@ -252,6 +252,4 @@ class Tick:
     at: datetime
 
 
-Event: TypeAlias = (
-    Issued | StepAnswered | RunAnswered | LeaseAnswered | CancelRequested | ApprovalAnswered | Resumed | Tick
-)
+Event: TypeAlias = Issued | StepAnswered | RunAnswered | LeaseAnswered | CancelRequested | Announced | Resumed | Tick

@@ -17,7 +17,7 @@ from engine.scheduler import steps
 from engine.scheduler.backoff import RetryPolicy
 from engine.scheduler.board import Board, Draft, new_board
 from engine.scheduler.commands import (
-    ApprovalAnswered,
+    Announced,
     AwaitResume,
     CancelRequested,
     Command,
@@ -124,8 +124,8 @@ def evolve_part(state: PartState, event: Event) -> PartState:
             _answered(draft, event, state.ref.run)
         case CancelRequested():
             draft.stop(CANCELLED_CODE)
-        case ApprovalAnswered():
-            draft.announce(event.approval_id)
+        case Announced():
+            draft.announce(event.event)
         case Resumed():
             draft.pause = draft.pause.ended(event.number)
         case Tick():
@@ -147,7 +147,7 @@ def _issued(draft: Draft, event: Issued, armed_at: datetime | None) -> datetime 
         elif isinstance(command, PerformStep):
             steps.issue(draft, command)
         elif isinstance(command, Listen):
-            draft.listen(command.approval_id)
+            draft.listen(command.event)
         elif isinstance(command, AwaitResume):
             draft.pause = draft.pause.listened(command.number)
     return armed_at

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from engine.domain.names import approval_event
 from engine.domain.skeleton import UNDO_ATTEMPTS
 from engine.domain.status import RunStatus, StepStatus
 from engine.scheduler import steps
@@ -17,7 +18,7 @@ from engine.scheduler.backoff import RetryPolicy, delay_s
 from engine.scheduler.board import Board, Draft, new_board
 from engine.scheduler.commands import (
     AcquireLease,
-    ApprovalAnswered,
+    Announced,
     AwaitResume,
     Broken,
     CancelRequested,
@@ -85,8 +86,8 @@ class RunState:
 
     ``attempt``, ``look`` and ``call_open`` belong to the current call of the run itself, which is repeated at ``retry_at``. From
     ``give_up_at`` on nothing of this phase is waited for. ``armed_at`` is when the wake-up asked for last will ring.
-    ``held_by`` is the approval that the plan waits for, ``listening_to`` the one whose answer will be announced; ``announced``
-    says that it was while a look was open.
+    ``held_by`` is the event of the approval that the plan waits for, ``listening_to`` the one that will be announced;
+    ``announced`` says that it was while a look was open.
     ``ending`` is the final status and code, once known; ``recorded`` says that a store knows it too. ``undoing`` are the steps
     still to be undone, the next one first; ``not_undone`` those that could not be, with why. ``pause`` is about calls of the run
     itself; steps have that of their board.
@@ -173,8 +174,8 @@ def evolve(state: RunState, event: Event) -> RunState:
             return _run_answered(state, event)
         case CancelRequested():
             return _cancel_requested(state, event.at)
-        case ApprovalAnswered():
-            return _approval_answered(state, event)
+        case Announced():
+            return _announced(state, event)
         case Resumed():
             return _resumed(state, event)
         case Tick():
@@ -235,10 +236,10 @@ def _issued(state: RunState, event: Issued) -> RunState:
                 if command == _due_call(state):
                     state = replace(state, call_open=True)
             case Listen():
-                if command.approval_id == state.held_by:
-                    state = replace(state, listening_to=command.approval_id)
+                if command.event == state.held_by:
+                    state = replace(state, listening_to=command.event)
                 if draft is not None:
-                    draft.listen(command.approval_id)
+                    draft.listen(command.event)
             case AwaitResume():
                 state = replace(state, pause=state.pause.listened(command.number))
                 if draft is not None:
@@ -336,21 +337,22 @@ def _held(state: RunState, outcome: Held, at: datetime) -> RunState:
     if expires_at is None or state.look >= steps.MAX_LOOKS:
         return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
     look_at = max(min(expires_at, at + watchdog(state.look + 1)), at + steps.MIN_WAIT)
-    held = replace(state, call_open=False, held_by=outcome.approval_id, retry_at=look_at, announced=False)
-    if state.announced and state.held_by == outcome.approval_id:
+    answer = approval_event(outcome.approval_id)
+    held = replace(state, call_open=False, held_by=answer, retry_at=look_at, announced=False)
+    if state.announced and state.held_by == answer:
         return replace(held, retry_at=None, look=state.look + 1)
     return held
 
 
-def _approval_answered(state: RunState, event: ApprovalAnswered) -> RunState:
-    if state.held_by == event.approval_id and not state.cancelled:
+def _announced(state: RunState, event: Announced) -> RunState:
+    if state.held_by == event.event and not state.cancelled:
         if state.retry_at is None:
             return replace(state, announced=state.call_open)
         return replace(state, retry_at=None, look=state.look + 1)
     if state.phase is not RunPhase.RUNNING or state.board is None:
         return state
     draft = Draft(state.board)
-    draft.announce(event.approval_id)
+    draft.announce(event.event)
     return replace(state, board=draft.frozen())
 
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
+from engine.domain.names import approval_event
 from engine.domain.outcomes import (
     AwaitingApproval,
     Cancelled,
     Denied,
+    Dispatched,
     Expanded,
     Failed,
     Skipped,
@@ -44,7 +46,7 @@ UPKEEP_ATTEMPTS = 5
 MIN_WAIT = timedelta(milliseconds=100)
 """A ``waiting`` answer that is already due is asked again after this, so it cannot spin."""
 MAX_LISTENED = 100
-"""Approvals whose answers one instance is told of at a time; it bounds the cost of each ``task_any``. Others wait for a look."""
+"""Events that one instance is told of at a time; it bounds the cost of each ``task_any``. Others wait for a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ def starts(board: Board) -> tuple[StepCall, ...]:
     if board.pause.holds:
         return ()
     free, ready = board.capacity_left, board.ready
+    if board.awaited:
+        for step in board.at_work():  # they have their places: however full it is, what they did is taken up
+            if board.is_ready(step):
+                calls.extend(_calls_of(board, step, 1))
+                ready &= ~(1 << board.graph.rank_of[step])
     while ready and free > 0:
         lowest = ready & -ready
         ready ^= lowest
@@ -71,11 +78,11 @@ def starts(board: Board) -> tuple[StepCall, ...]:
 
 
 def listens(board: Board) -> tuple[Listen, ...]:
-    """The approvals to listen to from now on, oldest first."""
+    """The events to listen to from now on, oldest first."""
     if not board.awaited:
         return ()
     free = MAX_LISTENED - sum(entry.listening for entry in board.awaited)
-    new = [Listen(entry.approval_id) for entry in board.awaited if not entry.listening]
+    new = [Listen(entry.event) for entry in board.awaited if not entry.listening]
     return tuple(dict.fromkeys(new))[: max(free, 0)]
 
 
@@ -127,7 +134,7 @@ def issue(draft: Draft, call: StepCall) -> None:
     """Note that a call was issued. One that may not be issued now (a repetition) changes nothing."""
     if not draft.is_ready(call.step) or not _is_next(draft.record(call.step), call):
         return
-    draft.used += width_of(call)
+    draft.used += 0 if draft.is_at_work(call.step) else width_of(call)
     draft.start(call.step)
     record = draft.record(call.step)
     if isinstance(call, RunMapPart) and record.progress is not None:
@@ -173,7 +180,7 @@ def is_open(draft: Draft | Board, call: StepCall) -> bool:
 
 def answer(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, frame: Frame) -> None:
     """Let an open call return. The caller has checked ``is_open``."""
-    draft.used -= width_of(call)
+    draft.used -= 0 if draft.is_at_work(call.step) else width_of(call)
     if isinstance(outcome, Cancelled) and outcome.code != DEADLINE_CODE:
         # The store knows of a cancel whose event has not arrived, or never will. A part of a map that reached the deadline
         # a moment before the run did is no such news.
@@ -188,8 +195,8 @@ def answer(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, fra
 
 def _took(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, frame: Frame) -> None:
     step = call.step
-    if not isinstance(outcome, AwaitingApproval):
-        draft.forget_approval(step)
+    if not isinstance(outcome, AwaitingApproval | Dispatched):
+        draft.forget_awaited(step)
     match outcome:
         case Succeeded():  # of a map that is to be counted too: another run has done it all
             draft.settle(step, StepTrigger.SUCCEED)
@@ -206,7 +213,9 @@ def _took(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, fram
         case Waiting():
             _waiting(draft, call, outcome, at)
         case AwaitingApproval():
-            _awaiting(draft, call, outcome, at)
+            _awaiting(draft, call, approval_event(outcome.approval_id), outcome.expires_at, at)
+        case Dispatched():
+            _awaiting(draft, call, outcome.event, outcome.look_by, at, at_work=True)
         case Suspended():
             _suspended(draft, call, outcome, at)
         case _:
@@ -250,16 +259,16 @@ def _waiting(draft: Draft, call: StepCall, outcome: Waiting, at: datetime) -> No
         draft.sleep(call.step, max(until_at, at + MIN_WAIT), record._replace(look=record.look + 1))
 
 
-def _awaiting(draft: Draft, call: StepCall, outcome: AwaitingApproval, at: datetime) -> None:
+def _awaiting(draft: Draft, call: StepCall, event: str, look_by: str, at: datetime, *, at_work: bool = False) -> None:
     record = draft.record(call.step)
-    expires_at, look = parsed_instant(outcome.expires_at), record.look + 1
+    expires_at, look = parsed_instant(look_by), record.look + 1
     if draft.stopped is not None:
         draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
     elif expires_at is None or not isinstance(call, PerformStep) or record.look >= MAX_LOOKS:
         draft.settle(call.step, *_UNEXPECTED)
     else:
         due_at = max(min(expires_at, at + watchdog(look)), at + MIN_WAIT)
-        draft.await_approval(call.step, outcome.approval_id, due_at, record._replace(look=look))
+        draft.await_event(call.step, event, due_at, record._replace(look=look), at_work=at_work)
 
 
 def _suspended(draft: Draft, call: StepCall, outcome: Suspended, at: datetime) -> None:
@@ -329,7 +338,7 @@ def _part_verdict(outcome: StepOutcome) -> tuple[StepTrigger, str] | None:
             return StepTrigger.DENY, outcome.code
         case Cancelled():
             return StepTrigger.CANCEL, outcome.code
-        case Skipped() | Waiting() | AwaitingApproval() | Suspended() | Expanded():
+        case Skipped() | Waiting() | AwaitingApproval() | Dispatched() | Suspended() | Expanded():
             return _UNEXPECTED
         case _:
             assert_never(outcome)

@@ -20,7 +20,7 @@ from engine.evidence.canonical import canonical_sha256
 from engine.plan import Step, validate_output
 from engine.ports.deps import Deps
 from engine.ports.result_cache import CachedResult
-from engine.step_runner.authorise import Cleared
+from engine.step_runner.authorise import CallInQuestion, Cleared
 from engine.step_runner.evidence import reused_entry
 from engine.step_runner.records import Journal
 
@@ -67,7 +67,7 @@ async def _find(cleared: Cleared, deps: Deps) -> tuple[CachedResult, bytes] | No
     """A usable result and its content."""
     task, capability = cleared.call.task, cleared.capability
     try:
-        known = await deps.result_cache.get(task.tenant_id, _asked_sha256(cleared))
+        known = await deps.result_cache.get(task.tenant_id, _asked_sha256(cleared.call, capability))
         if known is None or deps.clock.now() - known.made_at > timedelta(seconds=capability.cache_s):
             return None
         data = await deps.payloads.get(task.tenant_id, known.run_id, known.output)
@@ -78,23 +78,22 @@ async def _find(cleared: Cleared, deps: Deps) -> tuple[CachedResult, bytes] | No
     return (known, data) if not validate_output(capability, json.loads(data)) else None
 
 
-async def remember(cleared: Cleared, deps: Deps) -> None:
+async def remember(call: CallInQuestion, capability: Capability, deps: Deps) -> None:
     """Keep where the result of a call that succeeded lies."""
-    task = cleared.call.task
-    if not may_reuse(cleared.call.view.step, cleared.capability, task.purpose):
+    task = call.task
+    if not may_reuse(call.view.step, capability, task.purpose):
         return
     try:
         record = await deps.runs.get_step(task.tenant_id, task.run_id, task.record_id, task.item)
         if record is None or record.output_ref is None or record.degraded is not None:
             return
         result = CachedResult(task.run_id, record.output_ref, record.finished_at or deps.clock.now())
-        await deps.result_cache.put(task.tenant_id, _asked_sha256(cleared), result)
+        await deps.result_cache.put(task.tenant_id, _asked_sha256(call, capability), result)
     except LivoaError as err:
         _LOG.warning("a result could not be remembered", extra={"run_id": task.run_id, "code": err.code})
 
 
-def _asked_sha256(cleared: Cleared) -> str:
+def _asked_sha256(call: CallInQuestion, capability: Capability) -> str:
     """What makes two calls the same: the capability in this version, and the inputs as they are sent."""
-    capability = cleared.capability
-    asked = {"capability": capability.name, "version": capability.version, "inputs": cleared.call.inputs}
+    asked = {"capability": capability.name, "version": capability.version, "inputs": call.inputs}
     return canonical_sha256(asked)

@@ -22,6 +22,8 @@ from engine.step_runner.task import StepTask
 
 _LOG = logging.getLogger("livoa.steps")
 OPEN_CODE = "agent.circuit_open"
+_OF_OTHERS = frozenset({"agent.conflict", "agent.lease_lost"})
+"""Say something about another call, or about the worker that had it."""
 _HEALTH_WORDS = ("agent.", "auth.")
 """First words of the codes that a caller of an agent gives its failures. An agent's own codes say something about the work."""
 
@@ -36,7 +38,7 @@ def circuit_outcome(response: ExecuteResponse, capability: Capability, given_s: 
     error = response.error
     if error.code == "agent.timeout":
         return "failure" if given_s >= capability.timeout_s else "neutral"
-    ill = error.retryable and error.code.startswith(_HEALTH_WORDS) and error.code != "agent.conflict"
+    ill = error.retryable and error.code.startswith(_HEALTH_WORDS) and error.code not in _OF_OTHERS
     return "failure" if ill else "neutral"
 
 

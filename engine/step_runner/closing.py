@@ -44,6 +44,8 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     if run is None or run.status.is_final:
         return {}
     status = RunStatus(payload["status"])
+    # From here on no worker's answer counts, and its next heartbeat tells it so.
+    await deps.assignments.void_run(run.tenant_id, run.run_id, deps.clock.now())
     for approval in await deps.approvals.close(run.tenant_id, run.run_id):
         await deps.audit.append(approval_entry(approval))
     not_undone: dict[str, str] = payload.get("not_undone") or {}

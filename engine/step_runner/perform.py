@@ -11,21 +11,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import replace
+from datetime import datetime
 
-from engine.domain.base import JsonObject, iso_utc
+from engine.domain.base import iso_utc
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
 from engine.domain.events import BudgetEventData, DegradedEventData, EventType, new_event
-from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
+from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteResponse
 from engine.domain.outcomes import Cancelled, Failed, StepOutcome, Succeeded, Waiting
-from engine.domain.run import PayloadRef, Run, StepRecord
+from engine.domain.run import Run, StepRecord
 from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import (
     AGENT_NAME,
-    METRIC_STEP_DURATION,
     OPERATION,
     RUN_ID,
     SPAN_AGENT,
@@ -45,7 +43,6 @@ from engine.plan import (
     bind_wait,
     evaluate_when,
     falls_back,
-    validate_output,
 )
 from engine.ports.deps import Deps
 from engine.ports.telemetry import Attribute
@@ -53,8 +50,9 @@ from engine.step_runner import circuit
 from engine.step_runner.asking import NotApproved, Question, Unanswered, ask
 from engine.step_runner.authorise import Barred, CallInQuestion, Cleared, authorise
 from engine.step_runner.caching import remember, reused
-from engine.step_runner.evidence import decision_entry, intent_entry, result_entry
-from engine.step_runner.persistence import persistently
+from engine.step_runner.call import Call, call_deadline, conclude, request_of, settle
+from engine.step_runner.evidence import decision_entry, intent_entry
+from engine.step_runner.handover import hand_on, handed_on_before, is_handed_on, new_assignment, take_up
 from engine.step_runner.records import Journal, allowed_attempts, answered, reason_to_fall_back
 from engine.step_runner.suspension import OUT_OF_BUDGET, held, suspend_for_budget
 from engine.step_runner.task import StepTask
@@ -196,19 +194,10 @@ async def _question(task: StepTask, view: StepView, approval: Approval, journal:
     return await journal.succeeded(ref)
 
 
-@dataclass(slots=True)
-class _Call:
-    """One attempt on its way to the capability."""
-
-    task: StepTask
-    view: StepView
-    journal: Journal
-    inputs: JsonObject
-    deps: Deps
-
-
 async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
-    """Make one call that is bound, if it may be made: from asking policy to the last record."""
+    """Make one call that is bound, if it may be made: from asking policy to the last record, or to handing it on."""
+    if (assignment := await handed_on_before(asked, deps)) is not None:
+        return await take_up(asked, assignment, deps)
     inputs_sha256 = asked.inputs_sha256
     asked = replace(asked, journal=asked.journal.with_inputs(inputs_sha256, deps.clock.now()))
     cleared = await authorise(asked, deps)
@@ -217,15 +206,15 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
     if cleared.call.redacted:  # what was taken out of the inputs is not in what the records name
         inputs_sha256 = cleared.call.inputs_sha256
     journal = replace(cleared.call.journal, input_sha256=inputs_sha256)
-    call = _Call(asked.task, asked.view, journal, cleared.call.inputs, deps)
+    call = Call(asked.task, asked.view, journal, cleared.call.inputs, deps)
     if isinstance(cleared, Barred):
         return await _denied(call, cleared, inputs_sha256)
     if (earlier := await reused(cleared, journal, deps)) is not None:
-        await _settle(call, 0)  # an earlier delivery may have made the call and died with its reservation
+        await settle(call, 0)  # an earlier delivery may have made the call and died with its reservation
         return earlier
     passed = await deps.circuits.permit(call.view.tenant, cleared.capability, call.task.attempt_key)
     if not passed.granted:
-        await _settle(call, 0)  # as of a denial: an earlier delivery may have died with its reservation
+        await settle(call, 0)  # as of a denial: an earlier delivery may have died with its reservation
         return await circuit.held_off(passed, call.task, call.journal, deps)
     amount = cleared.capability.cost.per_call_micro_usd
     refused = await _prepare(call, cleared, inputs_sha256, amount)
@@ -233,17 +222,25 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
         await circuit.report(passed, "neutral", call.task, deps)
         return refused
     begun_at = deps.clock.now()
-    deadline_at = _call_deadline(call, cleared.capability, begun_at)
+    deadline_at = call_deadline(call, cleared.capability, begun_at)
+    if is_handed_on(call.task, cleared.capability) and deadline_at > begun_at:
+        return await _hand_on(call, cleared.capability, deadline_at, amount)
     response = await _invoke(call, cleared.capability, begun_at, deadline_at)
     given_s = (deadline_at - begun_at).total_seconds()
     await circuit.report(passed, circuit.circuit_outcome(response, cleared.capability, given_s), call.task, deps)
-    outcome = await _conclude(call, cleared.capability, response, amount)
+    outcome = await conclude(call, cleared.capability, response, amount)
     if isinstance(outcome, Succeeded):
-        await remember(cleared, deps)
+        await remember(cleared.call, cleared.capability, deps)
     return outcome
 
 
-async def _prepare(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int) -> StepOutcome | None:
+async def _hand_on(call: Call, capability: Capability, deadline_at: datetime, amount: int) -> StepOutcome:
+    request = request_of(call, capability, deadline_at)
+    assignment = await new_assignment(call, capability, call.view.plan_hash, request)
+    return await hand_on(call, capability, assignment, amount)
+
+
+async def _prepare(call: Call, cleared: Cleared, inputs_sha256: str, amount: int) -> StepOutcome | None:
     """Everything between the decision and the call. An outcome when there will be no call."""
     if not await _reserve(call, amount):
         if call.task.purpose != "compensation":
@@ -252,12 +249,12 @@ async def _prepare(call: _Call, cleared: Cleared, inputs_sha256: str, amount: in
     if not await call.journal.started():
         return await _already_settled(call, amount)
     if not await _intend(call, cleared, inputs_sha256, amount):
-        await _settle(call, 0)
+        await settle(call, 0)
         return await call.journal.failed("audit.unavailable", "the intent could not be recorded", retryable=True)
     return None
 
 
-async def _denied(call: _Call, barred: Barred, inputs_sha256: str) -> StepOutcome:
+async def _denied(call: Call, barred: Barred, inputs_sha256: str) -> StepOutcome:
     entry = decision_entry(
         call.task,
         call.view.run.principal,
@@ -270,11 +267,11 @@ async def _denied(call: _Call, barred: Barred, inputs_sha256: str) -> StepOutcom
         code=barred.code,
     )
     await call.deps.audit.append(entry)
-    await _settle(call, 0)  # an earlier delivery may have been allowed, and died with its reservation
+    await settle(call, 0)  # an earlier delivery may have been allowed, and died with its reservation
     return await call.journal.denied(barred.code, barred.message)
 
 
-async def _reserve(call: _Call, amount: int) -> bool:
+async def _reserve(call: Call, amount: int) -> bool:
     task, deps = call.task, call.deps
     for attempt in range(1, task.attempt):
         # One that died with its reservation: this attempt repeats its call under the same key, and pays for it.
@@ -297,20 +294,14 @@ async def _reserve(call: _Call, amount: int) -> bool:
     return False
 
 
-async def _settle(call: _Call, spent_micro_usd: int) -> None:
-    await call.deps.budgets.settle(
-        call.task.tenant_id, call.task.run_id, call.task.attempt_key, spent_micro_usd=spent_micro_usd
-    )
-
-
-async def _already_settled(call: _Call, amount: int) -> StepOutcome:
+async def _already_settled(call: Call, amount: int) -> StepOutcome:
     """Another delivery finished the step, or a later attempt began, between our read and our write."""
-    await _settle(call, 0)
+    await settle(call, 0)
     record = await call.deps.runs.get_step(call.task.tenant_id, call.task.run_id, call.task.record_id, call.task.item)
     return (record and answered(record, call.task.attempt)) or Failed(code="step.superseded")
 
 
-async def _intend(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int) -> bool:
+async def _intend(call: Call, cleared: Cleared, inputs_sha256: str, amount: int) -> bool:
     entry = intent_entry(
         call.task,
         call.view.run.principal,
@@ -334,28 +325,11 @@ async def _intend(call: _Call, cleared: Cleared, inputs_sha256: str, amount: int
     return True
 
 
-def _call_deadline(call: _Call, capability: Capability, now: datetime) -> datetime:
-    if call.task.purpose == "compensation":  # often because the deadline has passed
-        return now + timedelta(seconds=capability.timeout_s)
-    timeout_s = min(call.view.step.timeout_s or capability.timeout_s, capability.timeout_s)
-    return min(now + timedelta(seconds=timeout_s), call.view.run.deadline_at)
-
-
-async def _invoke(call: _Call, capability: Capability, now: datetime, deadline_at: datetime) -> ExecuteResponse:
+async def _invoke(call: Call, capability: Capability, now: datetime, deadline_at: datetime) -> ExecuteResponse:
     remaining_s = (deadline_at - now).total_seconds()
     if remaining_s <= 0:
         return ExecuteFailed(error=ExecuteError(code="run.deadline", message="the run's deadline has passed"))
-    request = ExecuteRequest(
-        tenant_id=call.task.tenant_id,
-        run_id=call.task.run_id,
-        step_id=call.task.step_id,
-        item=call.task.item,
-        attempt=call.task.attempt,
-        capability=capability.name,
-        inputs=call.inputs,
-        idempotency_key=call.task.key,
-        deadline_at=deadline_at,
-    )
+    request = request_of(call, capability, deadline_at)
     attributes = {AGENT_NAME: capability.endpoint, TOOL_NAME: capability.name, OPERATION: SPAN_AGENT}
     name = f"{SPAN_AGENT} {capability.endpoint}"
     with call.deps.telemetry.span(name, kind="client", attributes=attributes) as span:
@@ -373,76 +347,3 @@ async def _invoke(call: _Call, capability: Capability, now: datetime, deadline_a
         if isinstance(response, ExecuteFailed):
             span.fail(response.error.code)
     return response
-
-
-async def _conclude(call: _Call, capability: Capability, response: ExecuteResponse, reserved: int) -> StepOutcome:
-    """Check, store, write down, settle. A result that cannot be written down is asked for again under the same key."""
-    output, error, cost = await _assess(call, capability, response, reserved)
-    status = "succeeded" if error is None else "failed"
-    entry = result_entry(
-        call.task,
-        call.view.run.principal,
-        call.deps.clock.now(),
-        status=status,
-        code=error.code if error else None,
-        output=output,
-        cost_micro_usd=cost,
-    )
-    await persistently(lambda: call.deps.audit.append(entry))
-    await persistently(lambda: _settle(call, cost))
-    started_at = call.journal.started_at
-    if started_at is not None:
-        elapsed_s = (call.deps.clock.now() - started_at).total_seconds()
-        call.deps.telemetry.record(METRIC_STEP_DURATION, elapsed_s, {"status": status})
-    _LOG.info(
-        "step performed",
-        extra={
-            "run_id": call.task.run_id,
-            "step_id": call.task.step_id,
-            "item": call.task.item,
-            "attempt": call.task.attempt,
-            "capability": capability.name,
-            "status": status,
-            "code": error.code if error else None,
-        },
-    )
-    return await persistently(lambda: _record(call, output, error, cost))
-
-
-async def _record(call: _Call, output: PayloadRef | None, error: ExecuteError | None, cost: int) -> StepOutcome:
-    if error is None:
-        return await call.journal.succeeded(output, cost_micro_usd=cost)
-    return await call.journal.failed(
-        error.code, error.message, retryable=error.retryable, retry_after_s=error.retry_after_s, cost_micro_usd=cost
-    )
-
-
-async def _assess(
-    call: _Call, capability: Capability, response: ExecuteResponse, reserved: int
-) -> tuple[PayloadRef | None, ExecuteError | None, int]:
-    """What came of the call: the stored output or an error, and what it cost."""
-    if not isinstance(response, ExecuteSucceeded):
-        return None, response.error, 0
-    cost = reserved if response.usage.cost_micro_usd is None else response.usage.cost_micro_usd
-    try:
-        output, error = await _accept(call, capability, response.output)
-    except LivoaError as err:
-        output, error = None, ExecuteError(code=err.code, message=err.message, retryable=err.status >= 500)
-    if error is not None and call.journal.is_repeated(error.retryable):
-        cost = 0  # the next attempt is answered with this same success, and pays for it
-    return output, error, cost
-
-
-async def _accept(call: _Call, capability: Capability, output: Any) -> tuple[PayloadRef | None, ExecuteError | None]:
-    violations = validate_output(capability, output)
-    if violations:
-        places = ", ".join(f"{violation.pointer or '/'} ({violation.code})" for violation in violations[:3])
-        return None, ExecuteError(
-            code="agent.contract_violation", message=f"the output does not fit its schema: {places}"
-        )
-    try:
-        data = json.dumps(output, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError):
-        return None, ExecuteError(code="agent.contract_violation", message="the output is not JSON")
-    task = call.task
-    return await persistently(lambda: call.deps.payloads.put(task.tenant_id, task.run_id, data)), None

@@ -7,6 +7,7 @@ nor in which order: that is the scheduler's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from engine.domain.base import Frozen
@@ -21,7 +22,7 @@ from engine.ports.deps import Deps
 from engine.step_runner.authorise import CallInQuestion
 from engine.step_runner.perform import dispatch
 from engine.step_runner.records import Journal, outcome_of
-from engine.step_runner.task import StepTask
+from engine.step_runner.task import StepTask, task_of
 from engine.step_runner.view import StepView, load_output, load_view
 
 UNDO_BATCH = 20
@@ -69,7 +70,7 @@ async def undo_step(task: StepTask, deps: Deps) -> UndoOutcome:
 
 async def _undo_call(run: Run, record: StepRecord, deps: Deps) -> UndoOutcome:
     if record.status is StepStatus.RUNNING:
-        return Failed(code=STILL_OPEN, retryable=True)
+        return await _still_open([record], deps)
     if record.status is not StepStatus.SUCCEEDED:
         return Undone()
     known = await deps.runs.get_step(run.tenant_id, run.run_id, undo_id(record.step_id), record.item)
@@ -87,9 +88,20 @@ async def _undo_map(run: Run, record: StepRecord, deps: Deps) -> UndoOutcome:
             return outcome
     if len(left) > UNDO_BATCH:
         return MoreToUndo()
-    if any(item.status is StepStatus.RUNNING for item in items):
-        return Failed(code=STILL_OPEN, retryable=True)
+    if running := [item for item in items if item.status is StepStatus.RUNNING]:
+        return await _still_open(running, deps)
     return await _undo_of_map(run, record, len(effects), deps) if effects else Undone()
+
+
+async def _still_open(records: Sequence[StepRecord], deps: Deps) -> Failed:
+    """Take back what workers have of it, so that they stop and nothing is done after it was undone."""
+    for record in records:
+        key = task_of(record, record.attempt).key
+        assigned = await deps.assignments.get(record.tenant_id, record.run_id, key)
+        if assigned is not None:
+            of = (record.tenant_id, record.run_id, key, assigned.token)
+            await deps.assignments.void(*of, now=deps.clock.now(), lapsed_only=False)
+    return Failed(code=STILL_OPEN, retryable=True)
 
 
 async def _undo_of_map(run: Run, record: StepRecord, count: int, deps: Deps) -> UndoOutcome:

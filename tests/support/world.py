@@ -12,6 +12,7 @@ from activities.plan_run import plan_run
 from engine.adapters.memory import (
     FixedClock,
     MemoryApprovalStore,
+    MemoryAssignments,
     MemoryAuditLog,
     MemoryBudgetLedger,
     MemoryCatalog,
@@ -22,7 +23,9 @@ from engine.adapters.memory import (
     MemoryRunStore,
     MemoryTenantDirectory,
 )
+from engine.domain.bus import StepCommand
 from engine.domain.capability import Capability, CostModel
+from engine.domain.errors import LivoaError
 from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
 from engine.domain.principal import Principal
@@ -70,6 +73,7 @@ CAPABILITIES = (
     capability("calc.frail", fallback="calc.double"),
     capability("calc.steady", deterministic=True, cache_s=3600),
     capability("calc.frail_secret", fallback="calc.secret"),
+    capability("calc.fit", delivery="service_bus", timeout_s=600, lease_s=60, deterministic=True),
 )
 
 Behaviour = Callable[[ExecuteRequest], ExecuteResponse]
@@ -102,6 +106,7 @@ class ScriptedInvoker:
             "calc.frail": doubled,
             "calc.steady": doubled,
             "calc.frail_secret": doubled,
+            "calc.fit": doubled,
         }
         self.calls: list[ExecuteRequest] = []
         self.effects: dict[str, ExecuteResponse] = {}
@@ -118,6 +123,22 @@ class ScriptedInvoker:
         if isinstance(response, ExecuteSucceeded):
             self.effects[request.idempotency_key] = response
         return response
+
+
+class RecordedQueue:
+    """A step queue that keeps what is sent, or is down."""
+
+    def __init__(self) -> None:
+        self.sent: list[StepCommand] = []
+        self.error: str | None = None
+
+    async def send(self, command: StepCommand, *, session_id: str, message_id: str) -> None:
+        """See the port."""
+        if self.error is not None:
+            raise LivoaError(self.error, "no", status=503)
+        assert session_id.startswith(f"{command.tenant_id}--")
+        assert message_id == f"{command.key}#{command.token}"
+        self.sent.append(command)
 
 
 class _QuietSpan:
@@ -148,6 +169,7 @@ class World:
         self.clock = FixedClock(START)
         self.runs = MemoryRunStore(self.clock)
         self.invoker = ScriptedInvoker()
+        self.queue = RecordedQueue()
         enabled = tuple(c.name for c in CAPABILITIES if c.name != "calc.secret")
         self.tenant = TenantConfig(
             tenant_id="contoso", display_name="Contoso", enabled_capabilities=enabled, bounds=Bounds(**bounds)
@@ -173,6 +195,8 @@ class World:
             composer=DegradedComposer(),
             telemetry=QuietTelemetry(),
             approvals=MemoryApprovalStore(self.runs, self.clock),
+            assignments=MemoryAssignments(),
+            step_queue=self.queue,
         )
 
     async def submit(self, plan: dict[str, Any] | None, *, run_id: str = "run-1", **request: Any) -> dict[str, Any]:

@@ -92,7 +92,6 @@ def found(document: Any) -> list[tuple[str, str]]:
             plan(step("a", "secret.tool")), "plan.capability_not_enabled", "/steps/0/capability", id="not-enabled"
         ),
         pytest.param(plan(step("a", "llm.write")), "plan.delivery_unavailable", "/steps/0/capability", id="llm"),
-        pytest.param(plan(step("a", "bus.long")), "plan.delivery_unavailable", "/steps/0/capability", id="service-bus"),
         pytest.param(
             plan(
                 step("a", "data.query", inputs={"job": {"$ref": "steps.q#/because"}}),

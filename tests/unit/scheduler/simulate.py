@@ -9,10 +9,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from engine.domain.names import approval_event
 from engine.domain.outcomes import (
     AwaitingApproval,
     Cancelled,
     Denied,
+    Dispatched,
     Expanded,
     Failed,
     Skipped,
@@ -25,7 +27,7 @@ from engine.domain.skeleton import Skeleton, SkeletonStep
 from engine.domain.status import RunStatus
 from engine.scheduler import RunRef, RunState, compile_graph, decide, evolve, new_run
 from engine.scheduler.commands import (
-    ApprovalAnswered,
+    Announced,
     AwaitResume,
     Broken,
     Call,
@@ -92,7 +94,8 @@ class World:
 
     With ``people`` the plan and some steps wait for a person, who answers in time, too late or never; some announcements are
     lost. ``decided`` is what the store knows of them. With ``suspends`` somebody suspends and resumes the run at any time;
-    some resumptions are announced late or never.
+    some resumptions are announced late or never. With ``workers`` some steps are handed to a worker, which finishes, or whose
+    time runs out; some of that is announced. ``handed`` is by when each must be done, ``worked`` what the store knows of them.
     """
 
     skeleton: Skeleton
@@ -102,10 +105,13 @@ class World:
     cancels: bool = False
     people: bool = False
     suspends: bool = False
+    workers: bool = False
     suspended: bool = False
     suspensions: int = 0
     asked: dict[str, datetime] = field(default_factory=dict)
     decided: dict[str, bool] = field(default_factory=dict)
+    handed: dict[str, datetime] = field(default_factory=dict)
+    worked: set[str] = field(default_factory=set)
     random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,7 +167,25 @@ class World:
             return None
         approval_id = self.random.choice(waiting)
         self.decided[approval_id] = self.random.random() < 0.7
-        return ApprovalAnswered(approval_id, now) if self.random.random() < 0.8 else None
+        return Announced(approval_event(approval_id), now) if self.random.random() < 0.8 else None
+
+    def some_worker_ends(self, now: datetime) -> Event | None:
+        """A worker finishes one of the steps handed on, or none does. None also when the announcement is lost."""
+        open_work = [event for event in self.handed if event not in self.worked]
+        if not open_work or self.random.random() < 0.6:
+            return None
+        event = self.random.choice(open_work)
+        self.worked.add(event)
+        return Announced(event, now) if self.random.random() < 0.8 else None
+
+    def _at_work(self, call: PerformStep, at: datetime) -> Dispatched | None:
+        """The step while a worker has it; None once that has finished or its time is over."""
+        event = f"step-finished.{call.step}.{call.attempt}"
+        look_by = self.handed.setdefault(event, at + timedelta(seconds=self.random.choice([1, 600, 9_000])))
+        if event in self.worked or at >= look_by:
+            self.worked.add(event)
+            return None
+        return Dispatched(event=event, look_by=look_by.isoformat())
 
     def someone_suspends(self, now: datetime) -> Event | None:
         """Somebody suspends the run, or resumes it; None also when the announcement is lost."""
@@ -181,6 +205,10 @@ class World:
                 return AwaitingApproval(approval_id=approval_id, expires_at=expires_at)
             if not self.decided[approval_id]:
                 return Denied(code="approval.refused")
+        if self.workers and isinstance(call, PerformStep) and call.step % 3 == 1:
+            dispatched = self._at_work(call, at)
+            if dispatched is not None:
+                return dispatched
         if isinstance(call, ExpandMap) and not self._bad():
             return Expanded(item_count=self.random.choice([0, 1, 5, 150, 420]))
         if not self._bad():
@@ -195,6 +223,7 @@ class World:
             Waiting(until_at="not a time"),
             Expanded(item_count=3),
             AwaitingApproval(approval_id="ap-odd", expires_at="whenever"),
+            Dispatched(event="step-finished.odd", look_by="whenever"),
         ]
         if self.cancels:
             choices.append(Cancelled())
@@ -247,6 +276,8 @@ def _next_event(world: World, state: RunState, open_calls: list[Call], now: date
         return CancelRequested(now)
     if world.people and (answered := world.someone_answers(now)) is not None:
         return answered
+    if world.workers and (ended := world.some_worker_ends(now)) is not None:
+        return ended
     if (resumed := world.someone_suspends(now)) is not None:
         return resumed
     hung = (

@@ -9,7 +9,7 @@ from engine.domain.skeleton import Skeleton, SkeletonStep
 from engine.domain.status import RunStatus
 from engine.scheduler import RunState, compile_graph, decide, evolve, new_run
 from engine.scheduler.commands import (
-    ApprovalAnswered,
+    Announced,
     AwaitResume,
     Call,
     Command,
@@ -67,10 +67,10 @@ def test_a_step_that_waits_is_listened_to_once_and_looks_when_it_is_told() -> No
     drive = Drive(SkeletonStep("a"))
     drive.planned()
     drive.awaits(PerformStep(0, 1))
-    assert Listen("ap-0") in drive.commands
+    assert Listen("approval.ap-0") in drive.commands
     assert drive.calls == []
     assert drive.state.status is RunStatus.AWAITING_APPROVAL
-    drive.on(ApprovalAnswered("ap-0", drive.now))
+    drive.on(Announced("approval.ap-0", drive.now))
     assert drive.calls == [PerformStep(0, 1, look=1)]
     assert not [command for command in drive.commands if isinstance(command, Listen)]
 
@@ -82,7 +82,7 @@ def test_an_announcement_during_a_look_leads_to_one_more() -> None:
     drive.awaits(PerformStep(0, 1))
     drive.on(Tick(START_AT + WATCHDOG))
     assert drive.calls == [PerformStep(0, 1, look=1)]
-    drive.on(ApprovalAnswered("ap-0", drive.now))
+    drive.on(Announced("approval.ap-0", drive.now))
     assert drive.calls == []
     drive.awaits(PerformStep(0, 1, look=1))
     assert drive.calls == [PerformStep(0, 1, look=2)]
@@ -96,7 +96,7 @@ def test_an_announcement_during_the_look_of_a_plan_leads_to_one_more() -> None:
     drive.on(RunAnswered(PlanRun(1), held, drive.now))
     drive.on(Tick(START_AT + WATCHDOG))
     assert drive.calls == [PlanRun(1, look=1)]
-    drive.on(ApprovalAnswered("ap-plan", drive.now))
+    drive.on(Announced("approval.ap-plan", drive.now))
     drive.on(RunAnswered(PlanRun(1, look=1), held, drive.now))
     assert drive.calls == [PlanRun(1, look=2)]
     drive.on(RunAnswered(PlanRun(1, look=2), held, drive.now))
@@ -131,7 +131,7 @@ def test_no_more_than_so_many_answers_are_listened_to_and_the_next_takes_a_free_
     assert len(listened) == len(set(listened)) == MAX_LISTENED
     assert drive.state.board is not None
     assert drive.state.board.used == 0
-    drive.on(ApprovalAnswered("ap-0", drive.now))
+    drive.on(Announced("approval.ap-0", drive.now))
     drive.on(StepAnswered(PerformStep(0, 1, look=1), Succeeded(), drive.now))
     assert len([command for command in drive.commands if isinstance(command, Listen)]) == 1
 
@@ -140,10 +140,10 @@ def test_a_call_that_fails_after_the_yes_is_in_backoff_and_waits_for_nobody() ->
     drive = Drive(SkeletonStep("a"))
     drive.planned()
     drive.awaits(PerformStep(0, 1))
-    drive.on(ApprovalAnswered("ap-0", drive.now))
+    drive.on(Announced("approval.ap-0", drive.now))
     drive.on(StepAnswered(PerformStep(0, 1, look=1), Failed(code="agent.busy", retryable=True), drive.now))
     assert drive.state.status is RunStatus.RUNNING
     assert drive.state.board is not None
     assert drive.state.board.awaited == ()
-    drive.on(ApprovalAnswered("ap-0", drive.now))
+    drive.on(Announced("approval.ap-0", drive.now))
     assert drive.calls == [], "a late announcement cut the pause short"

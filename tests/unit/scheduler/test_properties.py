@@ -17,12 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.domain.names import approval_event
 from engine.domain.skeleton import Skeleton
 from engine.domain.status import FINAL_STEP_STATUSES, RunStatus, StepStatus
 from engine.scheduler import IN_FLIGHT_CAP, RunState, decide, dumps, evolve, loads, new_run
 from engine.scheduler.board import Board, Stage
 from engine.scheduler.commands import (
-    ApprovalAnswered,
+    Announced,
     Call,
     CancelRequested,
     ExpandMap,
@@ -59,6 +60,7 @@ worlds = st.builds(
     cancels=st.booleans(),
     people=st.booleans(),
     suspends=st.booleans(),
+    workers=st.booleans(),
 )
 thorough = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -80,6 +82,14 @@ def expected_ready(board: Board) -> set[int]:
     }
 
 
+def width_of_open(board: Board, index: int) -> int:
+    """The capacity that the open calls of a running step take."""
+    record = board.record(index)
+    if record.progress is not None and record.stage is Stage.PARTS:
+        return sum(width for _, width in record.progress.open_parts)
+    return 0 if board.is_ready(index) else 1
+
+
 def check_board(board: Board) -> None:
     records = list(board.records())
     ready = {index for index in range(len(records)) if board.is_ready(index)}
@@ -92,6 +102,12 @@ def check_board(board: Board) -> None:
     for entry in board.awaited:
         assert records[entry.step].status in (StepStatus.WAITING, StepStatus.RUNNING)
     assert len({entry.step for entry in board.awaited}) == len(board.awaited)
+    looked_at = [index for index in range(len(records)) if records[index].status is StepStatus.RUNNING]
+    places = {entry.step for entry in board.awaited if entry.at_work}
+    assert set(board.at_work()) == places
+    calls = sum(width_of_open(board, index) for index in looked_at if index not in places and index not in ready)
+    maps = sum(width_of_open(board, index) for index in looked_at if index in ready)
+    assert board.used == len(places) + calls + maps
     for index, record in enumerate(records):
         assert record.unmet == sum(not records[need].status.is_final for need in set(board.graph.steps[index].needs))
         if record.status is StepStatus.WAITING:
@@ -222,6 +238,7 @@ def test_a_step_that_waits_for_a_person_holds_no_capacity_and_uses_up_no_attempt
             waiting += state.board.record(entry.step).status is StepStatus.WAITING if state.board else 0
         assert state.board is None or state.board.used <= state.board.graph.capacity
         assert state.board is None or not state.board.waits_for_people or waiting == len(state.board.awaited)
+        assert state.board is None or not (state.board.waits_for_people and state.board.at_work())
         assert not [c for c in commands if isinstance(c, PerformStep) and c.attempt > 1]
 
 
@@ -231,13 +248,13 @@ def test_an_announced_answer_is_looked_at_without_waiting_for_a_timer(world: Wor
     world = dataclasses.replace(world, people=True)
     trace = simulate(world)
     for position, event in enumerate(trace.events):
-        if not isinstance(event, ApprovalAnswered) or position + 1 == len(trace.states):
+        if not isinstance(event, Announced) or position + 1 == len(trace.states):
             continue
         before, after = trace.states[position], trace.states[position + 1]
         if after.board is None or after.phase != "running" or before.cancelled:
             continue
         for entry in before.board.awaited if before.board else ():
-            if entry.approval_id == event.approval_id and before.board is not None:
+            if entry.event == event.event and before.board is not None:
                 looking = before.board.record(entry.step).status is StepStatus.RUNNING
                 issued = any(isinstance(c, PerformStep) and c.step == entry.step for c in trace.commands[position])
                 known = next((e for e in after.board.awaited if e.step == entry.step), None)
@@ -252,8 +269,8 @@ def test_a_run_that_says_it_waits_for_people_has_asked_one_and_makes_no_call(wor
     world = dataclasses.replace(world, people=True)
     for state in simulate(world).states:
         if state.status is RunStatus.AWAITING_APPROVAL:
-            asked = {state.held_by} if state.board is None else {entry.approval_id for entry in state.board.awaited}
-            assert asked <= set(world.asked) | {"ap-odd"}
+            asked = {state.held_by} if state.board is None else {entry.event for entry in state.board.awaited}
+            assert asked <= {approval_event(asked) for asked in (*world.asked, "ap-odd")}
             assert asked
             assert state.board is None or state.board.used == 0
 

@@ -59,7 +59,7 @@ async def test_a_store_that_fails_keeps_its_code(world):
 @pytest.mark.parametrize("output", [{"n": "\ud800"}, {"n": float("nan")}, {"n": {1, 2}}])
 async def test_an_output_that_is_no_json_breaks_the_contract(world, output, monkeypatch):
     """Through HTTP it cannot arrive; an in-process capability may hand over anything."""
-    monkeypatch.setattr("engine.step_runner.perform.validate_output", lambda *_: ())
+    monkeypatch.setattr("engine.step_runner.call.validate_output", lambda *_: ())
     await world.submit(plan_of(step("a")))
     world.invoker.behaviours["calc.double"] = lambda _: ExecuteSucceeded(output=output)
     assert await world.perform("a") == Failed(code="agent.contract_violation")

@@ -1,0 +1,196 @@
+"""Steps that a worker carries out: hand a call on, and take up what came of it.
+
+The gate is passed once for each attempt, before the call is handed on. From then on every look at that attempt asks its
+assignment alone: is it answered, is it still open, or did its lease or its time run out? Looking twice is looking once, so a look
+that died is simply made again. Undoings are not handed on: they are short, and a run that ends waits for them.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from pydantic import ValidationError
+
+from engine.domain.base import iso_utc
+from engine.domain.bus import Assignment, AssignmentStatus, command_of
+from engine.domain.capability import Capability
+from engine.domain.errors import LivoaError
+from engine.domain.execute import (
+    EXECUTE_RESPONSE,
+    MAX_RESPONSE_BYTES,
+    ExecuteError,
+    ExecuteFailed,
+    ExecuteRequest,
+    ExecuteResponse,
+)
+from engine.domain.outcomes import Cancelled, Dispatched, Failed, StepOutcome, Succeeded
+from engine.domain.status import RunStatus
+from engine.domain.telemetry_names import OPERATION, SPAN_AGENT, TOOL_NAME
+from engine.ports.deps import Deps
+from engine.step_runner import circuit
+from engine.step_runner.authorise import CallInQuestion
+from engine.step_runner.caching import remember
+from engine.step_runner.call import Call, conclude, request_of
+from engine.step_runner.task import StepTask
+
+_LOG = logging.getLogger("livoa.steps")
+
+LEASE_LOST = "agent.lease_lost"
+"""The worker that had the step stopped telling that it is alive."""
+DEFAULT_LEASE_S = 60.0
+"""How long a worker may be silent, where the manifest does not say."""
+NO_BUS = "bus.not_configured"
+
+
+def is_handed_on(task: StepTask, capability: Capability) -> bool:
+    """Whether a worker carries it out."""
+    return capability.delivery == "service_bus" and task.purpose != "compensation"
+
+
+async def handed_on_before(asked: CallInQuestion, deps: Deps) -> Assignment | None:
+    """The assignment of this very attempt, if it was handed on."""
+    task = asked.task
+    if asked.capability is None or not is_handed_on(task, asked.capability):
+        return None
+    known = await deps.assignments.get(task.tenant_id, task.run_id, task.key)
+    return known if known is not None and known.attempt >= task.attempt else None
+
+
+async def hand_on(call: Call, capability: Capability, assignment: Assignment, reserved: int) -> StepOutcome:
+    """Assign and send a call whose intent is on record. ``assignment`` comes from ``new_assignment``."""
+    deps = call.deps
+    attributes = {OPERATION: SPAN_AGENT, TOOL_NAME: capability.name}
+    with deps.telemetry.span(f"send {capability.name}", kind="producer", attributes=attributes) as span:
+        try:
+            assignment = await deps.assignments.assign(assignment.model_copy(update={"traceparent": span.traceparent}))
+            if assignment.attempt > call.task.attempt:
+                return Failed(code="step.superseded")
+            await _send(assignment, deps)
+        except LivoaError as err:
+            # Should it have been assigned all the same, the next attempt takes its place, under the same idempotency key.
+            span.fail(err.code)
+            error = ExecuteError(code=err.code, message=err.message, retryable=err.status >= 500 and err.code != NO_BUS)
+            return await conclude(call, capability, ExecuteFailed(error=error), reserved)
+    return _dispatched(assignment)
+
+
+async def new_assignment(call: Call, capability: Capability, plan_hash: str, request: ExecuteRequest) -> Assignment:
+    """The assignment of a call. Content goes into the run's payloads, not into messages."""
+    task, deps = call.task, call.deps
+    body = request.model_dump_json().encode()
+    return Assignment(
+        tenant_id=task.tenant_id,
+        run_id=task.run_id,
+        step_id=task.step_id,
+        item=task.item,
+        attempt=task.attempt,
+        purpose=task.purpose,
+        key=task.key,
+        capability=capability.name,
+        plan_hash=plan_hash,
+        request_ref=await deps.payloads.put(task.tenant_id, task.run_id, body),
+        waiter=task.waiter or task.run_id,
+        created_at=deps.clock.now(),
+        deadline_at=request.deadline_at,
+        lease_s=capability.lease_s or DEFAULT_LEASE_S,
+    )
+
+
+async def take_up(asked: CallInQuestion, assignment: Assignment, deps: Deps) -> StepOutcome:
+    """Look at an attempt that was handed on: still open, or concluded with what came of it."""
+    task, capability = asked.task, asked.capability
+    if capability is None or assignment.attempt > task.attempt:
+        return Failed(code="step.superseded")
+    ended = await _ended(assignment, deps)
+    if isinstance(ended, Dispatched | Failed):
+        return ended
+    response = await _response(ended, deps)
+    if response is None:
+        return await _voided(asked, deps)
+    record = await deps.runs.get_step(task.tenant_id, task.run_id, task.record_id, task.item)
+    journal = asked.journal.with_inputs(asked.inputs_sha256, assignment.created_at)
+    if record is not None and record.attempt == task.attempt:
+        journal = replace(journal, input_sha256=record.input_sha256, started_at=record.started_at)
+    call = Call(task, asked.view, journal, asked.inputs, deps)
+    passed = await deps.circuits.permit(asked.view.tenant, capability, task.attempt_key)
+    if passed.granted:
+        given_s = (ended.deadline_at - ended.created_at).total_seconds()
+        await circuit.report(passed, circuit.circuit_outcome(response, capability, given_s), task, deps)
+    outcome = await conclude(call, capability, response, capability.cost.per_call_micro_usd)
+    if isinstance(outcome, Succeeded):
+        request = ExecuteRequest.model_validate_json(
+            await deps.payloads.get(task.tenant_id, task.run_id, ended.request_ref)
+        )
+        await remember(replace(asked, inputs=request.inputs), capability, deps)
+    return outcome
+
+
+async def _ended(assignment: Assignment, deps: Deps) -> Assignment | Dispatched | Failed:
+    """The assignment once it is finished or void; one that has lapsed is ended here."""
+    if assignment.status in (AssignmentStatus.FINISHED, AssignmentStatus.VOID):
+        return assignment
+    of = (assignment.tenant_id, assignment.run_id, assignment.key)
+    void = await deps.assignments.void(*of, assignment.token, now=deps.clock.now(), lapsed_only=True)
+    if void is not None:
+        return void
+    current = await deps.assignments.get(*of)
+    if current is None or current.token != assignment.token:
+        return Failed(code="step.superseded")
+    if current.status in (AssignmentStatus.FINISHED, AssignmentStatus.VOID):
+        return current
+    if current.sent_at is None:
+        await _send(current, deps)
+    return _dispatched(current)
+
+
+async def _response(ended: Assignment, deps: Deps) -> ExecuteResponse | None:
+    """What came of it; None when it was taken back because the run ends."""
+    now = deps.clock.now()
+    if ended.response_ref is not None:
+        if ended.response_ref.size_bytes > 2 * MAX_RESPONSE_BYTES:
+            return _failed("agent.contract_violation", "the worker's answer is too large", retryable=False)
+        data = await deps.payloads.get(ended.tenant_id, ended.run_id, ended.response_ref)
+        try:
+            return EXECUTE_RESPONSE.validate_json(data)
+        except ValidationError:
+            return _failed("agent.contract_violation", "the worker's answer is none", retryable=False)
+    at = ended.ended_at or now
+    if at >= ended.deadline_at:
+        words = "no worker took it in time" if ended.worker is None else "no answer in time"
+        return _failed("agent.timeout", words, retryable=True)
+    if ended.lease_until_at is not None and at >= ended.lease_until_at:
+        return _failed(LEASE_LOST, "the worker that had it stopped answering", retryable=True)
+    return None
+
+
+async def _voided(asked: CallInQuestion, deps: Deps) -> StepOutcome:
+    run = await deps.runs.get(asked.task.tenant_id, asked.task.run_id)
+    if run is None or run.status.is_final or run.status is RunStatus.CANCELLING:
+        return Cancelled()
+    return await asked.journal.failed(LEASE_LOST, "it was taken back from its worker", retryable=True)
+
+
+async def _send(assignment: Assignment, deps: Deps) -> None:
+    """Send its command. When the bus cannot be reached it stays unsent, and the sweep sends it. Raises when there is none."""
+    of = (assignment.tenant_id, assignment.run_id, assignment.key, assignment.token)
+    try:
+        message_id = f"{assignment.key}#{assignment.token}"
+        await deps.step_queue.send(command_of(assignment), session_id=assignment.session_id, message_id=message_id)
+        await deps.assignments.sent(*of, deps.clock.now())
+    except LivoaError as err:
+        if err.code == NO_BUS:
+            await deps.assignments.void(*of, now=deps.clock.now(), lapsed_only=False)
+            raise
+        _LOG.warning("a command could not be sent yet", extra={"run_id": assignment.run_id, "code": err.code})
+
+
+def _dispatched(assignment: Assignment) -> Dispatched:
+    return Dispatched(event=assignment.event, look_by=iso_utc(assignment.deadline_at))
+
+
+def _failed(code: str, message: str, *, retryable: bool) -> ExecuteFailed:
+    return ExecuteFailed(error=ExecuteError(code=code, message=message, retryable=retryable))
+
+
+__all__ = ["LEASE_LOST", "hand_on", "handed_on_before", "is_handed_on", "new_assignment", "request_of", "take_up"]

@@ -1,0 +1,231 @@
+"""Steps that a worker carries out: the whole gate first, then one assignment, and one conclusion of whatever came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from engine.domain.bus import AssignmentStatus
+from engine.domain.errors import LivoaError
+from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteSucceeded
+from engine.domain.outcomes import Cancelled, Denied, Dispatched, Failed, Succeeded
+from engine.domain.status import RunStatus, StepStatus
+from engine.ports.assignments import Finished, NoAssignments, NotLeased
+from engine.ports.step_queue import NoStepQueue
+from tests.support.world import World, plan_of, step
+
+KEY = "run-1/fit"
+OF = ("contoso", "run-1", KEY)
+NONCE = "n" * 43
+
+
+@pytest.fixture
+async def world():
+    built = World()
+    await built.submit(plan_of(step("fit", "calc.fit", n=4, retry={"max_attempts": 3}), uses=["fit"]))
+    return built
+
+
+async def assigned(world):
+    return await world.deps.assignments.get(*OF)
+
+
+async def taken(world, token=1, nonce=NONCE):
+    now = world.clock.now()
+    return await world.deps.assignments.lease(*OF, token, worker="w", nonce=nonce, now=now)
+
+
+async def answered(world, response=None, token=1, nonce=NONCE):
+    """What a worker does that has a lease."""
+    found = await assigned(world)
+    request = ExecuteRequest.model_validate_json(await world.deps.payloads.get(*OF[:2], found.request_ref))
+    response = response or ExecuteSucceeded(output={"n": 2 * request.inputs["n"]})
+    ref = await world.deps.payloads.put(*OF[:2], response.model_dump_json().encode())
+    now = world.clock.now()
+    return await world.deps.assignments.finish(*OF, token, nonce=nonce, response_ref=ref, now=now)
+
+
+async def record(world):
+    return await world.deps.runs.get_step("contoso", "run-1", "fit")
+
+
+async def test_a_step_passes_the_gate_and_is_handed_on_without_its_content(world):
+    outcome = await world.perform("fit")
+    found = await assigned(world)
+    assert outcome == Dispatched(event=found.event, look_by="2026-11-22T12:10:00.000000Z")
+    assert (await record(world)).status is StepStatus.RUNNING
+    assert "dispatch.intended" in await world.audit()
+    (command,) = world.queue.sent
+    assert (command.key, command.token, command.capability) == (KEY, 1, "calc.fit")
+    request = ExecuteRequest.model_validate_json(await world.deps.payloads.get(*OF[:2], found.request_ref))
+    assert (request.inputs, request.idempotency_key, request.attempt) == ({"n": 4}, KEY, 1)
+    assert (found.waiter, found.lease_s, found.plan_hash) == ("run-1", 60, (await world.runs.get(*OF[:2])).plan_hash)
+    assert world.invoker.calls == []
+    assert (await world.deps.budgets.state("contoso", "run-1")).reserved_micro_usd == 100
+
+
+async def test_looking_changes_nothing_while_it_is_open_and_asks_policy_once(world):
+    first = await world.perform("fit")
+    audit = await world.audit()
+    await taken(world)
+    for _ in range(3):
+        assert await world.perform("fit") == first
+    assert await world.audit() == audit
+    assert len(world.queue.sent) == 1
+
+
+async def test_what_came_of_it_is_checked_stored_and_recorded_once(world):
+    await world.perform("fit")
+    await taken(world)
+    world.clock.advance(40)
+    assert isinstance(await answered(world), Finished)
+    assert await world.perform("fit") == Succeeded()
+    assert await world.perform("fit") == Succeeded()
+    assert await world.output("fit") == {"n": 8}
+    assert (await world.audit()).count("dispatch.result") == 1
+    state = await world.deps.budgets.state("contoso", "run-1")
+    assert (state.reserved_micro_usd, state.spent_micro_usd) == (0, 100)
+    stored = await record(world)
+    assert stored.duration_ms == 40_000
+    assert stored.input_sha256 is not None
+
+
+async def test_a_wrong_output_breaks_the_contract_as_from_any_agent(world):
+    await world.perform("fit")
+    await taken(world)
+    await answered(world, ExecuteSucceeded(output={"n": "eight"}))
+    assert await world.perform("fit") == Failed(code="agent.contract_violation")
+
+
+async def test_an_answer_that_is_none_breaks_the_contract(world):
+    await world.perform("fit")
+    await taken(world)
+    ref = await world.deps.payloads.put(*OF[:2], b'{"status": "fine"}')
+    await world.deps.assignments.finish(*OF, 1, nonce=NONCE, response_ref=ref, now=world.clock.now())
+    assert await world.perform("fit") == Failed(code="agent.contract_violation")
+
+
+async def test_a_worker_that_falls_silent_loses_the_step_to_the_next_attempt_under_the_same_key(world):
+    first = await world.perform("fit")
+    await taken(world)
+    world.clock.advance(60)
+    assert await world.perform("fit") == Failed(code="agent.lease_lost", retryable=True)
+    assert (await assigned(world)).status is AssignmentStatus.VOID
+    assert await answered(world) == NotLeased("ended"), "too late"
+    second = await world.perform("fit", attempt=2)
+    assert isinstance(second, Dispatched)
+    assert second.event != first.event
+    assert [(c.key, c.token) for c in world.queue.sent] == [(KEY, 1), (KEY, 2)]
+    assert await answered(world) == NotLeased("superseded")
+    await taken(world, 2, "m" * 43)
+    await answered(world, token=2, nonce="m" * 43)
+    assert await world.perform("fit", attempt=2) == Succeeded()
+    state = await world.deps.budgets.state("contoso", "run-1")
+    assert (state.reserved_micro_usd, state.spent_micro_usd) == (0, 100)
+
+
+async def test_what_nobody_takes_in_time_has_timed_out(world):
+    await world.perform("fit")
+    world.clock.advance(600)
+    assert await world.perform("fit") == Failed(code="agent.timeout", retryable=True)
+    assert "no worker took it" in (await record(world)).error.message
+
+
+async def test_an_error_of_the_agent_is_the_steps(world):
+    await world.perform("fit")
+    await taken(world)
+    await answered(world, ExecuteFailed(error=ExecuteError(code="mmm.no_data", message="no rows")))
+    assert await world.perform("fit") == Failed(code="mmm.no_data")
+
+
+async def test_a_bus_that_is_down_delays_the_step_and_a_look_sends_it(world):
+    world.queue.error = "bus.unavailable"
+    first = await world.perform("fit")
+    assert isinstance(first, Dispatched)
+    assert ((await assigned(world)).sent_at, world.queue.sent) == (None, [])
+    world.queue.error = None
+    assert await world.perform("fit") == first
+    assert (len(world.queue.sent), (await assigned(world)).sends) == (1, 1)
+
+
+@pytest.mark.parametrize("ports", [{"step_queue": NoStepQueue()}, {"assignments": NoAssignments()}])
+async def test_without_a_bus_the_step_fails_at_once_and_gives_its_money_back(world, ports):
+    world.deps = dataclasses.replace(world.deps, **ports)
+    assert await world.perform("fit") == Failed(code="bus.not_configured")
+    assert (await world.deps.budgets.state("contoso", "run-1")).reserved_micro_usd == 0
+    assert (await world.audit()).count("dispatch.result") == 1
+
+
+async def test_a_delivery_that_died_after_assigning_is_made_up_for(world):
+    put_step = world.deps.assignments.sent
+
+    async def dies(*args):
+        raise ConnectionError
+
+    world.deps.assignments.sent = dies
+    with pytest.raises(ConnectionError):
+        await world.perform("fit")
+    world.deps.assignments.sent = put_step
+    assert isinstance(await world.perform("fit"), Dispatched)
+    assert [command.token for command in world.queue.sent] == [1, 1]
+    assert (await world.audit()).count("dispatch.intended") == 1
+
+
+async def test_a_store_that_fails_while_assigning_fails_the_attempt(world):
+    async def fails(assignment):
+        raise LivoaError("store.unavailable", "no", status=503)
+
+    world.deps.assignments.assign = fails
+    assert await world.perform("fit") == Failed(code="store.unavailable", retryable=True)
+    del world.deps.assignments.assign
+    assert isinstance(await world.perform("fit", attempt=2), Dispatched)
+
+
+async def test_the_end_of_the_run_takes_it_back_and_says_that_nobody_knows_what_came_of_it(world):
+    await world.perform("fit")
+    await taken(world)
+    await world.finish(RunStatus.CANCELLED, steps={"cancelled": ["fit"]})
+    assert (await assigned(world)).status is AssignmentStatus.VOID
+    assert await answered(world) == NotLeased("ended")
+    assert (await world.audit()).count("result.unknown") == 1
+    assert isinstance(await world.perform("fit"), Cancelled)
+
+
+async def test_what_was_taken_back_is_tried_again_unless_the_run_ends(world):
+    await world.perform("fit")
+    await world.deps.assignments.void(*OF, 1, now=world.clock.now(), lapsed_only=False)
+    assert await world.perform("fit") == Failed(code="agent.lease_lost", retryable=True)
+
+
+async def test_an_old_attempt_does_not_conclude_a_new_one(world):
+    await world.perform("fit")
+    world.clock.advance(600)
+    await world.perform("fit")
+    await world.perform("fit", attempt=2)
+    await taken(world, 2)
+    await answered(world, token=2)
+    assert await world.perform("fit") == Failed(code="step.superseded")
+    assert await world.perform("fit", attempt=2) == Succeeded()
+
+
+async def test_what_is_denied_is_never_handed_on():
+    world = World()
+    await world.submit(plan_of(step("fit", "calc.fit", n=4)))
+    world.tenant = world.tenant.model_copy(update={"enabled_capabilities": ("calc.double",)})
+    world.deps.tenants._tenants["contoso"] = world.tenant
+    outcome = await world.perform("fit")
+    assert isinstance(outcome, Denied)
+    assert (await assigned(world), world.queue.sent) == (None, [])
+
+
+async def test_a_result_of_a_worker_is_remembered_for_a_step_that_may_reuse_it():
+    world = World()
+    await world.submit(plan_of(step("fit", "calc.fit", n=4, cache=True), step("again", "calc.fit", n=4, cache=True)))
+    await world.perform("fit")
+    await taken(world)
+    await answered(world)
+    await world.perform("fit")
+    assert await world.perform("again") == Succeeded()
+    assert await world.output("again") == {"n": 8}
+    assert len(world.queue.sent) == 1
