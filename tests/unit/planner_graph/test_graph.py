@@ -119,7 +119,15 @@ async def test_a_router_can_only_name_what_the_tenant_has_enabled():
     await planning.propose()
     schema = planning.gateway.schemas[0]
     names = schema["properties"]["capabilities"]["items"]["properties"]["name"]["enum"]
-    assert names == ["calc.double", "calc.frail", "calc.frail_secret", "calc.range", "calc.steady", "mail.send"]
+    assert names == [
+        "calc.double",
+        "calc.fit",
+        "calc.frail",
+        "calc.frail_secret",
+        "calc.range",
+        "calc.steady",
+        "mail.send",
+    ]
     assert "calc.secret" not in names
 
 
