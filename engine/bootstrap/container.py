@@ -21,6 +21,7 @@ from engine.ports.identity import TokenValidator
 from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.policy import PolicyEngine
 from engine.ports.quota import PermitLedger
+from engine.ports.step_queue import NoStepQueue, StepQueue
 from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def build_deps(settings: Settings) -> Deps:
         planner=DegradedPlanner(catalog, clock, routers=_routers(settings)),
         composer=DegradedComposer(),
         telemetry=telemetry,
+        step_queue=_step_queue(settings),
         **stores.ports,
     )
     return _with_models(_with_limits(deps, stores.permits))
@@ -176,6 +178,15 @@ def _with_models(deps: Deps) -> Deps:
     planner = LangGraphPlanner(deps.catalog, deps.clock, gateway, deps.models, deps.planner, circuits=open_circuits)
     composer = ModelComposer(gateway, deps.models, deps.clock)
     return dataclasses.replace(deps, planner=planner, composer=composer)
+
+
+def _step_queue(settings: Settings) -> StepQueue:
+    """The way to the workers. Light: the SDK is loaded by the first command."""
+    if settings.bus.bus is None:
+        return NoStepQueue()
+    from engine.adapters.service_bus import BusConnection, ServiceBusStepQueue
+
+    return ServiceBusStepQueue(BusConnection(settings.bus.bus))
 
 
 def _models(settings: Settings) -> ChatModels:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.adapters.azure_openai import ModelEndpoint
+from engine.bootstrap.bus_settings import BusConfiguration, bus_configuration, is_bus_configured, results_queue
 from engine.bootstrap.model_settings import model_endpoints
 from engine.bootstrap.store_settings import StoreSettings, store_settings
 from engine.domain.errors import LivoaError
@@ -42,6 +43,7 @@ class Settings:
     """A PEM file, or the address of a key in a vault."""
     stores: StoreSettings = field(default_factory=StoreSettings)
     """Without Cosmos DB in it, the stores are those of ``database_url``."""
+    bus: BusConfiguration = field(default_factory=BusConfiguration)
 
 
 def _settings_error(name: str, problem: str) -> LivoaError:
@@ -77,6 +79,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         audit_anchors=anchors,
         audit_key=key,
         stores=stores,
+        bus=bus_configuration(env),
     )
 
 
@@ -93,6 +96,13 @@ def forbid_prompt_tracing(environ: MutableMapping[str, str] | None = None) -> No
 def streaming_enabled(environ: Mapping[str, str] | None = None) -> bool:
     """Whether responses may stream. Read while the app is indexed, because it changes the types every HTTP trigger takes."""
     return _choice(os.environ if environ is None else environ, "LIVOA_HTTP_STREAMING", ("off", "on")) == "on"
+
+
+def bus_results_queue(environ: Mapping[str, str] | None = None) -> str | None:
+    """The queue that results of workers come from; None where no bus is configured. Read while the app is indexed, because a
+    trigger without a connection would keep the host from starting."""
+    env = os.environ if environ is None else environ
+    return results_queue(env) if is_bus_configured(env) else None
 
 
 def _database_url(env: Mapping[str, str], environment: str, data_dir: Path) -> str:

@@ -79,8 +79,7 @@ class Assignment(Frozen):
     @property
     def session_id(self) -> str:
         """Which session its command goes to: ``{tenant}--{shard}``."""
-        shard = int.from_bytes(hashlib.sha256(self.key.encode()).digest()[:4], "big") % SHARDS
-        return f"{self.tenant_id}--{shard}"
+        return session_of(self.tenant_id, self.key)
 
 
 class StepCommand(Frozen):
@@ -111,6 +110,12 @@ class StepResult(Frozen):
 def step_finished_event(key: str, token: int) -> str:
     """The external event of an effect's attempt. The key's slashes are not in the alphabet of event names, hence the hash."""
     return f"step-finished.{hashlib.sha256(key.encode()).hexdigest()[:32]}.{token}"
+
+
+def session_of(tenant_id: str, key: str) -> str:
+    """Which session the command of an effect goes to."""
+    shard = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % SHARDS
+    return f"{tenant_id}--{shard}"
 
 
 def command_of(assignment: Assignment) -> StepCommand:

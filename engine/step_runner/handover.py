@@ -43,15 +43,25 @@ DEFAULT_LEASE_S = 60.0
 NO_BUS = "bus.not_configured"
 
 
-def is_handed_on(task: StepTask, capability: Capability) -> bool:
+DIRECT_UP_TO_S = 300.0
+"""Without a bus a call that is over this soon is made from here, where a host allows ten minutes; a longer one fails."""
+
+
+def is_handed_on(task: StepTask, capability: Capability, deps: Deps) -> bool:
     """Whether a worker carries it out."""
+    if not _may_be_handed_on(task, capability):
+        return False
+    return deps.step_queue.is_configured or capability.timeout_s > DIRECT_UP_TO_S
+
+
+def _may_be_handed_on(task: StepTask, capability: Capability) -> bool:
     return capability.delivery == "service_bus" and task.purpose != "compensation"
 
 
 async def handed_on_before(asked: CallInQuestion, deps: Deps) -> Assignment | None:
     """The assignment of this very attempt, if it was handed on."""
     task = asked.task
-    if asked.capability is None or not is_handed_on(task, asked.capability):
+    if asked.capability is None or not _may_be_handed_on(task, asked.capability):
         return None
     known = await deps.assignments.get(task.tenant_id, task.run_id, task.key)
     return known if known is not None and known.attempt >= task.attempt else None

@@ -223,7 +223,7 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
         return refused
     begun_at = deps.clock.now()
     deadline_at = call_deadline(call, cleared.capability, begun_at)
-    if is_handed_on(call.task, cleared.capability) and deadline_at > begun_at:
+    if is_handed_on(call.task, cleared.capability, deps) and deadline_at > begun_at:
         return await _hand_on(call, cleared.capability, deadline_at, amount)
     response = await _invoke(call, cleared.capability, begun_at, deadline_at)
     given_s = (deadline_at - begun_at).total_seconds()

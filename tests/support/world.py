@@ -74,6 +74,7 @@ CAPABILITIES = (
     capability("calc.steady", deterministic=True, cache_s=3600),
     capability("calc.frail_secret", fallback="calc.secret"),
     capability("calc.fit", delivery="service_bus", timeout_s=600, lease_s=60, deterministic=True),
+    capability("calc.fit_fast", delivery="service_bus", timeout_s=60, lease_s=30),
 )
 
 Behaviour = Callable[[ExecuteRequest], ExecuteResponse]
@@ -107,6 +108,7 @@ class ScriptedInvoker:
             "calc.steady": doubled,
             "calc.frail_secret": doubled,
             "calc.fit": doubled,
+            "calc.fit_fast": doubled,
         }
         self.calls: list[ExecuteRequest] = []
         self.effects: dict[str, ExecuteResponse] = {}
@@ -127,6 +129,8 @@ class ScriptedInvoker:
 
 class RecordedQueue:
     """A step queue that keeps what is sent, or is down."""
+
+    is_configured = True
 
     def __init__(self) -> None:
         self.sent: list[StepCommand] = []

@@ -9,55 +9,28 @@ have a queue of their own.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from azure.servicebus import ServiceBusClient
 
-from local_host.durable.clock import RealClock
-from local_host.queue_extras import ServiceBusBroker
 from local_host.queues import EntityOptions
-from local_host.service_bus.server import ServiceBusServer
+from tests.support.bus_emulator import Emulator
 
 REAL = "LIVOA_TEST_SERVICE_BUS"
 QUEUE, SESSIONS, DUPLICATES, TOPIC = "livoa-test", "livoa-test-sessions", "livoa-test-duplicates", "livoa-test-topic"
 EXPIRY = "livoa-test-expiry"
 LOCK_S = 5.0
-
-
-class Emulator:
-    """The emulator in a thread with a loop of its own, as it is in the host's process."""
-
-    def __init__(self, path: Path) -> None:
-        self.broker = ServiceBusBroker(path / "queues.sqlite", RealClock().now)
-        for name, options in (
-            (QUEUE, EntityOptions(lock_s=LOCK_S, max_delivery_count=3)),
-            (SESSIONS, EntityOptions(lock_s=LOCK_S, sessions=True)),
-            (EXPIRY, EntityOptions(dead_letter_on_expiry=True)),
-            (DUPLICATES, EntityOptions(duplicate_window_s=60)),
-            (f"{TOPIC}/Subscriptions/one", EntityOptions()),
-            (f"{TOPIC}/Subscriptions/two", EntityOptions()),
-        ):
-            self.broker.declare(name, options)
-        self._loop = asyncio.new_event_loop()
-        self.server = ServiceBusServer(self.broker, RealClock())
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._run(self.server.start())
-
-    def _run(self, work: object) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)  # type: ignore[arg-type]  # a coroutine
-
-    def close(self) -> None:
-        self._run(self.server.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self.broker.close()
+ENTITIES = {
+    QUEUE: EntityOptions(lock_s=LOCK_S, max_delivery_count=3),
+    SESSIONS: EntityOptions(lock_s=LOCK_S, sessions=True),
+    EXPIRY: EntityOptions(dead_letter_on_expiry=True),
+    DUPLICATES: EntityOptions(duplicate_window_s=60),
+    f"{TOPIC}/Subscriptions/one": EntityOptions(),
+    f"{TOPIC}/Subscriptions/two": EntityOptions(),
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +45,8 @@ class Namespace:
 @pytest.fixture(scope="session")
 def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
     real = os.environ.get(REAL)
-    emulator = None if real else Emulator(tmp_path_factory.mktemp("bus"))
-    text = real or (emulator.server.connection_string if emulator else "")
+    emulator = None if real else Emulator(tmp_path_factory.mktemp("bus"), ENTITIES)
+    text = real or (emulator.connection_string if emulator else "")
     with ServiceBusClient.from_connection_string(text, retry_total=1, retry_backoff_factor=0.1) as client:
         yield Namespace(text, client, emulator)
     if emulator is not None:

@@ -1,11 +1,12 @@
 """Settings: safe unless told otherwise, and a wrong one is named."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from engine.bootstrap.settings import ROOT, load_settings
+from engine.bootstrap.settings import ROOT, bus_results_queue, load_settings
 from engine.domain.errors import LivoaError
 
 
@@ -39,6 +40,11 @@ def test_local_needs_nothing_else(tmp_path):
         ("LIVOA_REDIS_URL", "redis://elsewhere.example:6379/0"),
         ("LIVOA_REDIS_URL", "http://127.0.0.1"),
         ("LIVOA_REDIS_URL", "rediss:///0"),
+        ("LIVOA_BUS_CONNECTION", "amqps://elsewhere.example"),
+        ("LIVOA_BUS_CONNECTION__fullyQualifiedNamespace", "https://bus.example/"),
+        ("LIVOA_WORKER_CONCURRENCY", "0"),
+        ("LIVOA_WORKER_PREFETCH", "many"),
+        ("LIVOA_WORKER_QUEUES", "a b"),
     ],
 )
 def test_a_wrong_setting_is_named(name, value):
@@ -46,6 +52,44 @@ def test_a_wrong_setting_is_named(name, value):
         load_settings({"LIVOA_ENV": "local", name: value})
     assert caught.value.code == "settings.invalid"
     assert caught.value.pointer == f"/{name}"
+
+
+BUS = "Endpoint=sb://bus.example/;SharedAccessKeyName=app;SharedAccessKey=canary"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"LIVOA_BUS_CONNECTION_FILE": "f"}, "LIVOA_BUS_CONNECTION_FILE"),
+        ({"LIVOA_BUS_SESSIONS": "maybe"}, "LIVOA_BUS_SESSIONS"),
+        ({"LIVOA_BUS_TENANT_QUEUES": "[]"}, "LIVOA_BUS_TENANT_QUEUES"),
+        ({"LIVOA_BUS_TENANT_QUEUES": '{"a": "one", "b": "one"}'}, "LIVOA_BUS_TENANT_QUEUES"),
+        ({"LIVOA_BUS_TENANT_QUEUES": '{"a": "step-commands"}'}, "LIVOA_BUS_TENANT_QUEUES"),
+        ({"LIVOA_BUS_RESULTS": "step-commands"}, "LIVOA_BUS_RESULTS"),
+        ({"LIVOA_BUS_RESULTS": "ä"}, "LIVOA_BUS_RESULTS"),
+    ],
+)
+def test_a_wrong_setting_of_the_bus_is_named(settings, named):
+    with pytest.raises(LivoaError) as caught:
+        load_settings({"LIVOA_ENV": "local", "LIVOA_BUS_CONNECTION": BUS} | settings)
+    assert (caught.value.code, caught.value.pointer) == ("settings.invalid", f"/{named}")
+    assert "canary" not in caught.value.message
+
+
+def test_a_tenants_own_queue_holds_its_commands_alone():
+    own = {"LIVOA_BUS_TENANT_QUEUES": '{"contoso": "step-commands-contoso"}', "LIVOA_BUS_SESSIONS": "off"}
+    bus = load_settings({"LIVOA_ENV": "local", "LIVOA_BUS_CONNECTION": BUS} | own).bus.bus
+    assert bus is not None
+    assert (bus.commands_of("contoso"), bus.commands_of("fabrikam")) == ("step-commands-contoso", "step-commands")
+    assert (bus.tenant_of("step-commands-contoso"), bus.tenant_of("step-commands")) == ("contoso", None)
+    assert not bus.sessions
+    assert "canary" not in repr(bus)
+
+
+def test_the_trigger_is_there_where_a_bus_is_configured():
+    assert bus_results_queue({}) is None
+    assert bus_results_queue({"LIVOA_BUS_CONNECTION__fullyQualifiedNamespace": "n.example"}) == "step-results"
+    assert bus_results_queue({"LIVOA_BUS_CONNECTION": BUS, "LIVOA_BUS_RESULTS": "answers"}) == "answers"
 
 
 @pytest.mark.parametrize("endpoint", ["", "http://account.example", "ftp://127.0.0.1", "https://", "account"])
@@ -92,13 +136,13 @@ def test_the_sample_settings_are_complete_and_valid():
     sample = json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]
     load_settings(sample)
     folder = ROOT / "engine" / "bootstrap"
-    source = "".join((folder / name).read_text() for name in ("settings.py", "store_settings.py"))
+    source = "".join((folder / name).read_text() for name in ("settings.py", "store_settings.py", "bus_settings.py"))
     read = {name for name in sample if name.startswith(("LIVOA_", "APPLICATIONINSIGHTS"))}
-    assert read == {word for word in _quoted_names(source) if word.startswith(("LIVOA_", "APPLICATIONINSIGHTS"))}
+    assert read == _quoted_names(source)
 
 
 def _quoted_names(source: str) -> set[str]:
-    return {part for part in source.split('"') if part.isupper() and " " not in part}
+    return {part for part in source.split('"') if re.fullmatch(r"(LIVOA|APPLICATIONINSIGHTS)_\w+", part)}
 
 
 def test_nothing_else_reads_the_environment():

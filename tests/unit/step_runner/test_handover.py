@@ -13,6 +13,7 @@ from engine.domain.outcomes import Cancelled, Denied, Dispatched, Failed, Succee
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.assignments import Finished, NoAssignments, NotLeased
 from engine.ports.step_queue import NoStepQueue
+from engine.step_runner import StepTask, perform_step
 from tests.support.world import World, plan_of, step
 
 KEY = "run-1/fit"
@@ -155,6 +156,18 @@ async def test_without_a_bus_the_step_fails_at_once_and_gives_its_money_back(wor
     assert await world.perform("fit") == Failed(code="bus.not_configured")
     assert (await world.deps.budgets.state("contoso", "run-1")).reserved_micro_usd == 0
     assert (await world.audit()).count("dispatch.result") == 1
+
+
+async def test_without_a_bus_a_short_call_is_made_from_here():
+    world = World()
+    await world.submit(plan_of(step("fit", "calc.fit_fast", n=4), uses=["fit"]))
+    assert isinstance(await world.perform("fit"), Dispatched)
+    await world.submit(plan_of(step("fit", "calc.fit_fast", n=4), uses=["fit"]), run_id="run-2")
+    world.deps = dataclasses.replace(world.deps, step_queue=NoStepQueue())
+    task = StepTask(tenant_id="contoso", run_id="run-2", step_id="fit", attempt=1)
+    assert await perform_step(task, world.deps) == Succeeded()
+    assert [call.capability for call in world.invoker.calls] == ["calc.fit_fast"]
+    assert isinstance(await world.perform("fit"), Dispatched), "what was handed on before stays with its worker"
 
 
 async def test_a_delivery_that_died_after_assigning_is_made_up_for(world):
