@@ -8,6 +8,7 @@ project's words (engine.domain) and nothing else of it. Deliberately not a frame
 from agent_kit.agent import Agent, CapabilityError, StepContext
 from agent_kit.app import AgentLimits, create_app
 from agent_kit.auth import AgentAuth, JwksFile, JwksUrl
+from agent_kit.grants import GrantCheck
 from agent_kit.idempotency import IdempotencyStore
 from agent_kit.manifests import load_manifests
 
@@ -16,6 +17,7 @@ __all__ = [
     "AgentAuth",
     "AgentLimits",
     "CapabilityError",
+    "GrantCheck",
     "IdempotencyStore",
     "JwksFile",
     "JwksUrl",

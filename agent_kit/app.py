@@ -1,6 +1,6 @@
 """The HTTP side of an agent: ``POST /execute``, ``GET /capabilities``, ``GET /health/live`` and ``/health/ready``.
 
-Every refusal happens in the cheapest order: who calls, then size, then form, then content.
+Every refusal happens in the cheapest order: who calls, with what permission, then size, form, content.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from starlette.exceptions import HTTPException
 from agent_kit.agent import Agent, Registered
 from agent_kit.auth import AgentAuth
 from agent_kit.execution import Answer, Executions, place_of
+from agent_kit.grants import GrantCheck
 from agent_kit.idempotency import IdempotencyStore
 from agent_kit.problems import PROBLEM_TYPE, RefusedError
 from agent_kit.schemas import pointer
 from engine.domain.errors import LivoaError, Violation
 from engine.domain.execute import MAX_REQUEST_BYTES, ExecuteRequest
+from engine.domain.grants import GRANT_HEADER
 from engine.domain.strict_json import parse
 
 _LOG = logging.getLogger("agent_kit")
@@ -56,13 +58,14 @@ def create_app(
     agent: Agent,
     *,
     auth: AgentAuth,
+    grants: GrantCheck,
     store: IdempotencyStore,
     limits: AgentLimits = AgentLimits(),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     warm_up: Callable[[], None] | None = None,
 ) -> FastAPI:
-    """The agent's web app. ``auth`` has no default on purpose. ``warm_up`` runs in the background once the app has started
-    and must not be needed for correctness."""
+    """The agent's web app. ``auth`` and ``grants`` have no default on purpose. ``warm_up`` runs in the background once the app
+    has started and must not be needed for correctness."""
     executor = ThreadPoolExecutor(max_workers=limits.cpu_workers, thread_name_prefix="compute")
     executions = Executions(store=store, executor=executor, now=now, slots=limits.slots)
     state = _State()
@@ -80,7 +83,7 @@ def create_app(
     app.state.drain = lambda: setattr(state, "draining", True)
     app.add_exception_handler(RefusedError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
-    _add_routes(app, agent, auth, executions, state, limits)
+    _add_routes(app, _Door(agent, auth, grants, executions, state, limits))
     return app
 
 
@@ -108,15 +111,25 @@ async def _refuse_route(_: Request, error: Exception) -> Response:
     return await _refuse(_, RefusedError(error.status_code, "agent.no_such_route", "There is nothing at this address."))
 
 
-def _add_routes(
-    app: FastAPI, agent: Agent, auth: AgentAuth, executions: Executions, state: _State, limits: AgentLimits
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """What stands between a request and a capability."""
+
+    agent: Agent
+    auth: AgentAuth
+    grants: GrantCheck
+    executions: Executions
+    state: _State
+    limits: AgentLimits
+
+
+def _add_routes(app: FastAPI, door: _Door) -> None:
     @app.post("/execute")
     async def execute(request: Request) -> Response:
         began = time.perf_counter()
         call = _Call(traceparent=_traceparent(request))
         try:
-            answer = await _execute(request, agent, auth, executions, state, limits, call)
+            answer = await _execute(request, door, call)
         except RefusedError as refusal:
             call.log(began, refusal.status, refusal.code)
             raise
@@ -130,8 +143,8 @@ def _add_routes(
 
     @app.get("/capabilities")
     async def capabilities(request: Request) -> Response:
-        await auth.check(request.headers.getlist("authorization"))
-        pages = [one.manifest.model_dump(mode="json") for one in agent.capabilities.values()]
+        await door.auth.check(request.headers.getlist("authorization"))
+        pages = [one.manifest.model_dump(mode="json") for one in door.agent.capabilities.values()]
         return JSONResponse({"capabilities": pages})
 
     @app.get("/health/live")
@@ -140,8 +153,8 @@ def _add_routes(
 
     @app.get("/health/ready")
     async def ready() -> Response:
-        ok = not state.draining
-        body = {"status": "ok" if ok else "draining", "warm": state.warm}
+        ok = not door.state.draining
+        body = {"status": "ok" if ok else "draining", "warm": door.state.warm}
         return JSONResponse(body, 200 if ok else 503)
 
 
@@ -166,26 +179,20 @@ class _Call:
         _LOG.info("execute", extra=fields)
 
 
-async def _execute(
-    request: Request,
-    agent: Agent,
-    auth: AgentAuth,
-    executions: Executions,
-    state: _State,
-    limits: AgentLimits,
-    call: _Call,
-) -> Answer:
-    await auth.check(request.headers.getlist("authorization"))
-    if state.draining:
+async def _execute(request: Request, door: _Door, call: _Call) -> Answer:
+    await door.auth.check(request.headers.getlist("authorization"))
+    grant = await door.grants.verify(request.headers.getlist(GRANT_HEADER))
+    if door.state.draining:
         raise RefusedError(503, "agent.draining", "This agent is shutting down.", retryable=True, retry_after_s=1)
-    body = await _read_body(request, limits.max_request_bytes)
+    body = await _read_body(request, door.limits.max_request_bytes)
     call.request = parsed = _parse(body)
     _check_key(request, parsed)
-    registered = agent.capabilities.get(parsed.capability)
+    door.grants.match(grant, parsed)
+    registered = door.agent.capabilities.get(parsed.capability)
     if registered is None:
         raise RefusedError(404, "agent.unknown_capability", "This agent does not serve that capability.")
     _check_inputs(registered, parsed)
-    return await executions.execute(registered, parsed)
+    return await door.executions.execute(registered, parsed)
 
 
 def _traceparent(request: Request) -> str | None:

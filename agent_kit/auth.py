@@ -22,6 +22,7 @@ from engine.domain.principal import Role
 from engine.domain.strict_json import parse
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 MAX_TOKEN_BYTES = 8 * 1024
@@ -34,10 +35,11 @@ _TENANT_PLACEHOLDER = "{tenantid}"
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A public key and the issuer it signs for; ``{tenantid}`` in it stands for the token's directory."""
+    """A public key, the issuer it signs for (``{tenantid}`` in it stands for the token's directory), and its one algorithm."""
 
-    public_key: RSAPublicKey
+    public_key: RSAPublicKey | EllipticCurvePublicKey
     issuer: str
+    algorithm: str
 
 
 class KeySet(Protocol):
@@ -55,7 +57,8 @@ def _unavailable() -> RefusedError:
 
 
 def read_jwks(data: bytes, *, issuer: str | None) -> dict[str, TrustedKey]:
-    """The usable keys of a JWKS document (RFC 7517) by id: RSA, for signatures, at least 2048 bits, bound to an issuer.
+    """The usable keys of a JWKS document (RFC 7517) by id, bound to an issuer: RSA of at least 2048 bits (RS256, tokens) and
+    P-256 (ES256, grants).
 
     ``issuer`` is the binding of keys that name none themselves; without either a key is left out.
     """
@@ -70,20 +73,34 @@ def read_jwks(data: bytes, *, issuer: str | None) -> dict[str, TrustedKey]:
 
 
 def _read_key(entry: Any, issuer: str | None) -> TrustedKey | None:
-    from jwt import PyJWTError
-    from jwt.algorithms import RSAAlgorithm
-
-    if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str) or entry.get("kty") != "RSA":
+    if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str) or entry.get("use", "sig") != "sig":
         return None
     bound = entry.get("issuer", issuer)
-    if entry.get("use", "sig") != "sig" or entry.get("alg", "RS256") != "RS256" or not isinstance(bound, str):
+    algorithm = {"RSA": "RS256", "EC": "ES256"}.get(str(entry.get("kty")))
+    if algorithm is None or entry.get("alg", algorithm) != algorithm or not isinstance(bound, str):
         return None
+    key = _public_key(entry)
+    return None if key is None else TrustedKey(key, bound, algorithm)
+
+
+def _public_key(entry: dict[str, Any]) -> RSAPublicKey | EllipticCurvePublicKey | None:
+    """Only the public members are handed on: a private key in the document is never taken into memory."""
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from jwt import PyJWTError
+    from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+    key: Any
     try:
-        # Only the public members are handed on: a private key in the document is never taken into memory.
-        key: Any = RSAAlgorithm.from_jwk({"kty": "RSA", "n": entry["n"], "e": entry["e"]})
+        if entry["kty"] == "EC":
+            if entry["crv"] != "P-256":
+                return None
+            key = ECAlgorithm.from_jwk({"kty": "EC", "crv": "P-256", "x": entry["x"], "y": entry["y"]})
+            return key if isinstance(key, EllipticCurvePublicKey) else None
+        key = RSAAlgorithm.from_jwk({"kty": "RSA", "n": entry["n"], "e": entry["e"]})
     except (PyJWTError, KeyError, ValueError, TypeError, AttributeError):
         return None
-    return TrustedKey(key, bound) if key.key_size >= _MIN_RSA_BITS else None
+    return key if isinstance(key, RSAPublicKey) and key.key_size >= _MIN_RSA_BITS else None
 
 
 class JwksFile:
@@ -204,7 +221,7 @@ class AgentAuth:
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = await self.keys.find(kid) if isinstance(kid, str) else None
-            if key is None:
+            if key is None or key.algorithm != "RS256":
                 raise invalid
             claims: dict[str, Any] = jwt.decode(
                 token,

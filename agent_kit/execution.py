@@ -7,7 +7,6 @@ and its success is there for the retry. Leases are short and renewed while the w
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
 
-import rfc8785
 from pydantic import BaseModel
 
 from agent_kit.agent import CapabilityError, Registered, StepContext
@@ -32,6 +30,7 @@ from engine.domain.execute import (
     ExecuteSucceeded,
     Usage,
 )
+from engine.domain.grants import request_sha256
 
 _LOG = logging.getLogger("agent_kit")
 LEASE_S = 15.0
@@ -46,11 +45,6 @@ class Answer:
 
     body: bytes
     replayed: bool = False
-
-
-def request_sha256(capability: str, inputs: dict[str, Any]) -> str:
-    """What makes two calls the same: capability and inputs. Attempt, deadline and trace do not count."""
-    return hashlib.sha256(rfc8785.dumps({"capability": capability, "inputs": inputs})).hexdigest()
 
 
 def _deadline_passed() -> RefusedError:

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from agent_kit import Agent, AgentAuth, IdempotencyStore, JwksFile, JwksUrl
+from agent_kit import Agent, AgentAuth, GrantCheck, IdempotencyStore, JwksFile, JwksUrl
 from agent_kit.serve import Service, listen, log_to_stderr, serve
 from engine.domain.execute import EXECUTE_AUDIENCE
 from sample_agents.app import CATALOG, SAMPLES, sample_agent, sample_app
@@ -44,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sample_agents",
         description="Serve the sample agents on loopback.",
-        epilog="example: python -m sample_agents --port 0 --data .livoa/agents --jwks .livoa/development-jwks.json --json",
+        epilog="example: python -m sample_agents --port 0 --data .livoa/agents --jwks .livoa/development-jwks.json "
+        "--grant-keys .livoa/grants/jwks.json --json",
     )
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one (default)")
     parser.add_argument("--data", type=Path, required=True, help="folder for this process's own state")
@@ -52,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("--jwks", type=Path, help="file with the keys that sign the callers' tokens")
     keys.add_argument("--jwks-url", help="address of those keys (https, or http on loopback)")
     parser.add_argument("--issuer", help="issuer of keys that name none themselves")
+    grant_keys = parser.add_mutually_exclusive_group(required=True)
+    grant_keys.add_argument("--grant-keys", type=Path, help="file with the keys that sign execution grants")
+    grant_keys.add_argument("--grant-keys-url", help="address of those keys: the orchestrator's /api/grants/keys")
     parser.add_argument("--audience", default=EXECUTE_AUDIENCE, help=f"audience of the tokens ({EXECUTE_AUDIENCE})")
     parser.add_argument(
         "--caller", action="append", help="calling application that is allowed; repeatable (default: any)"
@@ -80,7 +84,11 @@ def _services(options: argparse.Namespace) -> tuple[list[Service], Agent, str | 
         options.samples, outbox_file=options.data / "outbox.db", catalog=options.catalog, rates_url=rates_url
     )
     app = sample_app(
-        agent, auth=_auth(options), store=IdempotencyStore(options.data / "executions.db"), warm=not options.no_warm_up
+        agent,
+        auth=_auth(options),
+        grants=_grants(options),
+        store=IdempotencyStore(options.data / "executions.db"),
+        warm=not options.no_warm_up,
     )
     return [Service(app, listen(options.port)), *services], agent, rates_url
 
@@ -93,6 +101,11 @@ def _auth(options: argparse.Namespace) -> AgentAuth:
     )
     callers = frozenset(options.caller) if options.caller else None
     return AgentAuth(keys, audience=options.audience, callers=callers)
+
+
+def _grants(options: argparse.Namespace) -> GrantCheck:
+    keys = JwksFile(options.grant_keys) if options.grant_keys is not None else JwksUrl(options.grant_keys_url)
+    return GrantCheck(keys, audience=options.audience)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from agent_kit import Agent, AgentAuth, IdempotencyStore, create_app, load_manifests
+from agent_kit import Agent, AgentAuth, GrantCheck, IdempotencyStore, create_app, load_manifests
 from sample_agents import buyers, insights, mix_capabilities, outbox, performance, rates, retrieval
 from sample_agents.dataset import Datasets
 
@@ -28,9 +28,11 @@ def sample_agent(data: Path, *, outbox_file: Path, catalog: Path = CATALOG, rate
     return agent
 
 
-def sample_app(agent: Agent, *, auth: AgentAuth, store: IdempotencyStore, warm: bool = True) -> FastAPI:
+def sample_app(
+    agent: Agent, *, auth: AgentAuth, grants: GrantCheck, store: IdempotencyStore, warm: bool = True
+) -> FastAPI:
     """The web app of the sample agent. With ``warm``, heavy libraries are loaded in the background after the start."""
-    return create_app(agent, auth=auth, store=store, warm_up=warm_up if warm else None)
+    return create_app(agent, auth=auth, grants=grants, store=store, warm_up=warm_up if warm else None)
 
 
 def warm_up() -> None:

@@ -284,6 +284,11 @@ DOCS: dict[str, Doc] = {
         {200: Answer("The schema.", {"application/schema+json": (_OBJECT, {"$id": "urn:livoa:schema:plan:1.0"})})},
         refusals=({404: ("schema.not_found",)},),
     ),
+    "grant_keys": Doc(
+        "The public keys with which agents check execution grants (a JWKS document).",
+        {200: Answer("The keys.", {_JSON: (_OBJECT, examples.GRANT_KEYS)})},
+        refusals=({503: ("audit.key_unavailable",)},),
+    ),
     "health_live": Doc("Is the process alive?", {200: Answer("Yes.", {_JSON: (_OBJECT, {"status": "ok"})})}),
     "health_ready": Doc(
         "Can it do its work?",

@@ -336,3 +336,18 @@ QUOTA: dict[str, Any] = {
     "submissions_per_minute": 120,
     "burst": 20,
 }
+
+GRANT_KEYS = {
+    "keys": [
+        {
+            "kty": "EC",
+            "crv": "P-256",
+            "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+            "use": "sig",
+            "alg": "ES256",
+            "kid": "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s",
+            "issuer": "livoa-orchestrator",
+        }
+    ]
+}

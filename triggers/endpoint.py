@@ -79,7 +79,17 @@ class PublicEndpoint:
     method: Literal["GET"] = "GET"
 
 
-AnyEndpoint = Endpoint | PublicEndpoint
+@dataclass(frozen=True, slots=True)
+class OpenEndpoint:
+    """An HTTP function for anybody that needs the dependencies. For what is public by nature, such as public keys."""
+
+    name: str
+    path: str
+    handler: Callable[[HttpRequest, Deps], Awaitable[HttpResponse]]
+    method: Literal["GET"] = "GET"
+
+
+AnyEndpoint = Endpoint | PublicEndpoint | OpenEndpoint
 
 
 def build_blueprint(endpoints: Sequence[AnyEndpoint], deps: DepsProvider, *, streaming: bool) -> Blueprint:
@@ -127,6 +137,8 @@ async def _answer(
 ) -> HttpResponse:
     if isinstance(endpoint, PublicEndpoint):
         return endpoint.handler(request)
+    if isinstance(endpoint, OpenEndpoint):
+        return await endpoint.handler(request, provider())
     deps = provider()
     with deps.telemetry.span(
         f"{endpoint.method} {endpoint.path}", kind="server", attributes=_facts(endpoint, request)

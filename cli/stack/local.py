@@ -112,9 +112,11 @@ class LocalStack:
         return ChildSpec(name, command, {**common, **environment}, log, ROOT, hint, taken)
 
     def _agents_command(self, last: Mapping[str, Any]) -> list[str]:
+        from engine.domain.grants import GRANT_KEYS_FILE
         from engine.identity.development import ENGINE_APP, JWKS_FILE
 
         keys = ["--jwks", str(self._data / JWKS_FILE), "--caller", ENGINE_APP]
+        keys += ["--grant-keys", str(self._data / GRANT_KEYS_FILE)]
         where = ["--port", str(_port_of(last) or 0), "--data", str(self._data / "agents")]
         return [sys.executable, "-m", "sample_agents", *where, *keys, "--json"]
 

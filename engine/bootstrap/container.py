@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from engine.bootstrap.settings import Settings, forbid_prompt_tracing, load_settings
 from engine.domain.errors import LivoaError
+from engine.domain.grants import GRANT_KEYS_FILE
 from engine.domain.tenant import TenantConfig
 from engine.ports.audit_log import AuditLog
 from engine.ports.catalog import Catalog
 from engine.ports.checkpoints import Anchors, Checkpoints, NoCheckpoints, Signer
 from engine.ports.clock import Clock
 from engine.ports.deps import AppSettings, Deps
+from engine.ports.grants import Grants
 from engine.ports.identity import TokenValidator
 from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.policy import PolicyEngine
@@ -70,6 +72,7 @@ def build_deps(settings: Settings) -> Deps:
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
     versioned = VersionedTenants(pages, stores.versions, clock)
     tokens, tenants, agent_credential = _identity(settings, versioned, clock)
+    grants = _grants(settings, clock)
     deps = Deps(
         settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
         clock=clock,
@@ -82,7 +85,8 @@ def build_deps(settings: Settings) -> Deps:
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),
         policy=_policy(settings, catalog, clock),
-        invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential),
+        grants=grants,
+        invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential, grants),
         models=_models(settings),
         planner=DegradedPlanner(catalog, clock, routers=_routers(settings)),
         composer=DegradedComposer(),
@@ -117,7 +121,7 @@ def _anchors(place: Path | str, clock: Clock) -> Anchors:
 
 
 def _signer(key: Path | str, *, create: bool) -> Signer:
-    """Who signs checkpoints: a vault, or a key file."""
+    """Who signs checkpoints or grants: a vault, or a key file."""
     from engine.adapters.entra import ManagedIdentityCredential
     from engine.adapters.files.signing_key import FileSigner
     from engine.adapters.key_vault import VAULT_AUDIENCE, KeyVaultSigner
@@ -125,6 +129,16 @@ def _signer(key: Path | str, *, create: bool) -> Signer:
     if isinstance(key, Path):
         return FileSigner(key, create=create)
     return KeyVaultSigner(key, ManagedIdentityCredential(VAULT_AUDIENCE))
+
+
+def _grants(settings: Settings, clock: Clock) -> Grants:
+    """What agents are given for each call. On one machine the key is made, and its public half put where agents look."""
+    from engine.identity import SignedGrants
+
+    local = settings.environment == "local"
+    publish_to = settings.data_dir / GRANT_KEYS_FILE if local else None
+    signer = _signer(settings.grant_key, create=local)
+    return SignedGrants(signer, clock, audience=settings.agent_audience, publish_to=publish_to)
 
 
 def _policy(settings: Settings, catalog: Catalog, clock: Clock) -> PolicyEngine:

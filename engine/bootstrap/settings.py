@@ -36,6 +36,8 @@ class Settings:
     log_level: str
     http_streaming: bool
     embedding_router: Literal["auto", "on", "off"]
+    grant_key: Path | str
+    """Signs execution grants: a PEM file, or the address of a key in a vault. Never the key of checkpoints."""
     model_endpoints: tuple[ModelEndpoint, ...] = ()
     audit_anchors: Path | str | None = None
     """Where signed checkpoints are anchored, a folder or the address of a container; None: none are made."""
@@ -73,6 +75,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         log_level=_choice(env, "LIVOA_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
         http_streaming=streaming_enabled(env),
         embedding_router=_embedding_router(env),
+        grant_key=_grant_key(env, environment, data_dir, audit_key=key),
         model_endpoints=model_endpoints(
             env.get("LIVOA_MODEL_DEPLOYMENTS") or "[]", keys=env, local=environment == "local"
         ),
@@ -129,6 +132,20 @@ def _audit(env: Mapping[str, str], environment: str, data_dir: Path) -> tuple[Pa
     if not (anchors and key):
         return None, None
     return _place("LIVOA_AUDIT_ANCHORS", anchors), _place("LIVOA_AUDIT_KEY", key)
+
+
+def _grant_key(env: Mapping[str, str], environment: str, data_dir: Path, *, audit_key: Path | str | None) -> Path | str:
+    text = env.get("LIVOA_GRANT_KEY")
+    if not text:
+        if environment != "local":
+            raise _settings_error(
+                "LIVOA_GRANT_KEY", "is required unless LIVOA_ENV=local; agents refuse calls without grant"
+            )
+        text = str(data_dir / "grants" / "signing-key.pem")
+    key = _place("LIVOA_GRANT_KEY", text)
+    if key == audit_key:
+        raise _settings_error("LIVOA_GRANT_KEY", "must not be the key of LIVOA_AUDIT_KEY")
+    return key
 
 
 def _place(name: str, text: str) -> Path | str:

@@ -1,6 +1,7 @@
 """The agent contract: body and answers of ``POST /execute``, shared by the engine, the agent kit and every agent.
 
-Headers: ``Authorization: Bearer`` (who calls), ``Idempotency-Key`` (equal to ``idempotency_key``), ``traceparent`` (W3C).
+Headers: ``Authorization: Bearer`` (who calls), ``Livoa-Grant`` (what may be done, see ``engine.domain.grants``),
+``Idempotency-Key`` (equal to ``idempotency_key``), ``traceparent`` (W3C).
 Same key and same request: the stored success is answered again. Same key, other request: 422. In flight: 409.
 The request is the pair (capability, inputs); attempt, deadline and trace do not count.
 """
@@ -22,7 +23,10 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 
 
 class ExecuteRequest(Frozen):
-    """One call of one capability for one step. ``attempt`` counts from 1; the answer must come before ``deadline_at``."""
+    """One call of one capability for one step. ``attempt`` counts from 1; the answer must come before ``deadline_at``.
+
+    ``plan_hash`` names the checked plan that the step belongs to.
+    """
 
     tenant_id: WireId
     run_id: WireId
@@ -33,6 +37,7 @@ class ExecuteRequest(Frozen):
     inputs: JsonObject
     idempotency_key: str = Field(min_length=1, max_length=300)
     deadline_at: UtcDatetime
+    plan_hash: str = Field(default="", max_length=100)
 
 
 class Usage(Frozen):

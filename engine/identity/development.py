@@ -21,6 +21,7 @@ from engine.domain.execute import EXECUTE_AUDIENCE
 from engine.domain.principal import Role
 from engine.domain.tenant import TenantConfig
 from engine.identity.claims import USER_SCOPE
+from engine.identity.key_files import publish, write_beside
 from engine.identity.keys import TENANT_PLACEHOLDER, SigningKey, parse_jwks
 from engine.ports.clock import Clock
 from engine.ports.tenant_directory import TenantDirectory
@@ -111,7 +112,7 @@ class DevelopmentIssuer:
         data_dir.mkdir(parents=True, exist_ok=True)
         issuer = cls(_load_or_create_key(data_dir / KEY_FILE), clock)
         published = json.dumps(issuer.jwks(), indent=2).encode() + b"\n"
-        _publish(data_dir / JWKS_FILE, published)
+        publish(data_dir / JWKS_FILE, published)
         return issuer
 
     def jwks(self) -> dict[str, Any]:
@@ -211,22 +212,8 @@ def _create_key(path: Path) -> None:
 
     key = rsa.generate_private_key(public_exponent=65_537, key_size=_KEY_BITS)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    temporary = _write_beside(path, pem, 0o600)
+    temporary = write_beside(path, pem, 0o600)
     # Linking fails where the file exists already: of two processes that start together one wins, and both use its key.
     with suppress(FileExistsError):
         os.link(temporary, path)
     temporary.unlink()
-
-
-def _publish(path: Path, data: bytes) -> None:
-    if not path.exists() or path.read_bytes() != data:
-        _write_beside(path, data, 0o644).replace(path)
-
-
-def _write_beside(path: Path, data: bytes, mode: int) -> Path:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary

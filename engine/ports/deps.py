@@ -15,6 +15,7 @@ from engine.ports.catalog import Catalog
 from engine.ports.checkpoints import Checkpoints, NoCheckpoints
 from engine.ports.clock import Clock
 from engine.ports.entities import EntityDoor, NoEntities
+from engine.ports.grants import Grants, NoGrants
 from engine.ports.identity import NoRejectionLog, RejectionLog, TokenValidator
 from engine.ports.invoker import CapabilityInvoker
 from engine.ports.model_results import ModelResults, NoModelResults
@@ -74,6 +75,7 @@ class Deps:
     assignments: Assignments = field(default_factory=NoAssignments)
     step_queue: StepQueue = field(default_factory=NoStepQueue)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    grants: Grants = field(default_factory=NoGrants)
 
 
 DepsProvider = Callable[[], Deps]

@@ -64,6 +64,7 @@ def request_of(call: Call, capability: Capability, deadline_at: datetime) -> Exe
         inputs=call.inputs,
         idempotency_key=call.task.key,
         deadline_at=deadline_at,
+        plan_hash=call.view.plan_hash,
     )
 
 

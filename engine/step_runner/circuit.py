@@ -24,7 +24,7 @@ _LOG = logging.getLogger("livoa.steps")
 OPEN_CODE = "agent.circuit_open"
 _OF_OTHERS = frozenset({"agent.conflict", "agent.lease_lost"})
 """Say something about another call, or about the worker that had it."""
-_HEALTH_WORDS = ("agent.", "auth.")
+_HEALTH_WORDS = ("agent.", "auth.", "grant.")
 """First words of the codes that a caller of an agent gives its failures. An agent's own codes say something about the work."""
 
 

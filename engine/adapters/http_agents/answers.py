@@ -25,7 +25,7 @@ from engine.domain.strict_json import parse
 
 MAX_RETRY_AFTER_S = 3_600
 _MAX_PROBLEM_CHARS = 500
-_AGENT_CODE = re.compile(r"(agent|auth)\.[a-z_]{1,60}")
+_AGENT_CODE = re.compile(r"(agent|auth|grant)\.[a-z_]{1,60}")
 _ANY_CODE = re.compile(r"[a-z][a-z0-9_]{0,40}(\.[a-z0-9_]{1,60}){1,3}")
 _OURS = frozenset(
     "activity answer approval audit bind breaker budget payload plan policy run settings step store tenants".split()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from engine.adapters.egress import guarded_connector
 from engine.adapters.egress.connector import Lookup, system_lookup
 from engine.adapters.http_agents.answers import RawAnswer, failed, interpret
+from engine.adapters.http_agents.papers import Credential, NoPapersError, Papers
 from engine.domain.capability import Capability
 from engine.domain.capped_body import BodyEncodingError, BodyTooLargeError, Inflater
 from engine.domain.egress import EgressRefusedError, EgressRules
@@ -29,12 +30,10 @@ from engine.domain.execute import (
     ExecuteRequest,
     ExecuteResponse,
 )
+from engine.ports.grants import Grants
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
-
-Credential = Callable[[], Awaitable[str]]
-"""Gives a bearer token for agents. Called for every request; caching is its business."""
 
 _CONNECT_TIMEOUT_S = 5.0
 _CHUNK_BYTES = 64 * 1024
@@ -53,6 +52,7 @@ class HttpAgentInvoker:
         self,
         endpoints: Mapping[str, str],
         credential: Credential,
+        grants: Grants,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         connections_per_agent: int = 32,
@@ -63,6 +63,7 @@ class HttpAgentInvoker:
         self._rules = _rules(self._endpoints.values())
         self._lookup = lookup
         self._credential = credential
+        self._grants = grants
         self._now = now
         self._connections_per_agent = connections_per_agent
         self._in_flight_pause_s = in_flight_pause_s
@@ -89,15 +90,16 @@ class HttpAgentInvoker:
         try:
             async with asyncio.timeout(budget_s):
                 give_up_at = asyncio.get_running_loop().time() + budget_s
-                return await self._settled(f"{url}/execute", body, request, traceparent, give_up_at)
+                headers = self._headers(request, traceparent)
+                papers = Papers(self._credential, self._grants, request, self._now)
+                return await self._settled(f"{url}/execute", body, headers, papers, give_up_at)
         except TimeoutError:
             return failed("agent.timeout", f"The agent did not answer within {budget_s:.1f} s.", retryable=True)
-        except LivoaError as error:
-            # The credential could not be had: nothing has reached the agent.
-            return failed("agent.no_credential", f"No token for the agent: {error.code}.", retryable=True)
+        except NoPapersError as error:
+            return error.failure
 
     async def _settled(
-        self, url: str, body: bytes, request: ExecuteRequest, traceparent: str | None, give_up_at: float
+        self, url: str, body: bytes, headers: dict[str, str], papers: Papers, give_up_at: float
     ) -> ExecuteResponse:
         """The answer, asked for until the call is no longer in flight for somebody else.
 
@@ -105,7 +107,7 @@ class HttpAgentInvoker:
         409 for a failure would write a step off, for good where it may be tried once only, whose effect is under way.
         """
         while True:
-            response = await self._post(url, body, await self._headers(request, traceparent))
+            response = await self._post(url, body, headers | await papers.headers())
             if not isinstance(response, ExecuteFailed) or response.error.code != "agent.conflict":
                 return response
             pause_s = max(self._in_flight_pause_s, min(response.error.retry_after_s or 0.0, _MAX_IN_FLIGHT_PAUSE_S))
@@ -113,9 +115,9 @@ class HttpAgentInvoker:
                 return response
             await asyncio.sleep(pause_s)
 
-    async def _headers(self, request: ExecuteRequest, traceparent: str | None) -> dict[str, str]:
+    @staticmethod
+    def _headers(request: ExecuteRequest, traceparent: str | None) -> dict[str, str]:
         headers = {
-            "Authorization": f"Bearer {await self._credential()}",
             "Content-Type": "application/json",
             "Accept": "application/json, application/problem+json",
             "Accept-Encoding": "identity",

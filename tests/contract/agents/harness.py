@@ -18,16 +18,20 @@ from agent_kit import (
     AgentAuth,
     AgentLimits,
     CapabilityError,
+    GrantCheck,
     IdempotencyStore,
     JwksFile,
     StepContext,
     create_app,
 )
 from agent_kit.serve import listen
+from engine.adapters.files.signing_key import FileSigner
 from engine.adapters.http_agents import HttpAgentInvoker
 from engine.domain.base import Frozen
 from engine.domain.capability import Capability
 from engine.domain.execute import ExecuteRequest, ExecuteResponse
+from engine.domain.grants import GRANT_KEYS_FILE
+from engine.identity import SignedGrants
 from engine.identity.development import JWKS_FILE, DevelopmentIssuer
 
 OUTPUT = {
@@ -139,6 +143,22 @@ class WallClock:
         return datetime.now(UTC)
 
 
+def grants_in(folder: Path) -> SignedGrants:
+    """Grants as a development stack mints them, with the keys of a folder."""
+    signer = FileSigner(folder / "grants" / "signing-key.pem", create=True)
+    return SignedGrants(signer, WallClock(), publish_to=folder / GRANT_KEYS_FILE)
+
+
+class SpareGrants:
+    """Grants for agents that look at none."""
+
+    async def mint(self, request: ExecuteRequest) -> str:
+        return f"grant-of-{request.run_id}"
+
+    async def jwks(self) -> dict[str, Any]:
+        return {"keys": []}
+
+
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
     """The app behind a real socket on a free port."""
@@ -164,6 +184,7 @@ class Stand:
     store: IdempotencyStore
     issuer: DevelopmentIssuer
     invoker: HttpAgentInvoker
+    grants: SignedGrants
 
     async def call(self, capability: str, note: str = "a", key: str = "r/s", **more: Any) -> ExecuteResponse:
         return await self.invoker.invoke(MANIFESTS[capability], request(capability, note, key, **more))
@@ -183,6 +204,19 @@ def request(capability: str, note: str = "a", key: str = "r/s", **more: Any) -> 
     return ExecuteRequest.model_validate(fields | more)
 
 
+def probe_app(
+    probes: Probes, keys: Path, store: IdempotencyStore | None = None, limits: AgentLimits | None = None
+) -> FastAPI:
+    """The agent of probes; ``keys`` are those of tokens, the keys of grants lie beside them."""
+    return create_app(
+        probes.agent(),
+        auth=AgentAuth(JwksFile(keys)),
+        grants=GrantCheck(JwksFile(keys.parent / GRANT_KEYS_FILE)),
+        store=store or IdempotencyStore(None),
+        limits=limits or AgentLimits(drain_s=2),
+    )
+
+
 @asynccontextmanager
 async def stand(
     issuer: DevelopmentIssuer,
@@ -195,17 +229,16 @@ async def stand(
     """An agent of probes, served, and an invoker that calls it with good tokens."""
     probes = probes or Probes()
     store = store or IdempotencyStore(None)
-    app = create_app(
-        probes.agent(), auth=AgentAuth(JwksFile(keys)), store=store, limits=limits or AgentLimits(drain_s=2)
-    )
+    app = probe_app(probes, keys, store, limits)
+    grants = grants_in(keys.parent)
 
     async def credential() -> str:
         return issuer.mint_for_agents()
 
     async with served(app) as url:
-        invoker = HttpAgentInvoker({"probes": url}, credential)
+        invoker = HttpAgentInvoker({"probes": url}, credential, grants)
         try:
-            yield Stand(url, probes, store, issuer, invoker)
+            yield Stand(url, probes, store, issuer, invoker, grants)
         finally:
             await invoker.close()
 
@@ -238,8 +271,11 @@ __all__ = [
     "MANIFESTS",
     "Clock",
     "Probes",
+    "SpareGrants",
     "Stand",
     "WallClock",
+    "grants_in",
+    "probe_app",
     "raw_server",
     "request",
     "served",

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from agent_kit import AgentAuth, JwksFile, JwksUrl
 from agent_kit.problems import RefusedError
 from engine.domain.execute import EXECUTE_AUDIENCE
+from engine.domain.grants import GRANT_HEADER
 from engine.domain.principal import Role
 from engine.identity.development import ENGINE_APP, PLATFORM_DIRECTORY, DevelopmentIssuer, directory_id, issuer_of
 from tests.contract.agents.harness import Stand, raw_server, request
@@ -27,6 +28,7 @@ from tests.contract.agents.harness import Stand, raw_server, request
 async def answer(found: Stand, *authorization: str) -> tuple[int, str]:
     headers = [("Content-Type", "application/json"), ("Idempotency-Key", "r/s")]
     headers += [("Authorization", value) for value in authorization]
+    headers.append((GRANT_HEADER, await found.grants.mint(request("probe.count"))))
     body = request("probe.count").model_dump_json()
     async with (
         aiohttp.ClientSession() as session,

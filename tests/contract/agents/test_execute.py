@@ -12,9 +12,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from pydantic import ValidationError
 
 from agent_kit import AgentLimits, IdempotencyStore
-from engine.domain.execute import ExecuteFailed, ExecuteResponse, ExecuteSucceeded
+from engine.domain.execute import ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
+from engine.domain.grants import GRANT_HEADER, request_sha256
 from engine.identity.development import DevelopmentIssuer
 from tests.contract.agents.harness import Clock, Probes, Stand, request, stand
 
@@ -30,6 +32,7 @@ async def posted(found: Stand, body: bytes, **headers: str) -> tuple[int, dict[s
         "Authorization": f"Bearer {found.issuer.mint_for_agents()}",
         "Content-Type": "application/json",
         "Idempotency-Key": "r/s",
+        GRANT_HEADER: await found.grants.mint(_granted(body)),
     }
     sent = good | {name.replace("_", "-"): value for name, value in headers.items()}
     async with (
@@ -39,6 +42,14 @@ async def posted(found: Stand, body: bytes, **headers: str) -> tuple[int, dict[s
         if response.status != 200:
             assert response.content_type == "application/problem+json"
         return response.status, await response.json(content_type=None)
+
+
+def _granted(body: bytes) -> ExecuteRequest:
+    """What to ask a grant for: the request as it is sent, where it is one."""
+    try:
+        return ExecuteRequest.model_validate_json(body)
+    except ValidationError:
+        return request("probe.count")
 
 
 async def test_delivered_twice_has_one_effect_and_one_answer(probe_stand: Stand) -> None:
@@ -106,8 +117,6 @@ async def test_a_process_that_died_blocks_its_key_only_until_the_lease_ends(
     path = tmp_path / "executions.db"
     dead, living = IdempotencyStore(path, now=clock.now), IdempotencyStore(path, now=clock.now)
     async with stand(issuer, jwks, store=living) as found:
-        from agent_kit.execution import request_sha256
-
         dead.claim("contoso", "r/s", request_sha256("probe.count", {"note": "a"}), 15.0)
         status, problem = await posted(found, request("probe.count").model_dump_json().encode())
         assert (status, problem["code"]) == (409, "agent.in_flight")
@@ -284,13 +293,14 @@ async def test_capabilities_are_listed_for_callers_and_health_for_everybody(prob
 async def test_an_agent_that_shuts_down_takes_no_new_work(
     probe_stand: Stand, issuer: DevelopmentIssuer, jwks: Path
 ) -> None:
-    from agent_kit import AgentAuth, JwksFile, create_app
-    from tests.contract.agents.harness import served
+    from tests.contract.agents.harness import probe_app, served
 
-    app = create_app(Probes().agent(), auth=AgentAuth(JwksFile(jwks)), store=IdempotencyStore(None))
+    app = probe_app(Probes(), jwks)
     async with served(app) as url, aiohttp.ClientSession() as session:
         app.state.drain()
-        status, problem = await posted(Stand(url, Probes(), probe_stand.store, issuer, probe_stand.invoker), body())
+        status, problem = await posted(
+            Stand(url, Probes(), probe_stand.store, issuer, probe_stand.invoker, probe_stand.grants), body()
+        )
         assert (status, problem["code"], problem["retryable"]) == (503, "agent.draining", True)
         async with session.get(f"{url}/health/ready") as response:
             assert response.status == 503
@@ -299,13 +309,12 @@ async def test_an_agent_that_shuts_down_takes_no_new_work(
 
 
 async def test_work_under_way_is_finished_before_the_agent_leaves(probe_stand: Stand, jwks: Path) -> None:
-    from agent_kit import AgentAuth, JwksFile, create_app
-    from tests.contract.agents.harness import served
+    from tests.contract.agents.harness import probe_app, served
 
     probes = Probes()
-    app = create_app(probes.agent(), auth=AgentAuth(JwksFile(jwks)), store=IdempotencyStore(None))
+    app = probe_app(probes, jwks)
     async with served(app) as url:
-        leaving = Stand(url, probes, probe_stand.store, probe_stand.issuer, probe_stand.invoker)
+        leaving = Stand(url, probes, probe_stand.store, probe_stand.issuer, probe_stand.invoker, probe_stand.grants)
         held = asyncio.create_task(posted(leaving, request("probe.hold").model_dump_json().encode()))
         await probes.started.wait()
         asyncio.get_running_loop().call_later(0.2, probes.go_on.set)

@@ -17,7 +17,7 @@ import pytest
 from engine.adapters.http_agents import HttpAgentInvoker
 from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteFailed, ExecuteResponse, ExecuteSucceeded
-from tests.contract.agents.harness import MANIFESTS, Raw, manifest, raw_server, request
+from tests.contract.agents.harness import MANIFESTS, Raw, SpareGrants, manifest, raw_server, request
 
 TOKEN = "token-that-must-not-be-seen"
 GOOD = json.dumps({"status": "succeeded", "output": {"count": 1}}).encode()
@@ -48,7 +48,7 @@ async def credential() -> str:
 
 async def called(answer: Raw, timeout_s: float = 5.0, **more: Any) -> ExecuteResponse:
     async with raw_server(answer) as url:
-        invoker = HttpAgentInvoker({"probes": url}, credential)
+        invoker = HttpAgentInvoker({"probes": url}, credential, SpareGrants())
         try:
             return await invoker.invoke(manifest("probe.count", timeout_s=timeout_s), request("probe.count"), **more)
         finally:
@@ -87,7 +87,7 @@ async def test_what_is_sent_is_what_the_contract_says() -> None:
 
     server = await asyncio.start_server(listen, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    invoker = HttpAgentInvoker({"probes": f"http://127.0.0.1:{port}/base/"}, credential)
+    invoker = HttpAgentInvoker({"probes": f"http://127.0.0.1:{port}/base/"}, credential, SpareGrants())
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     await invoker.invoke(MANIFESTS["probe.count"], request("probe.count"), traceparent=traceparent)
     await invoker.close()
@@ -95,6 +95,7 @@ async def test_what_is_sent_is_what_the_contract_says() -> None:
     lines = seen[0].decode().lower().split("\r\n")
     assert lines[0] == "post /base/execute http/1.1"
     assert f"authorization: bearer {TOKEN}" in lines
+    assert "livoa-grant: grant-of-r" in lines
     assert "idempotency-key: r/s" in lines
     assert f"traceparent: {traceparent}" in lines
     assert "accept-encoding: identity" in lines
@@ -157,7 +158,7 @@ async def test_silence_is_cut_at_the_requests_deadline_when_that_comes_first() -
         await asyncio.sleep(30)
 
     async with raw_server(silent) as url:
-        invoker = HttpAgentInvoker({"probes": url}, credential)
+        invoker = HttpAgentInvoker({"probes": url}, credential, SpareGrants())
         soon = request("probe.count", deadline_at=datetime.now(UTC) + timedelta(seconds=0.3))
         began = time.monotonic()
         assert error_of(await invoker.invoke(MANIFESTS["probe.count"], soon)) == ("agent.timeout", True)
@@ -170,7 +171,7 @@ async def test_a_slow_credential_counts_towards_the_deadline() -> None:
         await asyncio.sleep(30)
         return TOKEN
 
-    invoker = HttpAgentInvoker({"probes": "http://127.0.0.1:9"}, slow)
+    invoker = HttpAgentInvoker({"probes": "http://127.0.0.1:9"}, slow, SpareGrants())
     found = await invoker.invoke(manifest("probe.count", timeout_s=0.2), request("probe.count"))
     assert error_of(found) == ("agent.timeout", True)
     await invoker.close()
@@ -180,7 +181,7 @@ async def test_a_passed_deadline_makes_no_call() -> None:
     async def never() -> str:
         raise AssertionError("no token is needed")
 
-    invoker = HttpAgentInvoker({"probes": "http://127.0.0.1:9"}, never)
+    invoker = HttpAgentInvoker({"probes": "http://127.0.0.1:9"}, never, SpareGrants())
     late = request("probe.count", deadline_at=datetime.now(UTC) - timedelta(seconds=1))
     assert error_of(await invoker.invoke(MANIFESTS["probe.count"], late)) == ("agent.timeout", True)
 
@@ -225,7 +226,7 @@ async def test_a_call_in_flight_for_an_earlier_delivery_is_awaited() -> None:
         await next(answers)(reader, writer)
 
     async with raw_server(one_after_another) as url:
-        invoker = HttpAgentInvoker({"probes": url}, credential, in_flight_pause_s=0.01)
+        invoker = HttpAgentInvoker({"probes": url}, credential, SpareGrants(), in_flight_pause_s=0.01)
         found = await invoker.invoke(manifest("probe.count"), request("probe.count"))
         await invoker.close()
     assert found == ExecuteSucceeded(output={"count": 1})
@@ -296,7 +297,7 @@ async def test_a_broken_connection_is_worth_another_try(data: bytes) -> None:
 async def test_nobody_listening_is_worth_another_try() -> None:
     async with raw_server(canned(b"")) as url:
         pass
-    invoker = HttpAgentInvoker({"probes": url}, credential)
+    invoker = HttpAgentInvoker({"probes": url}, credential, SpareGrants())
     assert error_of(await invoker.invoke(MANIFESTS["probe.count"], request("probe.count"))) == (
         "agent.unreachable",
         True,
@@ -305,7 +306,7 @@ async def test_nobody_listening_is_worth_another_try() -> None:
 
 
 async def test_an_endpoint_without_address_is_not() -> None:
-    invoker = HttpAgentInvoker({}, credential)
+    invoker = HttpAgentInvoker({}, credential, SpareGrants())
     found = await invoker.invoke(MANIFESTS["probe.count"], request("probe.count"))
     assert error_of(found) == ("agent.not_configured", False)
 
@@ -314,7 +315,7 @@ async def test_a_credential_that_cannot_be_had_is_a_failure_not_a_surprise() -> 
     async def unavailable() -> str:
         raise LivoaError("credential.unavailable", "secret reason", status=503)
 
-    invoker = HttpAgentInvoker({"probes": "http://127.0.0.1:9"}, unavailable)
+    invoker = HttpAgentInvoker({"probes": "http://127.0.0.1:9"}, unavailable, SpareGrants())
     found = await invoker.invoke(MANIFESTS["probe.count"], request("probe.count"))
     assert error_of(found) == ("agent.no_credential", True)
     assert "secret reason" not in str(found)
@@ -322,7 +323,7 @@ async def test_a_credential_that_cannot_be_had_is_a_failure_not_a_surprise() -> 
 
 async def test_a_request_over_the_limit_is_not_sent() -> None:
     async with raw_server(json_answer(GOOD)) as url:
-        invoker = HttpAgentInvoker({"probes": url}, credential)
+        invoker = HttpAgentInvoker({"probes": url}, credential, SpareGrants())
         found = await invoker.invoke(MANIFESTS["probe.count"], request("probe.count", "x" * 300_000))
         assert error_of(found) == ("agent.request_too_large", False)
 
@@ -343,13 +344,16 @@ def test_one_invoker_serves_several_event_loops() -> None:
     async def once() -> ExecuteResponse:
         async with raw_server(json_answer(GOOD)) as url:
             # Another server has another port, so the invoker's configuration is changed beneath it.
-            invoker._endpoints["probes"], invoker._rules = url, HttpAgentInvoker({"probes": url}, credential)._rules
+            invoker._endpoints["probes"], invoker._rules = (
+                url,
+                HttpAgentInvoker({"probes": url}, credential, SpareGrants())._rules,
+            )
             try:
                 return await invoker.invoke(MANIFESTS["probe.count"], request("probe.count"))
             finally:
                 await invoker.close()
 
-    invoker = HttpAgentInvoker({"probes": "http://127.0.0.1:9"}, credential)
+    invoker = HttpAgentInvoker({"probes": "http://127.0.0.1:9"}, credential, SpareGrants())
     assert all(isinstance(asyncio.run(once()), ExecuteSucceeded) for _ in range(3))
 
 
@@ -373,5 +377,5 @@ async def test_the_environments_proxy_is_ignored(monkeypatch: pytest.MonkeyPatch
 )
 def test_an_unsafe_address_is_refused_at_start(url: str) -> None:
     with pytest.raises(LivoaError) as caught:
-        HttpAgentInvoker({"probes": url}, credential)
+        HttpAgentInvoker({"probes": url}, credential, SpareGrants())
     assert (caught.value.code, caught.value.pointer) == ("settings.invalid", "/probes")

@@ -18,8 +18,10 @@ import pytest
 from agent_kit import load_manifests
 from engine.adapters.http_agents import HttpAgentInvoker
 from engine.domain.execute import ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
+from engine.domain.grants import GRANT_KEYS_FILE
 from engine.identity.development import DevelopmentIssuer
 from engine.plan import validate_inputs, validate_output
+from tests.contract.agents.harness import grants_in
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = load_manifests(ROOT / "catalog" / "capabilities")
@@ -28,6 +30,7 @@ PERIOD = {"from": "2026-07-01", "to": "2026-09-30"}
 
 def start(jwks: Path, data: Path, *more: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
     command = [sys.executable, "-m", "sample_agents", "--data", str(data), "--jwks", str(jwks), "--json", *more]
+    command += ["--grant-keys", str(jwks.parent / GRANT_KEYS_FILE)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -81,11 +84,11 @@ class Caller:
 
 
 @pytest.fixture
-async def caller(agents: dict[str, Any], issuer: DevelopmentIssuer) -> AsyncIterator[Caller]:
+async def caller(agents: dict[str, Any], issuer: DevelopmentIssuer, jwks: Path) -> AsyncIterator[Caller]:
     async def credential() -> str:
         return issuer.mint_for_agents()
 
-    invoker = HttpAgentInvoker(agents["endpoints"], credential)
+    invoker = HttpAgentInvoker(agents["endpoints"], credential, grants_in(jwks.parent))
     yield Caller(invoker)
     await invoker.close()
 
@@ -167,7 +170,7 @@ def test_a_restart_after_a_kill_keeps_what_was_done(jwks: Path, tmp_path: Path, 
         async def credential() -> str:
             return issuer.mint_for_agents()
 
-        invoker = HttpAgentInvoker({"rates": url}, credential)
+        invoker = HttpAgentInvoker({"rates": url}, credential, grants_in(jwks.parent))
         inputs = {"base": "GBP", "quote": "EUR", "date": "2026-09-30"}
         request = ExecuteRequest(
             tenant_id="contoso",
@@ -206,6 +209,7 @@ def test_the_agents_leave_with_their_parent(jwks: Path, tmp_path: Path) -> None:
         "os._exit(1)"
     )
     arguments = ["--data", str(tmp_path), "--jwks", str(jwks), "--json", "--no-warm-up"]
+    arguments += ["--grant-keys", str(jwks.parent / GRANT_KEYS_FILE)]
     command = [sys.executable, "-c", script, *arguments]
     parent = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     pid = json.loads(parent.stdout)["pid"]
@@ -231,7 +235,10 @@ def alive(pid: int) -> bool:
     return not Path("/proc/self").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--data", "x"], ["--data", "x", "--jwks", "a", "--jwks-url", "b"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--data", "x"], ["--data", "x", "--jwks", "a", "--jwks-url", "b"], ["--data", "x", "--jwks", "a"]],
+)
 def test_without_keys_it_does_not_start(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "sample_agents", *arguments]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

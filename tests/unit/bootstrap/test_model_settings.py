@@ -40,7 +40,12 @@ VLLM = {
 
 def environment(*deployments: Any, **others: str) -> dict[str, str]:
     """An environment on Azure with these deployments."""
-    base = {"LIVOA_DATABASE_URL": "sqlite://", "LIVOA_JWKS_URL": "https://keys.example", "LIVOA_MODEL_KEY_QWEN": KEY}
+    base = {
+        "LIVOA_GRANT_KEY": "grants.pem",
+        "LIVOA_DATABASE_URL": "sqlite://",
+        "LIVOA_JWKS_URL": "https://keys.example",
+        "LIVOA_MODEL_KEY_QWEN": KEY,
+    }
     return base | {"LIVOA_MODEL_DEPLOYMENTS": json.dumps(deployments)} | others
 
 

@@ -104,6 +104,7 @@ def test_cosmos_needs_no_database_address_and_shows_no_key():
         "LIVOA_STORE": "cosmos",
         "LIVOA_COSMOS_ENDPOINT": "https://account.example/",
         "LIVOA_COSMOS_KEY": "canary",
+        "LIVOA_GRANT_KEY": "grants.pem",
     }
     settings = load_settings(cosmos | {"LIVOA_REDIS_URL": "rediss://:canary@cache.example:6380/0"})
     assert settings.stores.cosmos is not None
@@ -117,7 +118,7 @@ def test_checkpoints_need_a_place_and_a_key_and_one_machine_has_both_by_itself(t
     local = load_settings({"LIVOA_ENV": "local", "LIVOA_DATA": str(tmp_path)})
     assert local.audit_anchors == tmp_path / "audit" / "anchors"
     assert local.audit_key == tmp_path / "audit" / "signing-key.pem"
-    azure = {"LIVOA_DATABASE_URL": "postgresql://db/livoa"}
+    azure = {"LIVOA_DATABASE_URL": "postgresql://db/livoa", "LIVOA_GRANT_KEY": "https://v.vault.azure.net/keys/grants"}
     assert load_settings(azure).audit_anchors is None
     for name, missing in (("LIVOA_AUDIT_ANCHORS", "LIVOA_AUDIT_KEY"), ("LIVOA_AUDIT_KEY", "LIVOA_AUDIT_ANCHORS")):
         with pytest.raises(LivoaError) as caught:
@@ -154,3 +155,18 @@ def test_nothing_else_reads_the_environment():
         and path != Path(ROOT / "engine" / "bootstrap" / "settings.py")
     ]
     assert offenders == []
+
+
+def test_grants_have_a_key_of_their_own_and_only_one_machine_makes_it(tmp_path):
+    local = {"LIVOA_ENV": "local", "LIVOA_DATA": str(tmp_path)}
+    assert load_settings(local).grant_key == tmp_path / "grants" / "signing-key.pem"
+    vault = "https://v.vault.azure.net/keys/one"
+    wrong = [
+        {"LIVOA_DATABASE_URL": "postgresql://db/livoa"},
+        local | {"LIVOA_GRANT_KEY": "http://v.vault.azure.net/keys/one"},
+        local | {"LIVOA_GRANT_KEY": vault, "LIVOA_AUDIT_KEY": vault},
+    ]
+    for settings in wrong:
+        with pytest.raises(LivoaError) as caught:
+            load_settings(settings)
+        assert (caught.value.code, caught.value.pointer) == ("settings.invalid", "/LIVOA_GRANT_KEY")
