@@ -69,6 +69,8 @@ class Capability(Frozen):
     schemas, and what the fallback says is to be trusted at least as far (``engine.adapters.catalog_rules``)."""
     timeout_s: float = Field(default=60.0, gt=0, le=86_400)
     lease_s: float | None = Field(default=None, gt=0, le=3600)
+    max_parallel: int | None = Field(default=None, ge=1, le=64)
+    """Most calls of it that one run keeps open at a time, items of a map included; absent: as many as the run may."""
     cost: CostModel = CostModel()
     egress_hosts: tuple[str, ...] = ()
     clearance: int | None = Field(default=None, ge=0, le=3)

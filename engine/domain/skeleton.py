@@ -39,15 +39,21 @@ class SkeletonStep:
     concurrency: int = 20
     expected_s: float = 1.0
     undo: bool = False
+    cap: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """The steps of one plan in an order in which every step follows its needs."""
+    """The steps of one plan in an order in which every step follows its needs.
+
+    ``caps`` bounds how many calls of one capability are open at a time: step ``s`` counts towards ``caps[s.cap - 1]``, and a
+    ``cap`` of 0 towards none.
+    """
 
     steps: tuple[SkeletonStep, ...]
     max_parallel: int
     plan_hash: str
+    caps: tuple[int, ...] = ()
 
 
 _DEFAULTS = SkeletonStep(id="_")
@@ -64,6 +70,7 @@ _FIELDS = (
     ("c", "concurrency"),
     ("e", "expected_s"),
     ("u", "undo"),
+    ("q", "cap"),
 )
 
 
@@ -72,6 +79,7 @@ def to_wire(skeleton: Skeleton) -> dict[str, Any]:
     return {
         "p": skeleton.max_parallel,
         "h": skeleton.plan_hash,
+        **({"q": list(skeleton.caps)} if skeleton.caps else {}),
         "s": [
             {"i": step.id}
             | {
@@ -93,7 +101,7 @@ def from_wire(wire: dict[str, Any]) -> Skeleton:
             if name in fields:
                 fields[name] = tuple(fields[name])
         steps.append(SkeletonStep(id=entry["i"], **fields))
-    return Skeleton(steps=tuple(steps), max_parallel=wire["p"], plan_hash=wire["h"])
+    return Skeleton(steps=tuple(steps), max_parallel=wire["p"], plan_hash=wire["h"], caps=tuple(wire.get("q", ())))
 
 
 def size_bytes(skeleton: Skeleton) -> int:

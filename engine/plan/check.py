@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.domain.base import JsonValue
-from engine.domain.plan import Plan
+from engine.domain.plan import Plan, Step
 from engine.domain.run import RunConstraints
 from engine.domain.skeleton import MAX_SKELETON_BYTES, size_bytes
 from engine.domain.strict_json import Place
@@ -42,7 +42,7 @@ from engine.plan.normal_form import canonical_bytes, hash_of, normal_form
 from engine.plan.results import CheckedPlan, CheckResult, StepTiming
 from engine.plan.scope import Dependency, Reader
 from engine.plan.skeletons import skeleton_of
-from engine.plan.step_rules import StepRules
+from engine.plan.step_rules import StepFacts, StepRules
 from engine.ports.catalog import Catalog
 
 _STEPS: Place = (None, "steps")
@@ -111,8 +111,9 @@ class _Check:
         uses = self._check_answer(graph)
         checked = None
         if not self._findings.failed and graph.order is not None:
-            attempts = [max_attempts(step, fact.capability) for step, fact in steps if step]
-            timings = tuple(map(StepTiming, expected_s, attempts, (is_undone(*pair) for pair in steps)))
+            timings = tuple(
+                _timing(step, fact, seconds) for (step, fact), seconds in zip(steps, expected_s, strict=True) if step
+            )
             checked = self._checked_plan(graph, graph.order, uses, timings, cost)
         return CheckResult(
             plan=None if self._findings.failed else checked,
@@ -217,6 +218,17 @@ class _Check:
             message = f"ids and edges take {size} bytes in the orchestrator; {MAX_SKELETON_BYTES} are allowed"
             self._findings.error("plan.skeleton_too_large", _STEPS, message)
         return checked
+
+
+def _timing(step: Step, facts: StepFacts, expected_s: float) -> StepTiming:
+    capability = facts.capability
+    return StepTiming(
+        expected_s=expected_s,
+        max_attempts=max_attempts(step, capability),
+        undo=is_undone(step, facts),
+        capability=capability.name if capability is not None else None,
+        max_parallel=capability.max_parallel if capability is not None else None,
+    )
 
 
 def _tolerated(edges: Mapping[int, Dependency]) -> tuple[int, ...]:

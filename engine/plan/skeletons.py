@@ -20,6 +20,8 @@ def skeleton_of(checked: CheckedPlan, *, max_parallel: int | None = None) -> Ske
     def moved(indexes: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(place[index] for index in indexes))
 
+    caps = {timing.capability: timing.max_parallel for timing in checked.timings if timing.max_parallel is not None}
+    cap_of = {capability: number for number, capability in enumerate(caps, start=1)}
     steps = tuple(
         _skeleton_step(
             checked.plan.steps[index],
@@ -27,16 +29,18 @@ def skeleton_of(checked: CheckedPlan, *, max_parallel: int | None = None) -> Ske
             moved(checked.tolerates[index]),
             checked.timings[index],
             parallel,
+            cap_of.get(checked.timings[index].capability, 0),
         )
         for index in checked.order
     )
-    return Skeleton(steps=steps, max_parallel=parallel, plan_hash=checked.plan_hash)
+    return Skeleton(steps, parallel, checked.plan_hash, tuple(filter(None, caps.values())))
 
 
 def _skeleton_step(
-    step: Step, needs: tuple[int, ...], tolerates: tuple[int, ...], timing: StepTiming, max_parallel: int
+    step: Step, needs: tuple[int, ...], tolerates: tuple[int, ...], timing: StepTiming, max_parallel: int, cap: int
 ) -> SkeletonStep:
     retry = step.retry or _NO_RETRY
+    widest = min(max_parallel, timing.max_parallel or max_parallel)
     return SkeletonStep(
         id=step.id,
         needs=needs,
@@ -48,7 +52,8 @@ def _skeleton_step(
         backoff_s=retry.backoff_s,
         factor=retry.factor,
         max_backoff_s=retry.max_backoff_s,
-        concurrency=min(step.concurrency, max_parallel) if step.is_map else step.concurrency,
+        concurrency=min(step.concurrency, widest) if step.is_map else step.concurrency,
         expected_s=round(timing.expected_s, 1),
         undo=timing.undo,
+        cap=cap,
     )

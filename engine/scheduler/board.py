@@ -78,7 +78,8 @@ class Board:
     and by steps at work; ``sleepers`` are (due time, step) of waiting steps, earliest first; ``awaited`` is what steps wait
     for, oldest first; ``unfinished`` counts steps that are not final; ``stopped`` is the code under which the board stopped
     starting anything; ``begun`` are the steps with an undoing that had begun, in the order in which they ended; while ``pause``
-    holds nothing starts either, but everything keeps its place.
+    holds nothing starts either, but everything keeps its place. ``used_of[c]`` is the part of ``used`` that counts towards the
+    cap ``c``.
     """
 
     graph: Graph
@@ -91,6 +92,7 @@ class Board:
     awaited: tuple[Awaited, ...] = ()
     begun: tuple[int, ...] = ()
     pause: Pause = NO_PAUSE
+    used_of: tuple[int, ...] = ()
 
     def record(self, step: int) -> StepState:
         """The state of one step."""
@@ -143,6 +145,7 @@ def new_board(graph: Graph) -> Board:
         used=0,
         sleepers=(),
         unfinished=len(records),
+        used_of=(0,) * len(graph.skeleton.caps),
     )
 
 
@@ -158,6 +161,7 @@ class Draft:
         self.graph = board.graph
         self.ready = board.ready
         self.used = board.used
+        self.used_of = board.used_of
         self.unfinished = board.unfinished
         self.stopped = board.stopped
         self.awaited = board.awaited
@@ -183,6 +187,7 @@ class Draft:
             self.awaited,
             self.begun,
             self.pause,
+            self.used_of,
         )
 
     def spec(self, step: int) -> SkeletonStep:
@@ -209,6 +214,13 @@ class Draft:
         """Put the step into the ready set, or take it out."""
         bit = 1 << self.graph.rank_of[step]
         self.ready = self.ready | bit if ready else self.ready & ~bit
+
+    def take(self, step: int, width: int) -> None:
+        """Count ``width`` more calls of the step as open; a negative number gives places back."""
+        self.used += width
+        if cap := self.spec(step).cap:
+            used = self.used_of[cap - 1] + width
+            self.used_of = (*self.used_of[: cap - 1], used, *self.used_of[cap:])
 
     def start(self, step: int) -> None:
         """Mark the step's call as issued; its stage and attempt stay."""
@@ -247,7 +259,8 @@ class Draft:
         if known is None:
             self.forget_awaited(step)
             self.awaited = (*self.awaited, Awaited(event, step, at_work=at_work))
-            self.used += at_work
+            if at_work:
+                self.take(step, 1)
         elif known.announced:
             self._replace(known, known._replace(announced=False))
             self.rouse(step)
@@ -278,7 +291,8 @@ class Draft:
     def forget_awaited(self, step: int) -> None:
         """The step waits for nobody any more, and gives up the place it kept."""
         if self.awaited:
-            self.used -= self.is_at_work(step)
+            if self.is_at_work(step):
+                self.take(step, -1)
             self.awaited = tuple(entry for entry in self.awaited if entry.step != step)
 
     def look_when_quiet(self) -> None:
@@ -327,6 +341,7 @@ class Draft:
         self.stopped = self.stopped or code
         self._cancel(code, open_too=True)
         self.used = 0
+        self.used_of = (0,) * len(self.used_of)
 
     def _cancel(self, code: str, *, open_too: bool) -> None:
         for index in range(len(self.graph.steps)):

@@ -121,6 +121,7 @@ def _board_out(board: Board) -> dict[str, Any]:
         "extras": extras,
         "ready": format(board.ready, "x"),
         "used": board.used,
+        **({"used_of": board.used_of} if board.used_of else {}),
         "sleepers": [[iso_utc(due_at), step] for due_at, step in board.sleepers],
         "stopped": board.stopped,
         "awaited": board.awaited,
@@ -147,6 +148,7 @@ def _board_in(value: dict[str, Any]) -> Board:
         awaited=tuple(Awaited(*entry) for entry in value.get("awaited", ())),
         begun=tuple(value.get("begun", ())),
         pause=_pause_in(value.get("pause")),
+        used_of=tuple(value.get("used_of", ())),
     )
 
 

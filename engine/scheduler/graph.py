@@ -22,6 +22,7 @@ class Graph:
 
     ``rank_of[i]`` is the place of step ``i`` in order of preference: longest expected path to the end first (critical
     path), then plan order; ``by_rank`` is its inverse. ``capacity`` is the number of calls that may be open at once.
+    ``cap_masks[c]`` has the bits of the ranks of all steps that share the cap ``c``.
     """
 
     skeleton: Skeleton
@@ -30,6 +31,7 @@ class Graph:
     rank_of: tuple[int, ...] = field(compare=False, repr=False)
     by_rank: tuple[int, ...] = field(compare=False, repr=False)
     capacity: int = field(compare=False)
+    cap_masks: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def steps(self) -> tuple[SkeletonStep, ...]:
@@ -54,15 +56,20 @@ def compile_graph(skeleton: Skeleton) -> Graph:
             raise ValueError(f"step {index} of the skeleton tolerates a step it does not need")
         if step.max_attempts < 1 or step.concurrency < 1:
             raise ValueError(f"step {index} of the skeleton has a cap below one")
+        if not 0 <= step.cap <= len(skeleton.caps):
+            raise ValueError(f"step {index} of the skeleton counts towards a cap that there is not")
         need_counts.append(len(needs))
         for need in needs:
             dependants[need].append((index, need in step.tolerates))
-    if skeleton.max_parallel < 1:
+    if min((skeleton.max_parallel, *skeleton.caps)) < 1:
         raise ValueError("the skeleton allows no step to run")
     by_rank = _by_critical_path(steps, dependants)
     rank_of = [0] * len(steps)
+    cap_masks = [0] * len(skeleton.caps)
     for rank, index in enumerate(by_rank):
         rank_of[index] = rank
+        if steps[index].cap:
+            cap_masks[steps[index].cap - 1] |= 1 << rank
     return Graph(
         skeleton=skeleton,
         dependants=tuple(map(tuple, dependants)),
@@ -70,6 +77,7 @@ def compile_graph(skeleton: Skeleton) -> Graph:
         rank_of=tuple(rank_of),
         by_rank=tuple(by_rank),
         capacity=min(skeleton.max_parallel, IN_FLIGHT_CAP),
+        cap_masks=tuple(cap_masks),
     )
 
 

@@ -68,13 +68,29 @@ def starts(board: Board) -> tuple[StepCall, ...]:
             if board.is_ready(step):
                 calls.extend(_calls_of(board, step, 1))
                 ready &= ~(1 << board.graph.rank_of[step])
+    rooms = [cap - used for cap, used in zip(board.graph.skeleton.caps, board.used_of, strict=True)]
+    ready &= ~_full(board, rooms)
     while ready and free > 0:
         lowest = ready & -ready
         ready ^= lowest
-        for call in _calls_of(board, board.graph.by_rank[lowest.bit_length() - 1], free):
+        step = board.graph.by_rank[lowest.bit_length() - 1]
+        cap = board.graph.steps[step].cap
+        for call in _calls_of(board, step, min(free, rooms[cap - 1]) if cap else free):
             calls.append(call)
             free -= width_of(call)
+            if cap:
+                rooms[cap - 1] -= width_of(call)
+        if cap and rooms[cap - 1] <= 0:
+            ready &= ~board.graph.cap_masks[cap - 1]
     return tuple(calls)
+
+
+def _full(board: Board, rooms: list[int]) -> int:
+    """The ranks of all steps whose capability has no room left."""
+    full = 0
+    for mask, room in zip(board.graph.cap_masks, rooms, strict=True):
+        full |= mask if room <= 0 else 0
+    return full
 
 
 def listens(board: Board) -> tuple[Listen, ...]:
@@ -134,7 +150,8 @@ def issue(draft: Draft, call: StepCall) -> None:
     """Note that a call was issued. One that may not be issued now (a repetition) changes nothing."""
     if not draft.is_ready(call.step) or not _is_next(draft.record(call.step), call):
         return
-    draft.used += 0 if draft.is_at_work(call.step) else width_of(call)
+    if not draft.is_at_work(call.step):
+        draft.take(call.step, width_of(call))
     draft.start(call.step)
     record = draft.record(call.step)
     if isinstance(call, RunMapPart) and record.progress is not None:
@@ -180,7 +197,8 @@ def is_open(draft: Draft | Board, call: StepCall) -> bool:
 
 def answer(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, frame: Frame) -> None:
     """Let an open call return. The caller has checked ``is_open``."""
-    draft.used -= 0 if draft.is_at_work(call.step) else width_of(call)
+    if not draft.is_at_work(call.step):
+        draft.take(call.step, -width_of(call))
     if isinstance(outcome, Cancelled) and outcome.code != DEADLINE_CODE:
         # The store knows of a cancel whose event has not arrived, or never will. A part of a map that reached the deadline
         # a moment before the run did is no such news.

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.domain.skeleton import from_wire, to_wire
@@ -15,7 +15,7 @@ from engine.domain.tenant import Bounds
 from engine.plan import check_plan, skeleton_of
 from engine.plan.graph import depth_of, find_cycles, longest_path, topological_order
 
-from .samples import CATALOG, TENANT, plan, ref, step, tenant_for
+from .samples import CATALOG, TENANT, SampleCatalog, capability, plan, ref, step, tenant_for
 
 WIDE = tenant_for(CATALOG, bounds=Bounds(max_steps=5_000, max_depth=5_000, max_wall_time_s=30 * 86_400))
 
@@ -50,6 +50,7 @@ def document(written: list[int], edges: Edges) -> dict[str, Any]:
 
 
 @given(acyclic())
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 def test_an_acyclic_plan_passes_and_its_skeleton_has_its_edges_in_order(graph: tuple[list[int], Edges]) -> None:
     written, edges = graph
     result = check_plan(document(written, edges), tenant=TENANT, catalog=CATALOG)
@@ -202,6 +203,22 @@ def test_the_skeleton_carries_caps_and_kinds_and_nothing_of_the_content() -> Non
     assert "SECRET" not in str(to_wire(skeleton_of(checked)))
     assert skeleton_of(checked, max_parallel=4).max_parallel == 4
     assert skeleton_of(checked, max_parallel=4).steps[1].concurrency == 4
+
+
+def test_calls_of_a_capability_that_its_manifest_bounds_share_one_cap() -> None:
+    catalog = SampleCatalog([capability("narrow.one", max_parallel=2), capability("open.any")])
+    goals = ref("run#/goals")
+    steps = [
+        step("a", "narrow.one"),
+        step("b"),
+        step("c", "narrow.one", inputs={"x": ref("item#")}, for_each=goals, concurrency=9, max_items=9),
+    ]
+    checked = check_plan(plan(*steps), tenant=tenant_for(catalog), catalog=catalog).plan
+    assert checked is not None
+    skeleton = skeleton_of(checked)
+    assert skeleton.caps == (2,)
+    assert [(each.cap, each.concurrency) for each in skeleton.steps] == [(1, 20), (0, 20), (1, 2)]
+    assert from_wire(to_wire(skeleton)) == skeleton
 
 
 def test_durations_come_from_the_manifest() -> None:

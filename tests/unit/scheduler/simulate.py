@@ -66,6 +66,7 @@ REF = RunRef("contoso", "run-1", DEADLINE_AT)
 @st.composite
 def skeletons(draw: st.DrawFn, max_steps: int = 12) -> Skeleton:
     count = draw(st.integers(0, max_steps))
+    caps = tuple(draw(st.lists(st.integers(1, 4), max_size=2)))
     steps = []
     for index in range(count):
         needs = tuple(draw(st.lists(st.integers(0, index - 1), unique=True, max_size=4))) if index else ()
@@ -83,9 +84,10 @@ def skeletons(draw: st.DrawFn, max_steps: int = 12) -> Skeleton:
                 concurrency=draw(st.integers(1, 6)),
                 expected_s=draw(st.sampled_from([1.0, 5.0, 60.0])),
                 undo=draw(st.integers(0, 2)) == 0,
+                cap=draw(st.integers(0, len(caps))),
             )
         )
-    return Skeleton(steps=tuple(steps), max_parallel=draw(st.integers(1, 8)), plan_hash="0" * 64)
+    return Skeleton(steps=tuple(steps), max_parallel=draw(st.integers(1, 8)), plan_hash="0" * 64, caps=caps)
 
 
 @dataclass

@@ -105,9 +105,12 @@ def check_board(board: Board) -> None:
     looked_at = [index for index in range(len(records)) if records[index].status is StepStatus.RUNNING]
     places = {entry.step for entry in board.awaited if entry.at_work}
     assert set(board.at_work()) == places
-    calls = sum(width_of_open(board, index) for index in looked_at if index not in places and index not in ready)
-    maps = sum(width_of_open(board, index) for index in looked_at if index in ready)
-    assert board.used == len(places) + calls + maps
+    widths = dict.fromkeys(places, 1)
+    widths |= {index: width_of_open(board, index) for index in looked_at if index not in places}
+    assert board.used == sum(widths.values())
+    for cap, most in enumerate(board.graph.skeleton.caps, start=1):
+        taken = sum(width for index, width in widths.items() if board.graph.steps[index].cap == cap)
+        assert board.used_of[cap - 1] == taken <= most
     for index, record in enumerate(records):
         assert record.unmet == sum(not records[need].status.is_final for need in set(board.graph.steps[index].needs))
         if record.status is StepStatus.WAITING:
@@ -170,6 +173,10 @@ def test_caps_hold_over_calls_and_over_items(world: World) -> None:
             parts = [call for call in open_width if isinstance(call, RunMapPart) and call.step == index]
             assert sum(part.concurrency for part in parts) <= spec.concurrency
             assert all(1 <= part.count <= 100 for part in parts)
+        for cap, most in enumerate(world.skeleton.caps, start=1):
+            sharing = [call for call in open_width if getattr(call, "step", None) is not None]
+            wide = [call for call in sharing if world.skeleton.steps[call.step].cap == cap]
+            assert sum(open_width[call] for call in wide) <= most
         if isinstance(event, StepAnswered):
             open_width.pop(event.call)
 

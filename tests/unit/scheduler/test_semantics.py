@@ -49,9 +49,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 REF = RunRef("contoso", "run-1", NOW + timedelta(hours=1))
 
 
-def running(*steps: SkeletonStep, max_parallel: int = 8) -> RunState:
+def running(*steps: SkeletonStep, max_parallel: int = 8, caps: tuple[int, ...] = ()) -> RunState:
     state = evolve(new_run(REF), Issued((PlanRun(1),), NOW))
-    return evolve(state, RunAnswered(PlanRun(1), Planned(compile_graph(Skeleton(steps, max_parallel, ""))), NOW))
+    graph = compile_graph(Skeleton(steps, max_parallel, "", caps))
+    return evolve(state, RunAnswered(PlanRun(1), Planned(graph), NOW))
 
 
 def play(state: RunState, outcomes: dict[str, StepOutcome], now: datetime = NOW) -> RunState:
@@ -92,6 +93,32 @@ def test_a_default_keeps_a_step_alive_when_its_producer_is_lost(outcome: StepOut
     state = play(running(STEP("a"), STEP("b", (0,), tolerates=(0,)), STEP("c", (0,))), {"a": outcome})
     assert statuses(state)["b"] == "succeeded"
     assert statuses(state)["c"] == "skipped"
+
+
+def test_calls_of_a_bounded_capability_wait_for_each_other_and_hold_up_nobody_else() -> None:
+    bounded = [STEP(f"b{n}", cap=1, expected_s=60) for n in range(4)]
+    state = running(*bounded, STEP("a"), STEP("m", kind="map", cap=1, expected_s=0.5), max_parallel=8, caps=(2,))
+    first = [command for command in decide(state, NOW) if not isinstance(command, WakeAt)]
+    assert first == [PerformStep(0, 1), PerformStep(1, 1), PerformStep(4, 1)]
+    state = evolve(evolve(state, Issued(decide(state, NOW), NOW)), StepAnswered(PerformStep(1, 1), Succeeded(), NOW))
+    assert decide(state, NOW) == (PerformStep(2, 1),)
+    graph = state.board.graph if state.board is not None else None
+    assert graph is not None
+    assert graph_from_wire(graph_to_wire(graph)) == graph
+
+
+def test_a_map_of_a_bounded_capability_runs_no_more_items_than_there_is_room_for() -> None:
+    state = running(STEP("b", cap=1), STEP("m", kind="map", cap=1, concurrency=3), max_parallel=8, caps=(3,))
+    state = evolve(state, Issued(decide(state, NOW), NOW))
+    state = evolve(state, StepAnswered(ExpandMap(1, 1), Expanded(item_count=10), NOW))
+    assert decide(state, NOW) == (RunMapPart(1, 0, 10, 2),)
+
+
+def test_a_skeleton_that_counts_towards_a_cap_it_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="cap that there is not"):
+        compile_graph(Skeleton((STEP("a", cap=1),), 8, ""))
+    with pytest.raises(ValueError, match="allows no step"):
+        compile_graph(Skeleton((STEP("a", cap=1),), 8, "", (0,)))
 
 
 def test_a_step_whose_condition_is_false_is_skipped_and_the_run_still_succeeds() -> None:
