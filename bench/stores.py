@@ -20,9 +20,11 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from engine.adapters.files import FilesPayloadStore
+from engine.adapters.files import FilesPayloadObjects
+from engine.adapters.files.key_wrapper import FileKeyWrapper
 from engine.adapters.memory import SystemClock
-from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+from engine.adapters.sealed import RunKeyring, SealedPayloadStore
+from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunKeys, SqlRunStore
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.events import EventType, NewEvent, StepEventData, new_event
 from engine.domain.principal import Principal
@@ -44,7 +46,9 @@ class World:
         self.events = SqlEventLog(self.database, clock)
         self.audit = SqlAuditLog(self.database)
         self.budgets = SqlBudgetLedger(self.database)
-        self.payloads = FilesPayloadStore(data_dir)
+        wrapper = FileKeyWrapper(data_dir / "payload-keys", create=True)
+        keyring = RunKeyring(SqlRunKeys(self.database), wrapper, clock)
+        self.payloads = SealedPayloadStore(FilesPayloadObjects(data_dir), keyring)
 
     async def start(self, run_id: str) -> None:
         now = datetime.now(UTC)

@@ -52,12 +52,13 @@ def get_deps() -> Deps:
 
 def build_deps(settings: Settings) -> Deps:
     """Wire adapters by ``settings``. Connects to nothing: every adapter opens on first use."""
-    from engine.adapters.files import FilesCatalog, FilesPayloadStore, FilesTenantDirectory
+    from engine.adapters.files import FilesCatalog, FilesTenantDirectory
     from engine.adapters.http_agents import HttpAgentInvoker
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
     from engine.adapters.tenant_configs import VersionedTenants
+    from engine.bootstrap.payloads import open_payloads
     from engine.bootstrap.stores import open_stores
     from engine.identity import AuditedRejections
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
@@ -67,6 +68,7 @@ def build_deps(settings: Settings) -> Deps:
     clock = SystemClock()
     telemetry = configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME)
     stores = open_stores(settings, clock, telemetry)
+    payloads = open_payloads(settings.payloads, stores.ports["run_keys"], clock, local=settings.environment == "local")
     catalog = FilesCatalog(settings.catalog_dir)
     audit, checkpoints = _evidence(settings, stores.audit, clock)
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
@@ -80,7 +82,7 @@ def build_deps(settings: Settings) -> Deps:
         tenants=tenants,
         tenant_configs=versioned,
         catalog=catalog,
-        payloads=FilesPayloadStore(settings.data_dir),
+        payloads=payloads,
         audit=audit,
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),

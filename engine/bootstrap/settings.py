@@ -12,6 +12,7 @@ from typing import Literal
 from engine.adapters.azure_openai import ModelEndpoint
 from engine.bootstrap.bus_settings import BusConfiguration, bus_configuration, is_bus_configured, results_queue
 from engine.bootstrap.model_settings import model_endpoints
+from engine.bootstrap.payload_settings import PayloadSettings, payload_settings
 from engine.bootstrap.store_settings import StoreSettings, store_settings
 from engine.domain.errors import LivoaError
 from engine.domain.execute import EXECUTE_AUDIENCE
@@ -46,6 +47,7 @@ class Settings:
     stores: StoreSettings = field(default_factory=StoreSettings)
     """Without Cosmos DB in it, the stores are those of ``database_url``."""
     bus: BusConfiguration = field(default_factory=BusConfiguration)
+    payloads: PayloadSettings = field(default_factory=PayloadSettings)
 
 
 def _settings_error(name: str, problem: str) -> LivoaError:
@@ -83,6 +85,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         audit_key=key,
         stores=stores,
         bus=bus_configuration(env),
+        payloads=payload_settings(env, local=environment == "local", data_dir=data_dir),
     )
 
 

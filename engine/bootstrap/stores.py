@@ -44,6 +44,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         SqlModelResults,
         SqlPermitLedger,
         SqlResultCache,
+        SqlRunKeys,
         SqlRunStore,
         SqlTenantVersions,
     )
@@ -57,6 +58,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         "model_results": SqlModelResults(database),
         "result_cache": SqlResultCache(database),
         "assignments": SqlAssignments(database),
+        "run_keys": SqlRunKeys(database),
     }
     return Stores(SqlAuditLog(database), SqlTenantVersions(database), SqlPermitLedger(database), ports)
 
@@ -72,6 +74,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
         CosmosModelResults,
         CosmosPermitLedger,
         CosmosResultCache,
+        CosmosRunKeys,
         CosmosRunStore,
         CosmosTenantVersions,
         RunPartitions,
@@ -88,6 +91,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
         "model_results": CosmosModelResults(connection),
         "result_cache": CosmosResultCache(connection),
         "assignments": CosmosAssignments(connection),
+        "run_keys": CosmosRunKeys(connection),
     }
     audit, versions = CosmosAuditLog(connection), CosmosTenantVersions(connection)
     return Stores(audit, versions, CosmosPermitLedger(connection, clock), ports)

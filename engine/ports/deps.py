@@ -25,6 +25,7 @@ from engine.ports.planner import AnswerComposer, Planner
 from engine.ports.policy import PolicyEngine
 from engine.ports.quota import Admission, NoAdmission
 from engine.ports.result_cache import NoResultCache, ResultCache
+from engine.ports.run_keys import NoRunKeys, RunKeys
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.step_queue import NoStepQueue, StepQueue
 from engine.ports.telemetry import Telemetry
@@ -73,6 +74,7 @@ class Deps:
     admission: Admission = field(default_factory=NoAdmission)
     result_cache: ResultCache = field(default_factory=NoResultCache)
     assignments: Assignments = field(default_factory=NoAssignments)
+    run_keys: RunKeys = field(default_factory=NoRunKeys)
     step_queue: StepQueue = field(default_factory=NoStepQueue)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     grants: Grants = field(default_factory=NoGrants)

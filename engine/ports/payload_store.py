@@ -16,10 +16,11 @@ class PayloadStore(Protocol):
         ...
 
     async def get(self, tenant_id: str, run_id: str, ref: PayloadRef) -> bytes:
-        """The bytes of ``ref``; their hash is checked. Absent or of another tenant or run: ``NotFoundError``;
-        corrupt: ``LivoaError("payload.corrupt", status=500)``."""
+        """The bytes of ``ref``; their hash is checked. Absent or of another tenant or run: ``NotFoundError``; erased:
+        ``LivoaError("payload.erased", status=410)``; corrupt: ``LivoaError("payload.corrupt", status=500)``."""
         ...
 
     async def delete_run(self, tenant_id: str, run_id: str) -> int:
-        """Remove everything of one run; returns the number of objects removed."""
+        """Erase the content of one run for good; returns the number of objects removed. Done again, it removes what is left.
+        Nothing can be put into the run afterwards where content is encrypted: its key is gone (``payload.erased``)."""
         ...

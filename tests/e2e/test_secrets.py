@@ -1,4 +1,5 @@
-"""What a caller says in confidence is in the payload store and nowhere else: no log, no durable history, no queue, no row."""
+"""What a caller says in confidence is encrypted in the payload store, and nowhere in the clear: no log, no durable history, no
+queue, no row, no file."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.domain.principal import Role
 from tests.e2e.client import Client
 from tests.e2e.plans import request_of, search
 from tests.e2e.stack import Stack
@@ -64,8 +66,20 @@ def _middle_of_base64(text: bytes, shift: int) -> bytes:
 
 
 @pytest.mark.parametrize("canary", CANARIES)
-def test_what_a_caller_says_is_in_the_payload_store_only(stack: Stack, confided: tuple[str, str], canary: str) -> None:
-    assert files_with(stack.data, canary.encode()) == {f"{PRIVATE}/contoso"}
+def test_what_a_caller_says_is_nowhere_in_the_clear(stack: Stack, confided: tuple[str, str], canary: str) -> None:
+    assert files_with(stack.data, canary.encode()) == set()
+
+
+def test_what_a_caller_says_is_in_the_encrypted_evidence(
+    stack: Stack, contoso: Client, confided: tuple[str, str]
+) -> None:
+    run_id, _ = confided
+    auditor = Client(stack.url, lambda: stack.tokens.mint("contoso", roles=(Role.AUDIT_READ,)))
+    records = auditor.get(f"/api/runs/{run_id}/audit").json["records"]
+    (asked,) = [record["body"] for record in records if record["type"] == "run.submitted"]
+    found = auditor.get(f"/api/runs/{run_id}/audit/content/{asked['request_sha256']}").json["text"]
+    assert [canary for canary in CANARIES if canary not in found] == []
+    assert list((stack.data / PRIVATE / "contoso" / run_id).iterdir())
 
 
 def test_the_search_looks_into_the_files_that_matter(stack: Stack, confided: tuple[str, str]) -> None:
@@ -95,7 +109,7 @@ def test_outputs_are_not_in_durable_history_or_logs(stack: Stack, contoso: Clien
     run_id, _ = confided
     passage = contoso.output(run_id, "a")["passages"][0]["text"][:40].encode()
     places = files_with(stack.data, passage)
-    assert f"{PRIVATE}/contoso" in places
+    assert not {place for place in places if place.startswith(f"{PRIVATE}/")}
     # The answer quotes passages, so the event log has them as answer text; nothing else may.
     assert not {place for place in places if place.startswith(("logs/", "host/"))}
 

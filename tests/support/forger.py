@@ -14,7 +14,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from engine.adapters.files import FilesPayloadStore
+from engine.adapters.files import FilesPayloadObjects
+from engine.adapters.files.key_wrapper import FileKeyWrapper
+from engine.adapters.memory import SystemClock
+from engine.adapters.sealed import RunKeyring, SealedPayloadStore
+from engine.adapters.sql import Database, SqlRunKeys
 from engine.domain.run import PayloadRef
 
 
@@ -25,14 +29,24 @@ def forge_request(data: Path, run_id: str, **values: Any) -> None:
         if row is None:
             raise LookupError(f"{data} holds no run {run_id}")
         tenant_id, document = row[0], json.loads(row[1])
-        store = FilesPayloadStore(data)
         old = PayloadRef.model_validate(document["request_ref"])
-        request = json.loads(asyncio.run(store.get(tenant_id, run_id, old)))
-        request["context"]["values"] |= values
-        ref = asyncio.run(store.put(tenant_id, run_id, json.dumps(request).encode()))
+        ref = asyncio.run(_replaced(data, tenant_id, run_id, old, values))
         document["request_ref"] = ref.model_dump(mode="json")
         connection.execute("UPDATE runs SET document = ? WHERE run_id = ?", (json.dumps(document), run_id))
         connection.commit()
+
+
+async def _replaced(data: Path, tenant_id: str, run_id: str, old: PayloadRef, values: dict[str, Any]) -> PayloadRef:
+    """Another request in the place of the run's, encrypted as the host would have done it."""
+    database = Database(f"sqlite:///{data / 'livoa.db'}", SystemClock())
+    wrapper = FileKeyWrapper(data / "payload-keys", create=False)
+    keyring = RunKeyring(SqlRunKeys(database), wrapper, SystemClock())
+    store = SealedPayloadStore(FilesPayloadObjects(data), keyring)
+    request = json.loads(await store.get(tenant_id, run_id, old))
+    request["context"]["values"] |= values
+    ref = await store.put(tenant_id, run_id, json.dumps(request).encode())
+    await database.dispose()
+    return ref
 
 
 def main(folder: str, run_id: str, *changes: str) -> None:

@@ -12,6 +12,7 @@ from engine.adapters.cosmos.event_log import CosmosEventLog
 from engine.adapters.cosmos.model_results import CosmosModelResults
 from engine.adapters.cosmos.permits import CosmosPermitLedger
 from engine.adapters.cosmos.result_cache import CosmosResultCache
+from engine.adapters.cosmos.run_keys import CosmosRunKeys
 from engine.adapters.cosmos.run_partition import RunPartitions
 from engine.adapters.cosmos.run_store import CosmosRunStore
 from engine.adapters.cosmos.tenant_configs import CosmosTenantVersions
@@ -27,6 +28,7 @@ __all__ = [
     "CosmosModelResults",
     "CosmosPermitLedger",
     "CosmosResultCache",
+    "CosmosRunKeys",
     "CosmosRunStore",
     "CosmosSettings",
     "CosmosTenantVersions",

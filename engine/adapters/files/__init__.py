@@ -1,7 +1,7 @@
 """The stores that are files: payloads, the catalog and the tenants' configuration."""
 
 from engine.adapters.files.catalog import FilesCatalog
-from engine.adapters.files.payload_store import FilesPayloadStore
+from engine.adapters.files.payload_objects import FilesPayloadObjects
 from engine.adapters.files.tenant_directory import FilesTenantDirectory
 
-__all__ = ["FilesCatalog", "FilesPayloadStore", "FilesTenantDirectory"]
+__all__ = ["FilesCatalog", "FilesPayloadObjects", "FilesTenantDirectory"]

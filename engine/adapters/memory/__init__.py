@@ -7,9 +7,11 @@ from engine.adapters.memory.budget import MemoryBudgetLedger
 from engine.adapters.memory.catalog import MemoryCatalog
 from engine.adapters.memory.clock import FixedClock, SystemClock
 from engine.adapters.memory.model_results import MemoryModelResults
+from engine.adapters.memory.payload_objects import MemoryPayloadObjects
 from engine.adapters.memory.payload_store import MemoryPayloadStore
 from engine.adapters.memory.permits import MemoryPermitLedger
 from engine.adapters.memory.result_cache import MemoryResultCache
+from engine.adapters.memory.run_keys import MemoryRunKeys
 from engine.adapters.memory.run_store import MemoryEventLog, MemoryRunStore
 from engine.adapters.memory.tenant_configs import MemoryTenantVersions
 from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
@@ -23,9 +25,11 @@ __all__ = [
     "MemoryCatalog",
     "MemoryEventLog",
     "MemoryModelResults",
+    "MemoryPayloadObjects",
     "MemoryPayloadStore",
     "MemoryPermitLedger",
     "MemoryResultCache",
+    "MemoryRunKeys",
     "MemoryRunStore",
     "MemoryTenantDirectory",
     "MemoryTenantVersions",

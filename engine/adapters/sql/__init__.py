@@ -13,6 +13,7 @@ from engine.adapters.sql.event_log import SqlEventLog
 from engine.adapters.sql.model_results import SqlModelResults
 from engine.adapters.sql.permits import SqlPermitLedger
 from engine.adapters.sql.result_cache import SqlResultCache
+from engine.adapters.sql.run_keys import SqlRunKeys
 from engine.adapters.sql.run_store import SqlRunStore
 from engine.adapters.sql.tenant_configs import SqlTenantVersions
 
@@ -26,6 +27,7 @@ __all__ = [
     "SqlModelResults",
     "SqlPermitLedger",
     "SqlResultCache",
+    "SqlRunKeys",
     "SqlRunStore",
     "SqlTenantVersions",
 ]

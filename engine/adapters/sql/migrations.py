@@ -22,6 +22,7 @@ from engine.adapters.sql.tables import (
     PERMITS,
     RESERVATIONS,
     RESULT_CACHE,
+    RUN_KEYS,
     SCHEMA_VERSION,
     TENANT_VERSIONS,
 )
@@ -72,6 +73,10 @@ def _assignments(connection: Connection) -> None:
     ASSIGNMENTS.create(connection, checkfirst=True)
 
 
+def _run_keys(connection: Connection) -> None:
+    RUN_KEYS.create(connection, checkfirst=True)
+
+
 def _add_missing(connection: Connection, table: Table) -> None:
     """Give ``table`` the columns that it has today and lacks in the database; each is nullable or has a default."""
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
@@ -90,6 +95,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(6, "where earlier results lie", _result_cache),
     Migration(7, "audit records are written once", guard_audit_records),
     Migration(8, "assignments of steps to workers", _assignments),
+    Migration(9, "keys of runs", _run_keys),
 )
 
 

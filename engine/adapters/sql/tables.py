@@ -236,6 +236,22 @@ RESULT_CACHE = Table(
     Index("results_of_run", "tenant_id", "run_id"),
 )
 
+RUN_KEYS = Table(
+    "run_keys",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("key_id", _text(32)),
+    _required("kek_id", _text(300)),
+    # Base64 of the wrapped data key; null once it is destroyed, and then for good.
+    Column("wrapped", Text),
+    _required("created_at", _TIME),
+    Column("destroyed_at", _TIME),
+    # No reference to runs: the key is there before its run, and remembered after it.
+    PrimaryKeyConstraint("tenant_id", "run_id"),
+    Index("run_keys_by_age", "tenant_id", "created_at", "run_id"),
+)
+
 ASSIGNMENTS = Table(
     "assignments",
     METADATA,

@@ -21,6 +21,7 @@ from engine.adapters.cosmos import (
     CosmosEventLog,
     CosmosModelResults,
     CosmosResultCache,
+    CosmosRunKeys,
     CosmosRunStore,
     CosmosSettings,
     RunPartitions,
@@ -34,6 +35,7 @@ from engine.adapters.memory import (
     MemoryEventLog,
     MemoryModelResults,
     MemoryResultCache,
+    MemoryRunKeys,
     MemoryRunStore,
 )
 from engine.adapters.sql import (
@@ -45,6 +47,7 @@ from engine.adapters.sql import (
     SqlEventLog,
     SqlModelResults,
     SqlResultCache,
+    SqlRunKeys,
     SqlRunStore,
 )
 from engine.adapters.wakeups import Wakeups
@@ -54,6 +57,7 @@ from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
 from engine.ports.model_results import ModelResults
 from engine.ports.result_cache import ResultCache
+from engine.ports.run_keys import RunKeys
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.telemetry import Attribute
 from tests.support.cosmos_fake import Account, CosmosFake, cut_within
@@ -75,6 +79,7 @@ class Stores:
     model_results: ModelResults
     result_cache: ResultCache
     assignments: Assignments
+    run_keys: RunKeys
     wakeups: Wakeups
     database: Database | None = None
 
@@ -92,6 +97,7 @@ def sql_stores(url: str) -> Stores:
         SqlModelResults(database),
         SqlResultCache(database),
         SqlAssignments(database),
+        SqlRunKeys(database),
         database.wakeups,
         database,
     )
@@ -109,6 +115,7 @@ def cosmos_stores(connection: CosmosConnection, clock: FixedClock) -> Stores:
         CosmosModelResults(connection),
         CosmosResultCache(connection),
         CosmosAssignments(connection),
+        CosmosRunKeys(connection),
         partitions.wakeups,
     )
 
@@ -181,6 +188,7 @@ def memory_stores() -> Stores:
         MemoryModelResults(),
         MemoryResultCache(),
         MemoryAssignments(),
+        MemoryRunKeys(runs),
         runs.wakeups,
     )
 

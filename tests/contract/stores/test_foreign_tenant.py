@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.files import FilesPayloadStore
 from engine.adapters.memory import MemoryPayloadStore
 from engine.domain.approval import ApprovalAnswer
 from engine.domain.errors import LivoaError, NotFoundError
@@ -29,6 +28,7 @@ from engine.ports.result_cache import CachedResult, ResultCache
 from engine.ports.run_store import EventLog, RunChange, RunStore
 from tests.contract.stores.builders import NOON, approval, assignment, claim, entry, event, ref, run, sha, step
 from tests.contract.stores.conftest import Stores
+from tests.support.payloads import sealed_payloads
 
 FOREIGN = "fabrikam"
 DAY = run().created_at.date()
@@ -195,7 +195,7 @@ async def test_a_cursor_of_one_tenant_opens_nothing_of_another(stores: Stores) -
 
 @pytest.mark.parametrize("kind", ["memory", "files"])
 async def test_content_is_nobody_elses_even_by_its_hash(kind: str, tmp_path: Path) -> None:
-    store: PayloadStore = MemoryPayloadStore() if kind == "memory" else FilesPayloadStore(tmp_path)
+    store: PayloadStore = MemoryPayloadStore() if kind == "memory" else sealed_payloads(tmp_path)
     ref = await store.put("contoso", "run-1", b"secret")
     for tenant_id, run_id in ((FOREIGN, "run-1"), ("contoso", "run-2"), (FOREIGN, "../contoso/run-1")):
         with pytest.raises(LivoaError):

@@ -1,39 +1,65 @@
-"""What every payload store promises: content by its hash, checked when read, and nobody else's."""
+"""What every payload store promises: content by its hash, checked when read, encrypted at rest, and nobody else's."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.adapters.files import FilesPayloadStore
-from engine.adapters.files.payload_store import _directory_name
-from engine.adapters.memory import MemoryPayloadStore
+from engine.adapters.files import FilesPayloadObjects
+from engine.adapters.files.payload_objects import _directory_name
+from engine.adapters.memory import MemoryPayloadObjects, MemoryPayloadStore, MemoryRunKeys
+from engine.adapters.payload_objects import PayloadObjects
 from engine.adapters.payload_rules import MAX_PAYLOAD_BYTES
 from engine.domain.errors import LivoaError, NotFoundError
 from engine.domain.ids import is_wire_id
 from engine.domain.run import PayloadRef
 from engine.ports.payload_store import PayloadStore
 from tests.contract.stores.builders import ref, sha
+from tests.support.payloads import sealed_payloads
 
 
-@pytest.fixture(params=["memory", "files"])
+@dataclass(frozen=True)
+class Place:
+    """Where sealed payloads lie: the store of this process, and how another process would open it."""
+
+    objects: PayloadObjects
+    open: Callable[[], PayloadStore]
+
+
+PLACES = ["sealed-memory", "sealed-files"]
+
+
+def place_of(kind: str, folder: Path) -> Place:
+    keys = MemoryRunKeys()
+    objects = MemoryPayloadObjects() if kind == "sealed-memory" else FilesPayloadObjects(folder)
+    return Place(objects, lambda: sealed_payloads(folder, objects, keys))
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return place_of(request.param, tmp_path)
+
+
+@pytest.fixture(params=["memory", *PLACES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> PayloadStore:
-    return MemoryPayloadStore() if request.param == "memory" else FilesPayloadStore(tmp_path)
+    return MemoryPayloadStore() if request.param == "memory" else place_of(request.param, tmp_path).open()
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> FilesPayloadStore:
-    return FilesPayloadStore(tmp_path)
+def files(tmp_path: Path) -> FilesPayloadObjects:
+    return FilesPayloadObjects(tmp_path)
 
 
 def objects(tmp_path: Path) -> list[Path]:
-    return sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    return sorted(path for path in (tmp_path / "payloads").rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\x00\xff" * 10, bytes(range(256)) * 4096])
@@ -77,8 +103,9 @@ async def test_deleting_a_run_removes_all_of_it_and_nothing_else(store: PayloadS
     assert await store.delete_run("contoso", "run-1") == 2
     assert await store.delete_run("contoso", "run-1") == 0
     for each in gone:
-        with pytest.raises(NotFoundError):
+        with pytest.raises(LivoaError) as caught:
             await store.get("contoso", "run-1", each)
+        assert caught.value.code in ("payload.not_found", "payload.erased")
     assert await store.get("contoso", "run-2", kept) == b"kept"
 
 
@@ -96,21 +123,132 @@ async def test_a_reference_with_another_size_is_not_what_was_stored(store: Paylo
     assert (caught.value.code, caught.value.status) == ("payload.corrupt", 500)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{]", b"{} "])
-async def test_damaged_content_is_noticed_and_healed_by_writing_it_again(
-    files: FilesPayloadStore, tmp_path: Path, damage: bytes
+async def test_what_is_stored_tells_nothing_and_is_named_by_nothing_one_could_guess(
+    place: Place, tmp_path: Path
 ) -> None:
-    found = await files.put("contoso", "run-1", b"{}")
-    objects(tmp_path)[0].write_bytes(damage)
+    found = await place.open().put("contoso", "run-1", b"a secret of ours")
+    await place.open().put("contoso", "run-2", b"a secret of ours")
+    assert await place.objects.get("contoso", "run-1", found.sha256) is None
+    if isinstance(place.objects, FilesPayloadObjects):
+        first, second = objects(tmp_path)
+        assert first.name != second.name
+        assert b"secret" not in first.read_bytes()
+        assert first.read_bytes() != second.read_bytes()
+
+
+async def test_another_process_reads_it_under_the_same_key(place: Place) -> None:
+    found = await place.open().put("contoso", "run-1", b"{}")
+    assert await place.open().get("contoso", "run-1", found) == b"{}"
+
+
+async def test_two_processes_that_make_the_key_at_once_end_up_with_one(place: Place) -> None:
+    data = [bytes([number]) for number in range(8)]
+    refs = await asyncio.gather(*(place.open().put("contoso", "run-1", each) for each in data))
+    reader = place.open()
+    assert [await reader.get("contoso", "run-1", each) for each in refs] == data
+
+
+async def test_erased_content_is_gone_for_every_process_and_nothing_can_be_added(place: Place) -> None:
+    ours, theirs = place.open(), place.open()
+    found = await ours.put("contoso", "run-1", b"{}")
+    assert await theirs.get("contoso", "run-1", found) == b"{}"
+    assert await ours.delete_run("contoso", "run-1") == 1
+    for store in (ours, theirs, place.open()):
+        with pytest.raises(LivoaError) as caught:
+            await store.get("contoso", "run-1", found)
+        assert (caught.value.code, caught.value.status) == ("payload.erased", 410)
     with pytest.raises(LivoaError) as caught:
-        await files.get("contoso", "run-1", found)
+        await ours.put("contoso", "run-1", b"{}")
+    assert caught.value.code == "payload.erased"
+
+
+async def test_a_copy_of_the_storage_without_the_key_record_is_worth_nothing(place: Place, tmp_path: Path) -> None:
+    store = place.open()
+    found = await store.put("contoso", "run-1", b"{}")
+    name = (await keyring_of(place, "contoso", "run-1")).name(found.sha256)
+    copy = await place.objects.get("contoso", "run-1", name)
+    assert copy is not None
+    await store.delete_run("contoso", "run-1")
+    await place.objects.put("contoso", "run-1", name, copy)  # restored from a backup
+    with pytest.raises(LivoaError) as caught:
+        await place.open().get("contoso", "run-1", found)
+    assert caught.value.code == "payload.erased"
+    fresh = sealed_payloads(tmp_path, place.objects)  # the record of the key is gone as well
+    with pytest.raises(NotFoundError):
+        await fresh.get("contoso", "run-1", found)
+
+
+async def keyring_of(place: Place, tenant_id: str, run_id: str):
+    found = await place.open()._keyring.find(tenant_id, run_id)
+    assert found is not None
+    return found
+
+
+async def test_a_process_that_died_between_key_and_objects_is_made_up_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = place.open()
+    found = await store.put("contoso", "run-1", b"{}")
+
+    async def killed(*_: object) -> int:
+        raise LivoaError("payload.unavailable", "the process is gone", status=503)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._objects, "delete_run", killed)
+        with pytest.raises(LivoaError, match="the process is gone"):
+            await store.delete_run("contoso", "run-1")
+    with pytest.raises(LivoaError) as caught:
+        await place.open().get("contoso", "run-1", found)
+    assert caught.value.code == "payload.erased"
+    assert await place.open().delete_run("contoso", "run-1") == 1
+    assert await place.open().delete_run("contoso", "run-1") == 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "clear", "another's", "another run's"])
+async def test_damaged_content_is_noticed_and_healed_by_writing_it_again(place: Place, damage: str) -> None:
+    store = place.open()
+    found = await store.put("contoso", "run-1", b"{}")
+    name = (await keyring_of(place, "contoso", "run-1")).name(found.sha256)
+    whole = await place.objects.get("contoso", "run-1", name)
+    assert whole is not None
+    other = await store.put("contoso", "run-1", b"[]")
+    other_name = (await keyring_of(place, "contoso", "run-1")).name(other.sha256)
+    await store.put("contoso", "run-2", b"{}")
+    foreign = (await keyring_of(place, "contoso", "run-2")).name(found.sha256)
+    damaged = {
+        "cut": whole[:-1],
+        "empty": b"",
+        "flipped": whole[:-1] + bytes([whole[-1] ^ 1]),
+        "clear": b"{}",
+        "another's": await place.objects.get("contoso", "run-1", other_name) or b"",
+        "another run's": await place.objects.get("contoso", "run-2", foreign) or b"",
+    }[damage]
+    await place.objects.put("contoso", "run-1", name, damaged)
+    with pytest.raises(LivoaError) as caught:
+        await store.get("contoso", "run-1", found)
+    assert (caught.value.code, caught.value.status) == ("payload.corrupt", 500)
+    await store.put("contoso", "run-1", b"{}")
+    assert await store.get("contoso", "run-1", found) == b"{}"
+
+
+async def test_content_in_the_clear_of_an_earlier_version_is_still_read_and_checked(place: Place) -> None:
+    old = ref("{}")
+    await place.objects.put("contoso", "run-1", old.sha256, b"{}")
+    assert await place.open().get("contoso", "run-1", old) == b"{}"
+    await place.open().put("contoso", "run-1", b"[]")  # the run has a key by now
+    assert await place.open().get("contoso", "run-1", old) == b"{}"
+    await place.objects.put("contoso", "run-1", old.sha256, b"{ ")
+    with pytest.raises(LivoaError) as caught:
+        await place.open().get("contoso", "run-1", old)
     assert caught.value.code == "payload.corrupt"
-    await files.put("contoso", "run-1", b"{}")
-    assert await files.get("contoso", "run-1", found) == b"{}"
+    assert await place.open().delete_run("contoso", "run-1") == 2
+    with pytest.raises(LivoaError) as caught:
+        await place.open().get("contoso", "run-1", old)
+    assert caught.value.code == "payload.erased"
 
 
-async def test_files_are_for_their_owner_only(files: FilesPayloadStore, tmp_path: Path) -> None:
-    await files.put("contoso", "run-1", b"{}")
+async def test_files_are_for_their_owner_only(files: FilesPayloadObjects, tmp_path: Path) -> None:
+    await files.put("contoso", "run-1", sha("{}"), b"{}")
     (path,) = objects(tmp_path)
     assert path.relative_to(tmp_path) == Path("payloads", "contoso", "run-1", sha("{}"))
     assert path.stat().st_mode & 0o777 == 0o600
@@ -119,7 +257,7 @@ async def test_files_are_for_their_owner_only(files: FilesPayloadStore, tmp_path
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 async def test_a_write_that_fails_leaves_nothing_behind(
-    files: FilesPayloadStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    files: FilesPayloadObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
@@ -129,13 +267,13 @@ async def test_a_write_that_fails_leaves_nothing_behind(
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(LivoaError, match="cannot be written") as caught:
-        await files.put("contoso", "run-1", b"{}")
+        await files.put("contoso", "run-1", sha("{}"), b"{}")
     assert (caught.value.code, caught.value.status) == ("payload.unavailable", 503)
     assert objects(tmp_path) == []
 
 
 async def test_content_is_on_disk_before_its_name_appears(
-    files: FilesPayloadStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: FilesPayloadObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
     fsync, replace = os.fsync, Path.replace
@@ -150,20 +288,20 @@ async def test_content_is_on_disk_before_its_name_appears(
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(Path, "replace", noting_replace)
-    await files.put("contoso", "run-1", b"{}")
+    await files.put("contoso", "run-1", sha("{}"), b"{}")
     assert steps == ["sync file", "rename", "sync directory"]
 
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "a\\b", "a\x00", "~x", "x" * 101, "é"])
-async def test_an_id_that_is_none_never_becomes_a_path(files: FilesPayloadStore, tmp_path: Path, name: str) -> None:
+async def test_an_id_that_is_none_never_becomes_a_path(files: FilesPayloadObjects, tmp_path: Path, name: str) -> None:
     if name == "..":  # an id by its alphabet, though never a directory of that name
-        await files.put(name, name, b"{}")
+        await files.put(name, name, sha("{}"), b"{}")
         assert objects(tmp_path)[0].is_relative_to(tmp_path / "payloads")
         assert ".." not in objects(tmp_path)[0].parts
         return
     for tenant_id, run_id in ((name, "run-1"), ("contoso", name)):
         with pytest.raises(LivoaError) as caught:
-            await files.put(tenant_id, run_id, b"{}")
+            await files.put(tenant_id, run_id, sha("{}"), b"{}")
         assert caught.value.code == "payload.id_invalid"
     assert objects(tmp_path) == []
 
@@ -177,16 +315,25 @@ def test_different_ids_are_different_directories_even_where_case_does_not_count(
     assert "/" not in _directory_name(left)
 
 
-async def test_a_link_in_the_place_of_content_is_not_followed(files: FilesPayloadStore, tmp_path: Path) -> None:
-    found = await files.put("contoso", "run-1", b"{}")
+async def test_a_link_in_the_place_of_content_is_not_followed(files: FilesPayloadObjects, tmp_path: Path) -> None:
+    await files.put("contoso", "run-1", sha("{}"), b"{}")
     (path,) = objects(tmp_path)
     secret = tmp_path / "secret"
     secret.write_bytes(b"{}")
     path.unlink()
     path.symlink_to(secret)
     with pytest.raises(LivoaError) as caught:
-        await files.get("contoso", "run-1", found)
+        await files.get("contoso", "run-1", sha("{}"))
     assert caught.value.code == "payload.unavailable"
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a" * 63, "A" * 64, "a" * 64 + "\n"])
+async def test_a_name_that_is_no_hash_never_becomes_a_path(files: FilesPayloadObjects, name: str) -> None:
+    with pytest.raises(LivoaError) as caught:
+        await files.put("contoso", "run-1", name, b"{}")
+    assert caught.value.code == "payload.id_invalid"
+    with pytest.raises(LivoaError):
+        await files.get("contoso", "run-1", name)
 
 
 def test_a_reference_cannot_name_a_path() -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from engine.adapters.azure_openai import AzureOpenAiChatModels, ModelEndpoint
-from engine.adapters.files import FilesPayloadStore
 from engine.adapters.memory import SystemClock
-from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlModelResults
+from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlModelResults, SqlRunKeys
 from engine.domain.tenant import ModelChoice, TenantConfig
 from engine.ports.models import Message, ModelDeployment
 from planner_graph.model_calls import Answered, Asked, CallSite, GatewayRules, Hop, ModelGateway, Unanswered
 from tests.support import model_server as provider
 from tests.support.model_server import ModelServer
+from tests.support.payloads import sealed_payloads
 from tests.support.world import QuietTelemetry
 
 SCHEMA: dict[str, Any] = {
@@ -54,7 +54,7 @@ class Process:
             SqlModelResults(self.database),
             self.budgets,
             self.audit,
-            FilesPayloadStore(path),
+            sealed_payloads(path, keys=SqlRunKeys(self.database)),
             self.clock,
             QuietTelemetry(),
             rules=GatewayRules(**rules),

@@ -68,7 +68,7 @@ class Vault:
         if self.fault == "no-json":
             return web.Response(body=b"<html>")
         assert request.query["api-version"] == "7.4"
-        *_, name, rest = ("", *request.path.removeprefix("/keys/").split("/", 1))
+        name, _, rest = request.path.removeprefix("/keys/").partition("/")
         assert name == "audit"
         if rest == "versions":
             listed = list(self.keys)

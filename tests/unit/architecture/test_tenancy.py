@@ -25,6 +25,7 @@ NOT_A_TENANTS = {
     "Clock": "the time",
     "EntityDoor": "holds circuits, which are the platform's, and counts of runs under keys that adapters derive from a tenant",
     "Grants": "signs for the tenant of the request that it is handed, and publishes the platform's own public keys",
+    "KeyWrapper": "wraps what it is handed with the platform's key and keeps nothing",
     "RejectionLog": "takes the tenant from the speaker, where one is verified",
     "Signer": "signs what it is handed with the platform's key and keeps nothing",
     "Span": "ids, codes and counts",

@@ -45,6 +45,10 @@ def test_local_needs_nothing_else(tmp_path):
         ("LIVOA_WORKER_CONCURRENCY", "0"),
         ("LIVOA_WORKER_PREFETCH", "many"),
         ("LIVOA_WORKER_QUEUES", "a b"),
+        ("LIVOA_PAYLOADS", "http://account.example/payloads"),
+        ("LIVOA_PAYLOADS", "https://account.example"),
+        ("LIVOA_PAYLOADS", "https://account.example/payloads?sv=signature"),
+        ("LIVOA_PAYLOAD_KEY", "http://vault.example/keys/content"),
     ],
 )
 def test_a_wrong_setting_is_named(name, value):
@@ -137,7 +141,8 @@ def test_the_sample_settings_are_complete_and_valid():
     sample = json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]
     load_settings(sample)
     folder = ROOT / "engine" / "bootstrap"
-    source = "".join((folder / name).read_text() for name in ("settings.py", "store_settings.py", "bus_settings.py"))
+    names = ("settings.py", "store_settings.py", "bus_settings.py", "payload_settings.py")
+    source = "".join((folder / name).read_text() for name in names)
     read = {name for name in sample if name.startswith(("LIVOA_", "APPLICATIONINSIGHTS"))}
     assert read == _quoted_names(source)
 

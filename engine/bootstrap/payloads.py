@@ -1,0 +1,39 @@
+"""Builds the payload store that settings ask for, and the keys it encrypts with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.adapters.payload_objects import PayloadObjects
+from engine.adapters.sealed import RunKeyring, SealedPayloadStore
+from engine.bootstrap.payload_settings import PayloadSettings, setting_error
+from engine.ports.clock import Clock
+from engine.ports.run_keys import KeyWrapper, RunKeys
+
+
+def open_payloads(settings: PayloadSettings, keys: RunKeys, clock: Clock, *, local: bool) -> SealedPayloadStore:
+    """Connects to nothing. A key-encryption key is made on one machine only.
+
+    Raises ``LivoaError("settings.invalid")`` where a place or a key is missing: content is not kept in the clear.
+    """
+    return SealedPayloadStore(_objects(settings), RunKeyring(keys, _wrapper(settings, create=local), clock))
+
+
+def _objects(settings: PayloadSettings) -> PayloadObjects:
+    from engine.adapters.files import FilesPayloadObjects
+
+    if isinstance(settings.place, Path):
+        return FilesPayloadObjects(settings.place)
+    raise setting_error("LIVOA_PAYLOADS", "is required unless LIVOA_ENV=local; a folder on one instance is no store")
+
+
+def _wrapper(settings: PayloadSettings, *, create: bool) -> KeyWrapper:
+    from engine.adapters.entra import ManagedIdentityCredential
+    from engine.adapters.files.key_wrapper import FileKeyWrapper
+    from engine.adapters.key_vault import VAULT_AUDIENCE, KeyVaultWrapper
+
+    if settings.key is None:
+        raise setting_error("LIVOA_PAYLOAD_KEY", "is required unless LIVOA_ENV=local; content is not kept in the clear")
+    if isinstance(settings.key, Path):
+        return FileKeyWrapper(settings.key, create=create)
+    return KeyVaultWrapper(settings.key, ManagedIdentityCredential(VAULT_AUDIENCE))
