@@ -7,12 +7,12 @@ import activities.registry
 import entities
 import orchestrators
 import triggers
-from engine.bootstrap import get_deps, streaming_enabled
+from engine.bootstrap import bus_results_queue, get_deps, streaming_enabled
 
 app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
 
 app.register_functions(orchestrators.build())
 app.register_functions(entities.build(get_deps))
 app.register_functions(activities.registry.build(get_deps))
-for blueprint in triggers.build(get_deps, streaming=streaming_enabled()):
+for blueprint in triggers.build(get_deps, streaming=streaming_enabled(), results_queue=bus_results_queue()):
     app.register_functions(blueprint)

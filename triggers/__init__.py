@@ -1,4 +1,4 @@
-"""How the world comes in: HTTP and timers. Parse, authenticate, hand over; no decision about a run is made here."""
+"""How the world comes in: HTTP, timers and queues. Parse, authenticate, hand over; no decision about a run is made here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from azure.durable_functions import Blueprint
 
 
-def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
-    """Every blueprint of this package. ``streaming`` chooses the way of serving HTTP for the whole app (ADR 0003)."""
+def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = None) -> list[Blueprint]:
+    """Every blueprint of this package. ``streaming`` chooses the way of serving HTTP for the whole app (ADR 0003).
+    ``results_queue`` is where workers answer; None where there is no bus."""
     from triggers import (
+        bus_step_results,
         http_admin,
         http_approvals,
         http_audit,
@@ -50,4 +52,5 @@ def build(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
             openapi,
         )
     ]
-    return [*served, timer_sweep.build(deps), timer_checkpoints.build(deps)]
+    queues = [] if results_queue is None else [bus_step_results.build(deps, queue=results_queue)]
+    return [*served, timer_sweep.build(deps), timer_checkpoints.build(deps), *queues]

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.domain.approval import Approval
 from engine.domain.base import iso_utc
+from engine.domain.bus import Assignment
 from engine.domain.errors import LivoaError
 from engine.domain.names import CANCEL_EVENT, INPUT_VERSION, RUN_ORCHESTRATOR, approval_event
 from engine.domain.run import Run
@@ -82,6 +83,17 @@ async def tell_answer(approval: Approval, client: DurableClient) -> bool:
         )
     except Exception:
         _LOG.warning("answer not announced, left to the sweep", exc_info=True, extra={"run_id": approval.run_id})
+        return False
+    return True
+
+
+async def tell_step_ended(assignment: Assignment, client: DurableClient) -> bool:
+    """Announce to whoever waits that a worker's step has ended. A failure is logged and left to the sweep: the end is stored."""
+    try:
+        said = {"key": assignment.key, "token": assignment.token}
+        await client.raise_event(assignment.waiter, assignment.event, said)
+    except Exception:
+        _LOG.warning("step's end not announced, left to the sweep", exc_info=True, extra={"run_id": assignment.run_id})
         return False
     return True
 

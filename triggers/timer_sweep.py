@@ -1,5 +1,5 @@
-"""The sweep: every 15 seconds, start accepted runs that never started, remind cancelled ones, and repeat answers of people that
-the run they were for has not heard.
+"""The sweep: every 15 seconds, start accepted runs that never started, remind cancelled ones, repeat answers of people that the
+run they were for has not heard, and look after the steps that workers have.
 
 It makes up for crashes and lost events, nothing else: a run that is under way is the orchestration's business.
 """
@@ -7,7 +7,7 @@ It makes up for crashes and lost events, nothing else: a run that is under way i
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from engine.domain.tenant import Quota
 from engine.ports.deps import Deps, DepsProvider
 from triggers.http_adapter import CLIENT_PARAMETER, DurableClient
 from triggers.starting import ask_to_cancel, is_started, start, tell_answer
+from triggers.timer_step_care import BusCare, care_for_steps
 
 if TYPE_CHECKING:
     from azure.durable_functions import Blueprint
@@ -45,6 +46,7 @@ class SweepReport:
     reminded: int = 0
     failed: int = 0
     told: int = 0
+    steps: BusCare = field(default_factory=BusCare)
 
 
 def care_for(run: Run, *, started: bool, now: datetime) -> Care:
@@ -73,9 +75,15 @@ async def sweep(deps: Deps, client: DurableClient) -> SweepReport:
             counts["failed"] += 1
             _LOG.warning("sweep could not help a run", exc_info=True, extra={"run_id": run.run_id})
     told = await _repeat_answers(deps, client, now)
-    report = SweepReport(len(runs), counts["start"], counts["remind"], counts["failed"], told)
+    steps = await care_for_steps(deps, client, now)
+    report = SweepReport(len(runs), counts["start"], counts["remind"], counts["failed"], told, steps)
     if report.started or report.reminded or report.told:
         _LOG.info("sweep: started %d, reminded %d, told %d answers", report.started, report.reminded, report.told)
+    if steps != BusCare():
+        _LOG.info(
+            "sweep of steps: took back %d, sent %d, told %d, failed %d",
+            steps.taken_back, steps.sent, steps.told, steps.failed,
+        )  # fmt: skip
     return report
 
 

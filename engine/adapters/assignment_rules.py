@@ -20,6 +20,9 @@ Rule = Callable[[Assignment | None], tuple[T, Assignment | None]]
 """Row → answer and the row to store."""
 
 MAX_WORKER_NAME = 100
+SEND_AGAIN_AFTER_S = 300.0
+"""A command that no worker has taken for so long may be lost; most of the time its queue is long, so it is doubled each time."""
+SEND_AGAIN_AT_MOST_S = 3_600.0
 OPEN = frozenset({AssignmentStatus.QUEUED, AssignmentStatus.LEASED})
 """Nobody has answered yet, and somebody still may."""
 
@@ -30,17 +33,20 @@ def look_at(assignment: Assignment) -> datetime:
     return assignment.deadline_at if lease_until_at is None else min(lease_until_at, assignment.deadline_at)
 
 
-def sent_or_made_at(assignment: Assignment) -> datetime:
-    """When its command was last sent; for one that never was, when it was made."""
-    return assignment.sent_at or assignment.created_at
+def unsent_since(assignment: Assignment) -> datetime:
+    """Since when its command wants to be sent: at once after it was made, and again, ever later, while no worker takes it."""
+    if assignment.sent_at is None:
+        return assignment.created_at
+    again_s = min(SEND_AGAIN_AFTER_S * 2 ** min(assignment.sends - 1, 10), SEND_AGAIN_AT_MOST_S)
+    return assignment.sent_at + timedelta(seconds=again_s)
 
 
-def is_overdue(assignment: Assignment, now: datetime, unsent_since: datetime) -> bool:
+def is_overdue(assignment: Assignment, now: datetime, before: datetime) -> bool:
     """Whether the sweep looks at it."""
     if assignment.status not in OPEN:
         return False
     queued = assignment.status is AssignmentStatus.QUEUED
-    return look_at(assignment) <= now or (queued and sent_or_made_at(assignment) < unsent_since)
+    return look_at(assignment) <= now or (queued and unsent_since(assignment) < before)
 
 
 def assigning(new: Assignment) -> Rule[Assignment]:

@@ -49,6 +49,7 @@ class AuditType(StrEnum):
     DISPATCH_INTENDED = "dispatch.intended"
     DISPATCH_RESULT = "dispatch.result"
     RESULT_UNKNOWN = "result.unknown"
+    RESULT_REFUSED = "result.refused"
     QUOTA_REFUSED = "quota.refused"
     RESULT_REUSED = "result.reused"
     BUDGET_EXHAUSTED = "budget.exhausted"

@@ -83,7 +83,8 @@ class Assignment(Frozen):
 
 
 class StepCommand(Frozen):
-    """What is sent to a worker. ``message_id`` of the message: ``{key}#{token}``."""
+    """What is sent to a worker. ``message_id`` of the message: ``{key}#{token}``, and
+    ``{key}#{token}.{n}`` when it is sent again for the n-th time."""
 
     version: Literal[1] = 1
     tenant_id: WireId

@@ -89,7 +89,8 @@ class Assignments(Protocol):
 
     async def overdue(self, now: datetime, *, unsent_since: datetime, limit: int) -> tuple[Assignment, ...]:
         """Of any tenant, oldest first, what the sweep looks at: open ones whose lease has run out or whose deadline has passed,
-        and queued ones that were last sent before ``unsent_since`` or never. Not reachable from any route."""
+        and queued ones whose command should have been sent before ``unsent_since``: after they were made, and again when for five
+        minutes, then ten and so on, no worker took it. Not reachable from any route."""
         ...
 
     async def ended_since(self, since: datetime, limit: int) -> tuple[Assignment, ...]:

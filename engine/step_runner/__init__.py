@@ -4,8 +4,10 @@ Whoever wants a capability to run comes through here: plain steps, items of maps
 """
 
 from engine.step_runner.closing import finish_run
+from engine.step_runner.handover import send_command
 from engine.step_runner.maps import collect_map, expand_map
 from engine.step_runner.perform import perform_step
+from engine.step_runner.returns import parse_result, take_back
 from engine.step_runner.reuse import reuse_finished
 from engine.step_runner.suspension import SUSPENDABLE, held
 from engine.step_runner.task import StepTask, task_of
@@ -18,8 +20,11 @@ __all__ = [
     "expand_map",
     "finish_run",
     "held",
+    "parse_result",
     "perform_step",
     "reuse_finished",
+    "send_command",
+    "take_back",
     "task_of",
     "undo_step",
 ]

@@ -31,7 +31,7 @@ from engine.ports.deps import Deps
 from engine.step_runner import circuit
 from engine.step_runner.authorise import CallInQuestion
 from engine.step_runner.caching import remember
-from engine.step_runner.call import Call, conclude, request_of
+from engine.step_runner.call import Call, conclude
 from engine.step_runner.task import StepTask
 
 _LOG = logging.getLogger("livoa.steps")
@@ -181,13 +181,20 @@ async def _voided(asked: CallInQuestion, deps: Deps) -> StepOutcome:
     return await asked.journal.failed(LEASE_LOST, "it was taken back from its worker", retryable=True)
 
 
+async def send_command(assignment: Assignment, deps: Deps) -> None:
+    """Send its command, and count that. Sending it twice is harmless: one lease is taken. Raises like ``StepQueue.send``."""
+    again = f".{assignment.sends}" if assignment.sends else ""  # no duplicate: the one before may be lost
+    message_id = f"{assignment.key}#{assignment.token}{again}"
+    await deps.step_queue.send(command_of(assignment), session_id=assignment.session_id, message_id=message_id)
+    of = (assignment.tenant_id, assignment.run_id, assignment.key, assignment.token)
+    await deps.assignments.sent(*of, deps.clock.now())
+
+
 async def _send(assignment: Assignment, deps: Deps) -> None:
     """Send its command. When the bus cannot be reached it stays unsent, and the sweep sends it. Raises when there is none."""
     of = (assignment.tenant_id, assignment.run_id, assignment.key, assignment.token)
     try:
-        message_id = f"{assignment.key}#{assignment.token}"
-        await deps.step_queue.send(command_of(assignment), session_id=assignment.session_id, message_id=message_id)
-        await deps.assignments.sent(*of, deps.clock.now())
+        await send_command(assignment, deps)
     except LivoaError as err:
         if err.code == NO_BUS:
             await deps.assignments.void(*of, now=deps.clock.now(), lapsed_only=False)
@@ -203,4 +210,4 @@ def _failed(code: str, message: str, *, retryable: bool) -> ExecuteFailed:
     return ExecuteFailed(error=ExecuteError(code=code, message=message, retryable=retryable))
 
 
-__all__ = ["LEASE_LOST", "hand_on", "handed_on_before", "is_handed_on", "new_assignment", "request_of", "take_up"]
+__all__ = ["LEASE_LOST", "hand_on", "handed_on_before", "is_handed_on", "new_assignment", "send_command", "take_up"]

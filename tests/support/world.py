@@ -134,6 +134,7 @@ class RecordedQueue:
 
     def __init__(self) -> None:
         self.sent: list[StepCommand] = []
+        self.ids: list[str] = []
         self.error: str | None = None
 
     async def send(self, command: StepCommand, *, session_id: str, message_id: str) -> None:
@@ -141,7 +142,8 @@ class RecordedQueue:
         if self.error is not None:
             raise LivoaError(self.error, "no", status=503)
         assert session_id.startswith(f"{command.tenant_id}--")
-        assert message_id == f"{command.key}#{command.token}"
+        assert message_id.startswith(f"{command.key}#{command.token}")
+        self.ids.append(message_id)
         self.sent.append(command)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TypeVar
 
-from engine.adapters.assignment_rules import Rule, RuledAssignments, look_at, sent_or_made_at
+from engine.adapters.assignment_rules import Rule, RuledAssignments, look_at, unsent_since
 from engine.adapters.cosmos.across_tenants import find_across_tenants
 from engine.adapters.cosmos.connection import CosmosConnection
 from engine.adapters.cosmos.definitions import RUNS
@@ -82,7 +82,7 @@ def _document(row: Assignment) -> Document:
         "status": row.status.value,
         "createdAt": iso_utc(row.created_at),
         "lookAt": iso_utc(look_at(row)),
-        "sentOrMadeAt": iso_utc(sent_or_made_at(row)),
+        "sentOrMadeAt": iso_utc(unsent_since(row)),
         "endedAt": iso_utc(row.ended_at) if row.ended_at is not None else None,
         "document": row.model_dump_json(),
     }

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
-from engine.adapters.assignment_rules import OPEN, Rule, RuledAssignments, look_at, sent_or_made_at
+from engine.adapters.assignment_rules import OPEN, Rule, RuledAssignments, look_at, unsent_since
 from engine.adapters.sql.engine import Database
 from engine.adapters.sql.tables import ASSIGNMENTS
 from engine.adapters.store_rules import bounded
@@ -105,7 +105,7 @@ def _row(row: Assignment) -> dict[str, Any]:
         "status": row.status.value,
         "created_at": iso_utc(row.created_at),
         "look_at": iso_utc(look_at(row)),
-        "sent_or_made_at": iso_utc(sent_or_made_at(row)),
+        "sent_or_made_at": iso_utc(unsent_since(row)),
         "ended_at": iso_utc(row.ended_at) if row.ended_at is not None else None,
         "document": row.model_dump_json(),
     }

@@ -152,8 +152,12 @@ async def test_the_sweep_sees_what_is_late_of_any_tenant_oldest_first(stores: St
 
     assert await seen(29, 3) == []
     assert await seen(30, 4) == ["unsent", "late"]
-    assert await seen(66, 41) == ["sent", "lapsed", "unsent", "late"]
-    assert await seen(66, 41, limit=2) == ["sent", "lapsed"]
+    assert await seen(66, 340) == ["lapsed", "unsent", "late"]
+    assert await seen(66, 341) == ["sent", "lapsed", "unsent", "late"]
+    assert await seen(66, 341, limit=2) == ["sent", "lapsed"]
+    await stores.assignments.sent("contoso", "run-1", "sent", 1, later(340))
+    assert await seen(66, 940) == ["lapsed", "unsent", "late"], "patience grows with each send"
+    assert await seen(66, 941) == ["sent", "lapsed", "unsent", "late"]
 
 
 async def test_the_sweep_sees_what_ended_lately(stores: Stores) -> None:

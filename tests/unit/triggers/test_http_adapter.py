@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import azure.durable_functions as df
@@ -13,6 +14,7 @@ import azure.functions as func
 import pytest
 
 import triggers
+from engine.domain.errors import LivoaError
 from tests.unit.triggers.world import INTENT, FakeEngine, World
 from triggers.endpoint import build_blueprint
 from triggers.http_runs import ENDPOINTS
@@ -88,6 +90,21 @@ async def test_the_timer_sweeps(world: World) -> None:
 
     await sweep(timer=None, client=world.engine)
     assert list(world.engine.instances) == [run_id]
+
+
+async def test_the_trigger_of_results_is_there_where_a_bus_is(world: World) -> None:
+    assert "bus_step_results" not in functions_of(world, streaming=False)
+    (blueprint,) = triggers.build(lambda: world.deps, streaming=False, results_queue="answers")[-1:]
+    app = df.DFApp()
+    app.register_functions(blueprint)
+    (function,) = app.get_functions()
+    binding = function.get_trigger()
+    assert (binding.type, binding.queue_name, binding.connection) == (
+        "serviceBusTrigger", "answers", "LIVOA_BUS_CONNECTION"
+    )  # fmt: skip
+    message = SimpleNamespace(message_id="m", get_body=lambda: b"nonsense")
+    with pytest.raises(LivoaError):
+        await function.get_user_function().client_function(message=message, client=world.engine)
 
 
 STREAMING = """

@@ -1,0 +1,207 @@
+"""Answers of workers, and what the sweep makes up for: the store is the truth, an event is a hint."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from engine.domain.bus import AssignmentStatus, StepResult
+from engine.domain.errors import LivoaError
+from engine.domain.execute import ExecuteSucceeded
+from engine.domain.outcomes import Failed, Succeeded
+from engine.domain.status import RunStatus
+from tests.support.world import World, plan_of, step
+from tests.unit.triggers.world import FakeEngine
+from triggers.bus_step_results import take_result
+from triggers.timer_sweep import sweep
+
+KEY = "run-1/fit"
+OF = ("contoso", "run-1", KEY)
+NONCE = "n" * 43
+TOLD = ("run-1", "step-finished.")
+
+
+class Desk:
+    """A step that is handed on, and a durable engine that hears."""
+
+    def __init__(self) -> None:
+        self.world, self.engine = World(), FakeEngine()
+        self.engine.instances["run-1"] = ("run_orchestrator", None)
+
+    async def begin(self) -> None:
+        plan = plan_of(step("fit", "calc.fit", n=4, retry={"max_attempts": 3}), uses=["fit"])
+        await self.world.submit(plan)
+        await self.world.perform("fit")
+
+    async def lease(self, token: int = 1, nonce: str = NONCE) -> None:
+        now = self.world.clock.now()
+        await self.world.deps.assignments.lease(*OF, token, worker="w", nonce=nonce, now=now)
+
+    async def result(self, token: int = 1, nonce: str = NONCE, **other: str) -> StepResult:
+        response = ExecuteSucceeded(output={"n": 8})
+        ref = await self.world.deps.payloads.put(*OF[:2], response.model_dump_json().encode())
+        of = {"tenant_id": "contoso", "run_id": "run-1", "key": KEY} | other
+        return StepResult(**of, token=token, nonce=nonce, response_ref=ref)
+
+    async def take(self, body: bytes | StepResult) -> None:
+        data = body if isinstance(body, bytes) else body.model_dump_json().encode()
+        message = SimpleNamespace(message_id="m-1", get_body=lambda: data)
+        await take_result(message, self.world.deps, self.engine)
+
+    async def status(self) -> AssignmentStatus:
+        found = await self.world.deps.assignments.get(*OF)
+        return found.status
+
+    async def swept(self):
+        return (await sweep(self.world.deps, self.engine)).steps
+
+
+@pytest.fixture
+async def desk():
+    built = Desk()
+    await built.begin()
+    return built
+
+
+async def test_an_answer_is_stored_and_who_waits_is_told(desk):
+    await desk.lease()
+    await desk.take(await desk.result())
+    assert await desk.status() is AssignmentStatus.FINISHED
+    ((waiter, event),) = desk.engine.events
+    assert (waiter, event) == ("run-1", (await desk.world.deps.assignments.get(*OF)).event)
+    assert await desk.world.perform("fit") == Succeeded()
+
+
+async def test_the_same_answer_twice_is_stored_once_and_told_twice(desk):
+    await desk.lease()
+    result = await desk.result()
+    await desk.take(result)
+    await desk.take(result)
+    assert len(desk.engine.events) == 2
+    assert "result.refused" not in await desk.world.audit()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"version": 1}',
+        b'{"version": 1, "version": 2}',
+        json.dumps({"version": 1, "tenant_id": "contoso", "run_id": "../x", "key": KEY, "token": 1}).encode(),
+        b" " * 70_000,
+    ],
+)
+async def test_a_message_that_is_no_answer_is_refused_with_its_reason_and_changes_nothing(desk, body):
+    with pytest.raises(LivoaError) as caught:
+        await desk.take(body)
+    assert caught.value.code == "bus.result_invalid"
+    assert await desk.status() is AssignmentStatus.QUEUED
+    assert desk.engine.events == []
+
+
+async def test_an_answer_with_a_wrong_secret_an_old_or_future_token_or_for_another_run_does_not_count(desk):
+    await desk.lease()
+    await desk.take(await desk.result(nonce="f" * 43))
+    await desk.take(await desk.result(token=7))
+    await desk.take(await desk.result(run_id="run-2"))
+    await desk.take(await desk.result(tenant_id="fabrikam"))
+    desk.world.clock.advance(60)
+    await desk.world.perform("fit")
+    await desk.world.perform("fit", attempt=2)
+    await desk.take(await desk.result())
+    assert await desk.status() is AssignmentStatus.QUEUED
+    assert desk.engine.events == []
+    records = await desk.world.deps.audit.read("contoso", after_seq=0, limit=100)
+    refused = [record.body for record in records if record.type.value == "result.refused"]
+    assert [(one["reason"], one["token"]) for one in refused] == [("unknown", 1), ("superseded", 1)], "forged ones: one"
+    assert "nnnn" not in json.dumps(refused)
+
+
+async def test_an_answer_that_cannot_be_announced_is_announced_by_the_sweep_until_the_step_goes_on(desk):
+    await desk.lease()
+    desk.engine.down = True
+    await desk.take(await desk.result())
+    desk.engine.down = False
+    assert (await desk.swept()).told == 0, "the trigger may still be at it"
+    desk.world.clock.advance(10)
+    assert (await desk.swept()).told == 1
+    await desk.world.perform("fit")
+    assert (await desk.swept()).told == 0
+
+
+async def test_a_lease_that_ran_out_is_taken_back_and_its_waiter_told(desk):
+    await desk.lease()
+    desk.world.clock.advance(59)
+    assert (await desk.swept()).taken_back == 0
+    desk.world.clock.advance(1)
+    assert (await desk.swept()).taken_back == 1
+    assert await desk.status() is AssignmentStatus.VOID
+    assert len(desk.engine.events) == 1
+    assert await desk.world.perform("fit") == Failed(code="agent.lease_lost", retryable=True)
+    assert (await desk.swept()).taken_back == 0
+
+
+async def test_what_no_worker_took_before_its_deadline_is_taken_back(desk):
+    desk.world.clock.advance(600)
+    assert (await desk.swept()).taken_back == 1
+    assert await desk.world.perform("fit") == Failed(code="agent.timeout", retryable=True)
+
+
+async def test_a_command_that_could_not_be_sent_is_sent_by_the_sweep_once():
+    desk = Desk()
+    desk.world.queue.error = "bus.unavailable"
+    await desk.begin()
+    desk.world.clock.advance(16)
+    report = await desk.swept()
+    assert (report.sent, report.failed) == (0, 1)
+    desk.world.queue.error = None
+    assert (await desk.swept()).sent == 1
+    assert (await desk.swept()).sent == 0
+    assert [command.token for command in desk.world.queue.sent] == [1]
+
+
+async def test_a_command_that_nobody_takes_is_sent_again_ever_later_and_never_as_a_duplicate(desk):
+    sent_after = []
+    for second in range(0, 600, 15):
+        if (await desk.swept()).sent:
+            sent_after.append(second)
+        desk.world.clock.advance(15)
+    assert sent_after == [330], "five minutes, and the grace of a young one; the next would be ten minutes later"
+    assert desk.world.queue.ids == [f"{KEY}#1", f"{KEY}#1.1"]
+
+
+async def test_without_a_bus_the_sweep_sends_nothing(desk):
+    desk.world.queue.is_configured = False
+    desk.world.clock.advance(400)
+    assert (await desk.swept()).sent == 0
+
+
+async def test_one_step_that_cannot_be_helped_does_not_stop_the_sweep(desk):
+    other = plan_of(step("fit", "calc.fit", n=4), uses=["fit"])
+    await desk.world.submit(other, run_id="run-2")
+    from engine.step_runner import StepTask, perform_step
+
+    await perform_step(StepTask(tenant_id="contoso", run_id="run-2", step_id="fit", attempt=1), desk.world.deps)
+    desk.world.clock.advance(600)
+    void = desk.world.deps.assignments.void
+
+    async def failing(tenant_id, run_id, *rest, **options):
+        if run_id == "run-1":
+            raise OSError
+        return await void(tenant_id, run_id, *rest, **options)
+
+    desk.world.deps.assignments.void = failing
+    report = await desk.swept()
+    assert (report.failed, report.taken_back) == (1, 1)
+
+
+async def test_the_end_of_a_run_is_nothing_to_tell(desk):
+    await desk.lease()
+    await desk.world.finish(RunStatus.CANCELLED, steps={"cancelled": ["fit"]})
+    desk.world.clock.advance(20)
+    assert (await desk.swept()).told == 0
+    assert desk.engine.events == []

@@ -1,0 +1,66 @@
+"""Answers of workers: each is stored for the step it belongs to, then whoever waits for that step is told.
+
+A message that is none is refused with its reason in the log. A Python function cannot settle its message itself: the host
+delivers it again, and the queue moves it to its dead letters after the last delivery. An answer that does not count is on record
+and done with: delivering it again would change nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.domain.errors import LivoaError
+from engine.ports.deps import Deps, DepsProvider
+from engine.step_runner import parse_result, take_back
+from triggers.http_adapter import CLIENT_PARAMETER, DurableClient
+from triggers.starting import tell_step_ended
+
+if TYPE_CHECKING:
+    from azure.durable_functions import Blueprint
+
+CONNECTION = "LIVOA_BUS_CONNECTION"
+"""Under which name the host looks the namespace up: a connection string, or with ``__fullyQualifiedNamespace`` an address."""
+_LOG = logging.getLogger("livoa.bus")
+
+
+class Message(Protocol):
+    """The part of ``azure.functions.ServiceBusMessage`` that is used."""
+
+    @property
+    def message_id(self) -> str:
+        """Its id, as the sender gave it."""
+        ...
+
+    def get_body(self) -> bytes:
+        """Its body."""
+        ...
+
+
+async def take_result(message: Message, deps: Deps, client: DurableClient) -> None:
+    """Take one answer in. Raises ``LivoaError("bus.result_invalid")``, and what a store raises that stays away."""
+    try:
+        result = parse_result(message.get_body())
+    except LivoaError as err:
+        _LOG.error("a message is no result", extra={"message_id": message.message_id, "reason": err.message})
+        raise
+    assignment = await take_back(result, deps)
+    if assignment is not None:
+        await tell_step_ended(assignment, client)
+
+
+def build(deps: DepsProvider, *, queue: str) -> Blueprint:
+    """The blueprint of the trigger on ``queue``."""
+    from azure.durable_functions import Blueprint
+    from azure.functions import ServiceBusMessage
+
+    async def bus_step_results(message: Any, client: Any) -> None:
+        await take_result(message, deps(), client)
+
+    bus_step_results.__annotations__ = {"message": ServiceBusMessage, CLIENT_PARAMETER: str, "return": None}
+    blueprint = Blueprint()
+    function: Any = blueprint.service_bus_queue_trigger(arg_name="message", connection=CONNECTION, queue_name=queue)(
+        bus_step_results
+    )
+    blueprint.durable_client_input(client_name=CLIENT_PARAMETER)(function)
+    return blueprint
