@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = None) -> list[Blueprint]:
     """Every blueprint of this package. ``streaming`` chooses the way of serving HTTP for the whole app (ADR 0003).
-    ``results_queue`` is where workers answer; None where there is no bus."""
+    ``results_queue`` is where workers answer; None where there is no bus, and then no queue is read."""
     from triggers import (
+        bus_run_requests,
         bus_step_results,
         http_admin,
         http_approvals,
@@ -52,5 +53,7 @@ def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = No
             openapi,
         )
     ]
-    queues = [] if results_queue is None else [bus_step_results.build(deps, queue=results_queue)]
+    queues = []
+    if results_queue is not None:
+        queues = [bus_step_results.build(deps, queue=results_queue), bus_run_requests.build(deps)]
     return [*served, timer_sweep.build(deps), timer_checkpoints.build(deps), *queues]

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.bootstrap.settings import Settings, forbid_prompt_tracing, load_settings
 from engine.domain.errors import LivoaError
@@ -23,7 +23,6 @@ from engine.ports.identity import TokenValidator
 from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.policy import PolicyEngine
 from engine.ports.quota import PermitLedger
-from engine.ports.step_queue import NoStepQueue, StepQueue
 from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.tenant_configs import VersionedTenants
     from engine.bootstrap.payloads import open_payloads
     from engine.bootstrap.stores import open_stores
-    from engine.identity import AuditedRejections
+    from engine.identity import AuditedRejections, TenantEnvelopes
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
 
     forbid_prompt_tracing()
@@ -86,6 +85,7 @@ def build_deps(settings: Settings) -> Deps:
         audit=audit,
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),
+        envelopes=TenantEnvelopes(tenants, clock, audience=settings.api_audience),
         policy=_policy(settings, catalog, clock),
         grants=grants,
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential, grants),
@@ -93,7 +93,7 @@ def build_deps(settings: Settings) -> Deps:
         planner=DegradedPlanner(catalog, clock, routers=_routers(settings)),
         composer=DegradedComposer(),
         telemetry=telemetry,
-        step_queue=_step_queue(settings),
+        **_bus(settings),
         **stores.ports,
     )
     return _with_models(_with_limits(deps, stores.permits))
@@ -196,13 +196,18 @@ def _with_models(deps: Deps) -> Deps:
     return dataclasses.replace(deps, planner=planner, composer=composer)
 
 
-def _step_queue(settings: Settings) -> StepQueue:
-    """The way to the workers. Light: the SDK is loaded by the first command."""
+def _bus(settings: Settings) -> dict[str, Any]:
+    """Fields of ``Deps`` that need the bus, where there is one. Light: the SDK is loaded by the first message."""
     if settings.bus.bus is None:
-        return NoStepQueue()
+        return {}
+    from engine.adapters.run_messages import ServiceBusRunRequests
     from engine.adapters.service_bus import BusConnection, ServiceBusStepQueue
 
-    return ServiceBusStepQueue(BusConnection(settings.bus.bus))
+    connection = BusConnection(settings.bus.bus)
+    return {
+        "step_queue": ServiceBusStepQueue(connection),
+        "run_requests": ServiceBusRunRequests(connection.client),
+    }
 
 
 def _models(settings: Settings) -> ChatModels:

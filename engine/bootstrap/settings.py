@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from engine.adapters.azure_openai import ModelEndpoint
-from engine.bootstrap.bus_settings import BusConfiguration, bus_configuration, is_bus_configured, results_queue
+from engine.bootstrap.bus_settings import (
+    BusConfiguration,
+    bus_configuration,
+    is_bus_configured,
+    results_queue,
+)
 from engine.bootstrap.model_settings import model_endpoints
 from engine.bootstrap.payload_settings import PayloadSettings, payload_settings
 from engine.bootstrap.store_settings import StoreSettings, store_settings

@@ -137,10 +137,36 @@ class TrustedIssuer(Frozen):
     """The ``tid`` claim."""
 
 
+_COORDINATE = r"^[A-Za-z0-9_-]{43}$"
+
+
+class SenderKey(Frozen):
+    """The public half of a P-256 key, in the members of its JWK (RFC 7518 section 6.2.1)."""
+
+    key_id: WireId
+    x: str = Field(pattern=_COORDINATE)
+    y: str = Field(pattern=_COORDINATE)
+
+
+class MessageSender(Frozen):
+    """Somebody whose signed messages submit runs for this tenant. Several keys, so that a new one can be there before the old
+    one goes; the ``name`` is who it is, whatever key it signs with."""
+
+    name: WireId
+    keys: tuple[SenderKey, ...] = Field(min_length=1, max_length=4)
+
+
+def _one_of_each_name(senders: tuple[MessageSender, ...]) -> tuple[MessageSender, ...]:
+    if len({sender.name for sender in senders}) < len(senders):
+        raise ValueError("two senders have one name")
+    return senders
+
+
 class TenantConfig(Frozen):
     """One tenant's configuration (``catalog/tenants/{tenant}.yaml`` and its changes in the configuration store).
 
     ``version`` counts changes; which fields the tenant's own admin may change stands in ``engine.domain.tenant_changes``.
+    ``message_senders`` may submit runs by signed messages instead of bearer tokens.
     ``region`` is where the tenant is at home, ``regions`` are all that may process its data (none: its home only).
     ``egress_hosts`` are the hosts outside that steps of this tenant may cause a call to, whatever a manifest declares.
     ``enabled_playbooks`` None means every playbook whose capabilities are enabled.
@@ -155,6 +181,9 @@ class TenantConfig(Frozen):
     tier: Literal["shared", "dedicated"] = "shared"
     issuers: tuple[TrustedIssuer, ...] = ()
     allowed_client_apps: tuple[str, ...] = ()
+    message_senders: Annotated[
+        tuple[MessageSender, ...], Field(default=(), max_length=50), AfterValidator(_one_of_each_name)
+    ] = ()
     enabled_capabilities: tuple[str, ...] = ()
     enabled_playbooks: tuple[str, ...] | None = None
     egress_hosts: tuple[EgressHost, ...] = Field(default=(), max_length=200)

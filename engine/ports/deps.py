@@ -16,7 +16,7 @@ from engine.ports.checkpoints import Checkpoints, NoCheckpoints
 from engine.ports.clock import Clock
 from engine.ports.entities import EntityDoor, NoEntities
 from engine.ports.grants import Grants, NoGrants
-from engine.ports.identity import NoRejectionLog, RejectionLog, TokenValidator
+from engine.ports.identity import EnvelopeVerifier, NoEnvelopes, NoRejectionLog, RejectionLog, TokenValidator
 from engine.ports.invoker import CapabilityInvoker
 from engine.ports.model_results import ModelResults, NoModelResults
 from engine.ports.models import ChatModels, NoChatModels
@@ -26,6 +26,7 @@ from engine.ports.policy import PolicyEngine
 from engine.ports.quota import Admission, NoAdmission
 from engine.ports.result_cache import NoResultCache, ResultCache
 from engine.ports.run_keys import NoRunKeys, RunKeys
+from engine.ports.run_messages import NoRunRequests, RunRequestQueue
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.step_queue import NoStepQueue, StepQueue
 from engine.ports.telemetry import Telemetry
@@ -76,6 +77,8 @@ class Deps:
     assignments: Assignments = field(default_factory=NoAssignments)
     run_keys: RunKeys = field(default_factory=NoRunKeys)
     step_queue: StepQueue = field(default_factory=NoStepQueue)
+    envelopes: EnvelopeVerifier = field(default_factory=NoEnvelopes)
+    run_requests: RunRequestQueue = field(default_factory=NoRunRequests)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     grants: Grants = field(default_factory=NoGrants)
 

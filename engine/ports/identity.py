@@ -1,10 +1,11 @@
-"""Who calls: from a bearer token to a verified principal."""
+"""Who calls: from a bearer token, or a signed envelope, to a verified principal."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.domain.base import JsonValue
 from engine.domain.errors import LivoaError
 from engine.domain.principal import Principal
 
@@ -32,11 +33,48 @@ class Speaker:
 
 
 class TokenRefusedError(LivoaError):
-    """A refusal of a token of which it is known for whom it speaks."""
+    """A refusal of a token, or of a signed envelope, of which it is known for whom it speaks."""
 
     def __init__(self, cause: LivoaError, speaker: Speaker) -> None:
-        super().__init__(cause.code, cause.message, status=cause.status, retry_after_s=cause.retry_after_s)
+        super().__init__(
+            cause.code,
+            cause.message,
+            status=cause.status,
+            pointer=cause.pointer,
+            violations=cause.violations,
+            retry_after_s=cause.retry_after_s,
+        )
         self.speaker = speaker
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """What a signed envelope proves: who asks, under which id, and for what. ``message_id`` is the sender's own, and signed."""
+
+    principal: Principal
+    message_id: str
+    request: JsonValue
+
+
+class EnvelopeVerifier(Protocol):
+    """Verifies messages that submit runs. Beside ``TokenValidator`` the only source of identity."""
+
+    async def verify(self, message: bytes, *, max_bytes: int) -> SignedRequest:
+        """The content of a message whose signature holds; ``max_bytes`` bounds the request in it.
+
+        Raises ``LivoaError``: 413 ``message.too_large``, 400 ``message.malformed`` and ``json.*``, 401
+        ``message.signature_invalid``, ``message.audience_wrong``, ``message.expired``, ``message.not_yet_valid``, 403
+        ``auth.tenant_suspended``; a ``TokenRefusedError`` where the signature holds and the content does not.
+        """
+        ...
+
+
+class NoEnvelopes:
+    """Where no messages come in."""
+
+    async def verify(self, message: bytes, *, max_bytes: int) -> SignedRequest:
+        """See ``EnvelopeVerifier``. Raises ``LivoaError("bus.not_configured")``."""
+        raise LivoaError("bus.not_configured", "No bus is configured.", status=503)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from local_host.queue_extras import ServiceBusBroker
-from local_host.queues import QueueError, SessionLock
+from local_host.queues import DEAD_LETTER_SUFFIX, QueueError, SessionLock
 from local_host.service_bus.addresses import Address, parse_address
 from local_host.service_bus.codec import DecodeError, Described, Symbol, UByte, UInt, ULong
 from local_host.service_bus.frames import SOURCE, TARGET, Performative, address_of, error, filters_of, terminus
@@ -181,7 +181,7 @@ class Session:
 
     def _management(self, entity: str) -> Management:
         broker = self.peer.broker
-        broker.is_topic(entity)
+        broker.is_topic(entity.removesuffix(DEAD_LETTER_SUFFIX))  # refuses what is not there
         return Management(broker, entity, lambda session_id: self.peer.session_lock(entity, session_id))
 
     def _request(self, node: str, answer: Callable[[bytes], bytes], payload: bytes) -> Described:

@@ -59,6 +59,10 @@ class Stack:
         """What ``up`` wrote about itself: addresses and process ids."""
         return dict(json.loads((self.data / "up.json").read_text(encoding="utf-8")))
 
+    def connection_string(self) -> str:
+        """What opens the Service Bus namespace of the host, where it speaks that."""
+        return (self.data / "host" / "service-bus.connection").read_text().strip()
+
     def kill_host(self) -> None:
         """``kill -9`` of the Functions host alone."""
         os.kill(self.facts()["host_pid"], signal.SIGKILL)
@@ -149,6 +153,23 @@ def host_without_streaming(data: Path, beside: Stack, agents_url: str | None = N
         "--json",
     ]
     with _started(command, data, environment) as (process, line):
+        yield Stack(line["url"], data, process)
+
+
+@contextmanager
+def host_with_bus(data: Path, catalog: Path) -> Iterator[Stack]:
+    """A host of its own that speaks Service Bus too, without agents; ``connection_string`` opens its namespace."""
+    environment = {
+        "LIVOA_ENV": "local",
+        "LIVOA_DATA": str(data),
+        "LIVOA_CATALOG": str(catalog),
+        "LIVOA_BUS_CONNECTION_FILE": str(data / "host" / "service-bus.connection"),
+    }
+    where = ["--port", "0", "--amqp-port", "0", "--data", str(data / "host")]
+    with _started([sys.executable, "-m", "local_host", "--app", str(ROOT), *where, "--json"], data, environment) as (
+        process,
+        line,
+    ):
         yield Stack(line["url"], data, process)
 
 

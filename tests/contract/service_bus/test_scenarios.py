@@ -18,6 +18,7 @@ from azure.servicebus import (
     ServiceBusSubQueue,
 )
 from azure.servicebus.aio import ServiceBusClient as AsyncServiceBusClient
+from azure.servicebus.amqp import AmqpMessageBodyType
 from azure.servicebus.exceptions import (
     MessageAlreadySettled,
     MessageLockLostError,
@@ -129,6 +130,8 @@ def test_a_dead_letter_says_why(sender: Any, receiver: Any, dead: Any) -> None:
     sender.send_messages(ServiceBusMessage("bad", application_properties={"k": "v"}))
     (message,) = received(receiver)
     receiver.dead_letter_message(message, reason="Poison", error_description="it cannot be read")
+    (seen,) = dead.peek_messages(5)
+    assert (seen.body_type, seen.dead_letter_reason) == (AmqpMessageBodyType.DATA, "Poison")
     (message,) = received(dead)
     assert (message.dead_letter_reason, message.dead_letter_error_description) == ("Poison", "it cannot be read")
     assert message.application_properties[b"k"] == b"v"

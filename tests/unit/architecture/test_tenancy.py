@@ -24,6 +24,8 @@ NOT_A_TENANTS = {
     "ChatModels": "carries a prompt to a model and keeps nothing",
     "Clock": "the time",
     "EntityDoor": "holds circuits, which are the platform's, and counts of runs under keys that adapters derive from a tenant",
+    "EnvelopeVerifier": "finds out which tenant it is",
+    "RunRequestQueue": "settles one message by its lock, whoever it is from",
     "Grants": "signs for the tenant of the request that it is handed, and publishes the platform's own public keys",
     "KeyWrapper": "wraps what it is handed with the platform's key and keeps nothing",
     "RejectionLog": "takes the tenant from the speaker, where one is verified",

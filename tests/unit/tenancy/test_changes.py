@@ -21,7 +21,7 @@ from engine.domain.tenant_changes import (
     violations_of_change,
 )
 
-OPERATORS = {"tenant_id", "region", "tier", "issuers", "allowed_client_apps", "breaker"}
+OPERATORS = {"tenant_id", "region", "tier", "issuers", "allowed_client_apps", "message_senders", "breaker"}
 BASE: dict[str, Any] = {
     "tenant_id": "contoso",
     "display_name": "Contoso",
@@ -37,6 +37,7 @@ BASE: dict[str, Any] = {
     "answer": {"link_hosts": ["docs.example.com"]},
 }
 
+SENDER_KEY = {"key_id": "1", "x": "x" * 43, "y": "y" * 43}
 OTHER_ISSUER = {"issuer": "https://evil.test", "directory_id": "e"}
 
 
@@ -62,6 +63,7 @@ def test_nothing_changed_is_nothing_wrong() -> None:
         ({"issuers": [*BASE["issuers"], OTHER_ISSUER]}, "/issuers", "tenant.operator_only"),
         ({"issuers": []}, "/issuers", "tenant.operator_only"),
         ({"allowed_client_apps": ["app", "mine"]}, "/allowed_client_apps", "tenant.operator_only"),
+        ({"message_senders": [{"name": "me", "keys": [SENDER_KEY]}]}, "/message_senders", "tenant.operator_only"),
         ({"breaker": {"consecutive_failures": 900}}, "/breaker", "tenant.operator_only"),
         ({"enabled_capabilities": ["a.b", "x.y"]}, "/enabled_capabilities/1", "tenant.widens"),
         ({"enabled_playbooks": ["one", "three"]}, "/enabled_playbooks/1", "tenant.widens"),

@@ -1,0 +1,57 @@
+"""Making a dead letter of a message that the Functions host has received and holds the lock of.
+
+The trigger of the Python worker gives a function the message and no way to settle it: the host completes it when the function
+returns and gives it back when the function raises. So the lock that the host holds is used from here, over the management link,
+as the SDK itself does for a message whose own link is gone. The host then finds the lock gone and logs that (ADR 0007).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from engine.domain.errors import LivoaError
+from engine.domain.run_messages import RUN_REQUESTS_QUEUE
+
+TIMEOUT_S = 20.0
+
+OpenClient = Callable[[], Any]
+"""Gives a new client of the SDK (``azure.servicebus.aio.ServiceBusClient``)."""
+
+
+class ServiceBusRunRequests:
+    """Implements ``RunRequestQueue``. A link of its own for each message: dead letters are rare, and opening is simple."""
+
+    def __init__(self, client: OpenClient, queue: str = RUN_REQUESTS_QUEUE) -> None:
+        self._client, self._queue = client, queue
+
+    async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
+        """See ``RunRequestQueue``."""
+        from azure.core.exceptions import AzureError
+
+        try:
+            # Without prefetching nothing is received here: the link is opened to name the queue, not to read from it.
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                self._client() as client,
+                client.get_queue_receiver(self._queue, prefetch_count=0) as receiver,
+            ):
+                held = _held(uuid.UUID(lock_token), receiver)
+                await receiver.dead_letter_message(held, reason=reason, error_description=description)
+        except (AzureError, OSError, TimeoutError, ValueError) as err:
+            # Their messages name addresses; the type is enough to go by.
+            raise LivoaError(
+                "bus.unavailable", f"A message could not be made a dead letter: {type(err).__name__}.", status=503
+            ) from None
+
+
+def _held(lock_token: uuid.UUID, receiver: Any) -> Any:
+    """The message as far as settling needs it. Marked as deferred, because those are settled by their token alone."""
+    from azure.servicebus import ServiceBusReceivedMessage
+    from azure.servicebus._pyamqp.message import Message
+
+    return ServiceBusReceivedMessage(
+        message=Message(), receiver=receiver, lock_token=lock_token, is_deferred_message=True
+    )

@@ -1,0 +1,55 @@
+"""A message that somebody else holds is made a dead letter with its reason, by the lock alone."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from azure.servicebus import ServiceBusMessage, ServiceBusSubQueue
+
+from engine.adapters.run_messages import ServiceBusRunRequests
+from engine.domain.errors import LivoaError
+from engine.domain.run_messages import RUN_REQUESTS_QUEUE
+from local_host.queues import QueueError
+
+
+async def dead_letters(bus: Any) -> list[Any]:
+    async with (
+        bus.client() as client,
+        client.get_queue_receiver(RUN_REQUESTS_QUEUE, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver,
+    ):
+        return list(await receiver.peek_messages(10))
+
+
+async def test_a_message_that_the_host_holds_becomes_a_dead_letter_with_its_reason(bus: Any) -> None:
+    async with bus.client() as client, client.get_queue_sender(RUN_REQUESTS_QUEUE) as sender:
+        await sender.send_messages([ServiceBusMessage("poison", message_id="m-1"), ServiceBusMessage("good")])
+    first, second = bus.broker.receive(RUN_REQUESTS_QUEUE, 2)
+    await ServiceBusRunRequests(bus.client).dead_letter(
+        first.lock_token, "request.invalid", '{"code":"request.invalid"}'
+    )
+    (letter,) = await dead_letters(bus)
+    assert (letter.message_id, letter.dead_letter_reason) == ("m-1", "request.invalid")
+    assert letter.dead_letter_error_description == '{"code":"request.invalid"}'
+    with pytest.raises(QueueError) as caught:
+        bus.broker.complete(RUN_REQUESTS_QUEUE, first.lock_token)  # what the host tries next
+    assert caught.value.code == "queue.lock_lost"
+    bus.broker.complete(RUN_REQUESTS_QUEUE, second.lock_token)
+    assert bus.broker.counts(RUN_REQUESTS_QUEUE).active == 0
+
+
+async def test_opening_a_link_for_it_takes_nothing_out_of_the_queue(bus: Any) -> None:
+    async with bus.client() as client, client.get_queue_sender(RUN_REQUESTS_QUEUE) as sender:
+        await sender.send_messages([ServiceBusMessage("poison"), ServiceBusMessage("waits")])
+    (held,) = bus.broker.receive(RUN_REQUESTS_QUEUE, 1)
+    await ServiceBusRunRequests(bus.client).dead_letter(held.lock_token, "x", "y")
+    (waits,) = bus.broker.receive(RUN_REQUESTS_QUEUE, 1)
+    assert (waits.message.body, waits.delivery_count) == (b"waits", 1)
+
+
+@pytest.mark.parametrize("lock_token", [str(uuid.uuid4()), "not a token", "None"])
+async def test_a_lost_lock_and_a_missing_bus_are_one_error(bus: Any, lock_token: str) -> None:
+    with pytest.raises(LivoaError) as caught:
+        await ServiceBusRunRequests(bus.client).dead_letter(lock_token, "x", "y")
+    assert (caught.value.code, caught.value.status) == ("bus.unavailable", 503)
