@@ -28,6 +28,7 @@ from engine.scheduler.commands import (
     PerformStep,
     PlanRun,
     RenewLease,
+    RepairPlan,
     RunAnswered,
     RunMapPart,
     StepAnswered,
@@ -114,6 +115,8 @@ class RunCalls:
                 return self._schedule_lease(call)
             case PlanRun():
                 return self._activity(names.PLAN_RUN, {"attempt": call.attempt})
+            case RepairPlan():
+                return self._activity(names.REPAIR_PLAN, _repair_asked(run, call))
             case ComposeAnswer():
                 return self._activity(names.COMPOSE_ANSWER, {"attempt": call.attempt, **step_report(run)})
             case FinishRun():
@@ -173,7 +176,7 @@ class RunCalls:
                 return LeaseAnswered(call, "unknown" if crashed else lease_answer(result), at)
             case RenewLease():
                 raise TypeError("a renewal has no answer")
-            case PlanRun() | ComposeAnswer() | UndoStep() | FinishRun():
+            case PlanRun() | RepairPlan() | ComposeAnswer() | UndoStep() | FinishRun():
                 return RunAnswered(call, run_crash() if crashed else run_outcome(call, result), at)
             case _:
                 return StepAnswered(call, step_crash() if crashed else step_outcome(result), at)
@@ -212,7 +215,13 @@ class PartCalls:
         return StepAnswered(call, step_crash() if crashed else step_outcome(result), at)
 
 
-def _spec(state: RunState, call: StepCall | UndoStep) -> SkeletonStep:
+def _repair_asked(state: RunState, call: RepairPlan) -> dict[str, Any]:
+    codes = dict(state.board.failing) if state.board is not None else {}
+    asked = {"number": call.number, "step_id": _spec(state, call).id, "code": codes.get(call.step, "")}
+    return {**asked, "attempt": call.attempt}
+
+
+def _spec(state: RunState, call: StepCall | UndoStep | RepairPlan) -> SkeletonStep:
     if state.board is None:
         raise ValueError("a step cannot be called before there is a plan")
     return state.board.graph.steps[call.step]

@@ -12,15 +12,18 @@ COLLECT_MAP = "collect_map"
 COMPOSE_ANSWER = "compose_answer"
 FINISH_RUN = "finish_run"
 UNDO_STEP = "undo_step"
+REPAIR_PLAN = "repair_plan"
 
 TENANT_QUOTA = "tenant_quota"
 """Entity of a tenant: the leases of its runs. Key: the tenant."""
 CIRCUIT_BREAKER = "circuit_breaker"
 """Entity of a circuit. Key: ``{capability}--{region}``, with ``--{tenant}`` for a tenant that has its own rules."""
 
-INPUT_VERSION = 2
+INPUT_VERSION = 3
 """Version of the run orchestration's input. From 2 on the items of maps tell the instance that waits for them, so that an
-approval's answer can be announced to it. Running instances keep the version they were started with."""
+approval's answer can be announced to it. From 3 on (``REPAIRS_SINCE``) a step that failed for good may have the plan repaired.
+Running instances keep the version they were started with."""
+REPAIRS_SINCE = 3
 
 CANCEL_EVENT = "cancel"
 """External event that asks a run to stop. Its waiter lives as long as the run."""

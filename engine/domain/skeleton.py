@@ -22,8 +22,9 @@ class SkeletonStep:
     """One step as the scheduler sees it. ``needs`` and ``tolerates`` are indexes into ``Skeleton.steps``.
 
     ``tolerates`` lists the needs whose skip or failure does not skip this step, because every reference to them carries a
-    default. ``undo`` says that its effect is to be undone when the run comes to nothing. Durations in seconds; ``expected_s``
-    is an estimate that only orders work.
+    default. ``undo`` says that its effect is to be undone when the run comes to nothing. ``retired``: a repair of the plan put
+    others in its place; it has its end and starts nothing. Durations in seconds; ``expected_s`` is an estimate that only
+    orders work.
     """
 
     id: str
@@ -40,6 +41,7 @@ class SkeletonStep:
     expected_s: float = 1.0
     undo: bool = False
     cap: int = 0
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,14 @@ class Skeleton:
     """The steps of one plan in an order in which every step follows its needs.
 
     ``caps`` bounds how many calls of one capability are open at a time: step ``s`` counts towards ``caps[s.cap - 1]``, and a
-    ``cap`` of 0 towards none.
+    ``cap`` of 0 towards none. ``repairs`` is how often the plan may be repaired.
     """
 
     steps: tuple[SkeletonStep, ...]
     max_parallel: int
     plan_hash: str
     caps: tuple[int, ...] = ()
+    repairs: int = 0
 
 
 _DEFAULTS = SkeletonStep(id="_")
@@ -71,6 +74,7 @@ _FIELDS = (
     ("e", "expected_s"),
     ("u", "undo"),
     ("q", "cap"),
+    ("z", "retired"),
 )
 
 
@@ -80,6 +84,7 @@ def to_wire(skeleton: Skeleton) -> dict[str, Any]:
         "p": skeleton.max_parallel,
         "h": skeleton.plan_hash,
         **({"q": list(skeleton.caps)} if skeleton.caps else {}),
+        **({"r": skeleton.repairs} if skeleton.repairs else {}),
         "s": [
             {"i": step.id}
             | {
@@ -101,7 +106,8 @@ def from_wire(wire: dict[str, Any]) -> Skeleton:
             if name in fields:
                 fields[name] = tuple(fields[name])
         steps.append(SkeletonStep(id=entry["i"], **fields))
-    return Skeleton(steps=tuple(steps), max_parallel=wire["p"], plan_hash=wire["h"], caps=tuple(wire.get("q", ())))
+    caps, repairs = tuple(wire.get("q", ())), wire.get("r", 0)
+    return Skeleton(steps=tuple(steps), max_parallel=wire["p"], plan_hash=wire["h"], caps=caps, repairs=repairs)
 
 
 def size_bytes(skeleton: Skeleton) -> int:

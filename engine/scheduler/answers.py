@@ -19,6 +19,7 @@ from engine.scheduler.commands import (
     Planned,
     PlanRun,
     Refused,
+    RepairPlan,
     RunCall,
     RunOutcome,
     UndoStep,
@@ -46,7 +47,8 @@ def step_crash() -> StepOutcome:
 def run_outcome(call: RunCall, value: Any) -> RunOutcome:
     """Parse the answer of a call for the run itself.
 
-    ``plan_run``: ``{"status": "planned", "skeleton": wire}``, ``{"status": "awaiting_approval", "approval_id", "expires_at"}`` or
+    ``plan_run`` and ``repair_plan``: ``{"status": "planned", "skeleton": wire}``,
+    ``{"status": "awaiting_approval", "approval_id", "expires_at"}`` or
     ``{"status": "rejected" | "denied" | "failed", "code"}``; failed with ``run.cancelled`` says that the store knows of a cancel.
     ``undo_step``: ``{"status": "undone" | "more"}``;
     ``compose_answer``: ``{"status": "composed"}``; both of these may answer
@@ -55,20 +57,20 @@ def run_outcome(call: RunCall, value: Any) -> RunOutcome:
     """
     answer = value if isinstance(value, dict) else {}
     status, code = answer.get("status"), answer.get("code")
-    if isinstance(call, PlanRun) and status == "failed" and code == CANCELLED_CODE:
+    if isinstance(call, PlanRun | RepairPlan) and status == "failed" and code == CANCELLED_CODE:
         return Refused(RunStatus.CANCELLED, CANCELLED_CODE)
     if status == "failed" and answer.get("retryable") is True:
         return Broken(_code(code, "run.call_failed"), retryable=True)
     match call, status:
-        case PlanRun(), "planned":
+        case PlanRun() | RepairPlan(), "planned":
             return _planned(answer.get("skeleton"))
-        case PlanRun(), "awaiting_approval":
+        case PlanRun() | RepairPlan(), "awaiting_approval":
             return _held(answer)
-        case PlanRun() | ComposeAnswer(), "suspended":
+        case PlanRun() | RepairPlan() | ComposeAnswer(), "suspended":
             return _paused(answer.get("number"))
-        case PlanRun(), "denied":
+        case PlanRun() | RepairPlan(), "denied":
             return Refused(RunStatus.DENIED, _code(code, "plan.denied"))
-        case PlanRun(), "rejected" | "failed":
+        case PlanRun() | RepairPlan(), "rejected" | "failed":
             return Refused(RunStatus.FAILED, _code(code, f"plan.{status}"))
         case (ComposeAnswer(), "composed") | (UndoStep(), "undone"):
             return Done()

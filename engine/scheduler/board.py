@@ -77,7 +77,8 @@ class Board:
     ``ready`` has bit ``rank`` set for each step whose next call may be issued; ``used`` is the capacity taken by open calls
     and by steps at work; ``sleepers`` are (due time, step) of waiting steps, earliest first; ``awaited`` is what steps wait
     for, oldest first; ``unfinished`` counts steps that are not final; ``stopped`` is the code under which the board stopped
-    starting anything; ``begun`` are the steps with an undoing that had begun, in the order in which they ended; while ``pause``
+    starting anything; ``begun`` are the steps with an undoing that had begun, in the order in which they ended; ``failing`` are
+    (step, code) of those that failed for good and whose plan may be repaired before that counts, oldest first; while ``pause``
     holds nothing starts either, but everything keeps its place. ``used_of[c]`` is the part of ``used`` that counts towards the
     cap ``c``.
     """
@@ -93,6 +94,7 @@ class Board:
     begun: tuple[int, ...] = ()
     pause: Pause = NO_PAUSE
     used_of: tuple[int, ...] = ()
+    failing: tuple[tuple[int, str], ...] = ()
 
     def record(self, step: int) -> StepState:
         """The state of one step."""
@@ -113,9 +115,14 @@ class Board:
         return self.graph.capacity - self.used
 
     @property
+    def is_quiet(self) -> bool:
+        """True when no step can move before somebody answers."""
+        return not self.used and not self.ready and len(self.sleepers) == len(self.awaited)
+
+    @property
     def waits_for_people(self) -> bool:
         """True when nothing can move before somebody answers."""
-        return bool(self.awaited) and not self.used and not self.ready and len(self.sleepers) == len(self.awaited)
+        return bool(self.awaited) and not self.failing and self.is_quiet
 
     def at_work(self) -> tuple[int, ...]:
         """The steps that keep their place while a worker has them."""
@@ -167,6 +174,7 @@ class Draft:
         self.awaited = board.awaited
         self.begun = board.begun
         self.pause = board.pause
+        self.failing = board.failing
         self._sleepers = board.sleepers
         self._chunks = board.chunks
         self._touched: dict[int, list[StepState]] = {}
@@ -188,6 +196,7 @@ class Draft:
             self.begun,
             self.pause,
             self.used_of,
+            self.failing,
         )
 
     def spec(self, step: int) -> SkeletonStep:
@@ -239,6 +248,18 @@ class Draft:
         """Let the step be ready for the call that ``record`` names, as if the last one had not been made."""
         self.put(step, record._replace(status=STEP_TABLE[record.status, StepTrigger.WAIT]))
         self.set_ready(step, True)
+
+    def hold_failed(self, step: int, code: str) -> None:
+        """The step has failed, but nothing behind it moves before it is known whether the plan is repaired."""
+        self.put(step, self.record(step)._replace(status=STEP_TABLE[self.record(step).status, StepTrigger.WAIT]))
+        self.failing = (*self.failing, (step, code))
+
+    def let_fail(self, step: int) -> None:
+        """No repair for this step: it has failed, with all that this means."""
+        for held, code in self.failing:
+            if held == step:
+                self.failing = tuple(entry for entry in self.failing if entry[0] != step)
+                self.settle(step, StepTrigger.FAIL, code)
 
     def wake(self, now: datetime) -> None:
         """Make every waiting step that is due ready, and look at a suspension when it is time."""
@@ -297,6 +318,8 @@ class Draft:
 
     def look_when_quiet(self) -> None:
         """When only people can move the board on, let one of those that wait for them look: the store learns it so."""
+        if self.failing:
+            return
         if self.awaited and not self.used and not self.ready and len(self._sleepers) == len(self.awaited):
             self.rouse(self.awaited[0].step)
 
@@ -344,6 +367,8 @@ class Draft:
         self.used_of = (0,) * len(self.used_of)
 
     def _cancel(self, code: str, *, open_too: bool) -> None:
+        for step, _ in self.failing:
+            self.let_fail(step)
         for index in range(len(self.graph.steps)):
             record = self.record(index)
             if record.status.is_final or (not open_too and self.has_open_call(index)):

@@ -51,6 +51,7 @@ def dumps(state: RunState) -> str:
         "ending": state.ending,
         "undoing": [state.undoing, state.not_undone],
         "pause": _pause_out(state.pause),
+        "repair": [state.repairs, state.repairing],
         "board": _board_out(state.board) if state.board is not None else None,
     }
     return json.dumps(value, separators=(",", ":"))
@@ -64,6 +65,7 @@ def loads(text: str) -> RunState:
     tenant_id, run_id, deadline_at, *version = value["ref"]
     held_by, listening_to, announced = value.get("held", (None, None, False))
     undoing, not_undone = value.get("undoing", ((), ()))
+    repairs, repairing = value.get("repair", (0, None))
     return RunState(
         ref=RunRef(tenant_id, run_id, _instant(deadline_at), *version),
         phase=RunPhase(value["phase"]),
@@ -84,6 +86,8 @@ def loads(text: str) -> RunState:
         undoing=tuple(undoing),
         not_undone=tuple((step, code) for step, code in not_undone),
         pause=_pause_in(value.get("pause")),
+        repairs=repairs,
+        repairing=repairing,
     )
 
 
@@ -127,6 +131,7 @@ def _board_out(board: Board) -> dict[str, Any]:
         "awaited": board.awaited,
         "begun": board.begun,
         "pause": _pause_out(board.pause),
+        "failing": board.failing,
     }
 
 
@@ -149,6 +154,7 @@ def _board_in(value: dict[str, Any]) -> Board:
         begun=tuple(value.get("begun", ())),
         pause=_pause_in(value.get("pause")),
         used_of=tuple(value.get("used_of", ())),
+        failing=tuple((step, code) for step, code in value.get("failing", ())),
     )
 
 

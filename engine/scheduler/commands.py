@@ -68,6 +68,17 @@ class CollectMap:
 
 
 @dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """Plan anew what cannot run because step number ``step`` failed; the ``number``-th repair of this run (from 1). ``look`` as
+    in ``PlanRun``."""
+
+    number: int
+    step: int
+    attempt: int
+    look: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ComposeAnswer:
     """Compose the answer from what succeeded. ``look`` as in ``ExpandMap``."""
 
@@ -129,7 +140,7 @@ class AwaitResume:
 
 
 StepCall: TypeAlias = PerformStep | ExpandMap | RunMapPart | CollectMap
-RunCall: TypeAlias = PlanRun | ComposeAnswer | UndoStep | FinishRun
+RunCall: TypeAlias = PlanRun | RepairPlan | ComposeAnswer | UndoStep | FinishRun
 LeaseCall: TypeAlias = AcquireLease | RenewLease
 Call: TypeAlias = StepCall | RunCall | LeaseCall
 Command: TypeAlias = Call | Listen | AwaitResume | WakeAt
@@ -137,7 +148,7 @@ Command: TypeAlias = Call | Listen | AwaitResume | WakeAt
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A vetted plan exists; this is its compiled skeleton."""
+    """A vetted plan, or a vetted new version of it, exists; this is its compiled skeleton."""
 
     graph: Graph
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from engine.domain.names import approval_event
+from engine.domain.names import REPAIRS_SINCE, approval_event
 from engine.domain.skeleton import UNDO_ATTEMPTS
 from engine.domain.status import RunStatus, StepStatus
 from engine.scheduler import steps
@@ -37,6 +37,7 @@ from engine.scheduler.commands import (
     PlanRun,
     Refused,
     RenewLease,
+    RepairPlan,
     Resumed,
     RunAnswered,
     RunCall,
@@ -47,6 +48,7 @@ from engine.scheduler.commands import (
     WakeAt,
 )
 from engine.scheduler.pausing import NO_PAUSE, Pause, watchdog
+from engine.scheduler.replanning import replanned
 from engine.scheduler.steps import CANCELLED_CODE, DEADLINE_CODE
 from engine.scheduler.transitions import RUN_TABLE, RunPhase, RunTrigger
 
@@ -90,7 +92,8 @@ class RunState:
     ``announced`` says that it was while a look was open.
     ``ending`` is the final status and code, once known; ``recorded`` says that a store knows it too. ``undoing`` are the steps
     still to be undone, the next one first; ``not_undone`` those that could not be, with why. ``pause`` is about calls of the run
-    itself; steps have that of their board.
+    itself; steps have that of their board. ``repairs`` counts the repairs of the plan that were begun; ``repairing`` is the
+    failed step that the current one is for: while steps run, that is what the run's own call is about.
     """
 
     ref: RunRef
@@ -112,6 +115,8 @@ class RunState:
     undoing: tuple[int, ...] = ()
     not_undone: tuple[tuple[int, str], ...] = ()
     pause: Pause = NO_PAUSE
+    repairs: int = 0
+    repairing: int | None = None
 
     @property
     def is_over(self) -> bool:
@@ -133,10 +138,16 @@ class RunState:
                 return self.ending[0]
             case RunPhase.PLANNING if not self.cancelled:
                 return RunStatus.AWAITING_APPROVAL if self.held_by is not None else RunStatus.PLANNING
-            case RunPhase.RUNNING if not self.cancelled and self.board is not None and self.board.waits_for_people:
+            case RunPhase.RUNNING if not self.cancelled and self._waits_for_people:
                 return RunStatus.AWAITING_APPROVAL
             case _:
                 return RunStatus.CANCELLING if self.cancelled else RunStatus.RUNNING
+
+    @property
+    def _waits_for_people(self) -> bool:
+        if self.board is None:
+            return False
+        return self.board.is_quiet if self.held_by is not None else self.board.waits_for_people
 
 
 def new_run(ref: RunRef) -> RunState:
@@ -151,11 +162,12 @@ def decide(state: RunState, now: datetime) -> tuple[Command, ...]:
         if state.phase is RunPhase.RUNNING and state.board is not None:
             commands.extend(steps.starts(state.board))
             commands.extend(steps.listens(state.board))
-        elif (call := _due_call(state)) is not None:
+        if (call := _due_call(state)) is not None:
             commands.append(call)
         elif state.held_by is not None and state.held_by != state.listening_to:
             commands.append(Listen(state.held_by))
-        commands.extend(AwaitResume(pause.number) for pause in _pauses(state) if pause.must_listen)
+        if (pause := _pause(state)).must_listen:
+            commands.append(AwaitResume(pause.number))
     if (wake_at := _next_due_at(state)) is not None:
         wake_at = min(wake_at, now + MAX_TIMER)
         if state.armed_at is None or wake_at < state.armed_at:
@@ -202,6 +214,8 @@ def _own_call(state: RunState) -> RunCall | None:
             return UndoStep(state.undoing[0], state.attempt, state.look)
         case RunPhase.FINISHING if state.ending is not None:
             return FinishRun(state.attempt, *state.ending)
+        case RunPhase.RUNNING if state.repairing is not None:
+            return RepairPlan(state.repairs, state.repairing, state.attempt, state.look)
         case RunPhase.FINISHING | RunPhase.UNDOING | RunPhase.RUNNING | RunPhase.OVER:
             return None
         case _:
@@ -210,14 +224,19 @@ def _own_call(state: RunState) -> RunCall | None:
 
 def _due_call(state: RunState) -> RunCall | None:
     """The call of the run itself that may be issued now."""
-    held = state.call_open or state.retry_at is not None or state.pause.holds
+    held = state.call_open or state.retry_at is not None or _pause(state).holds
     return None if held else _own_call(state)
 
 
-def _pauses(state: RunState) -> tuple[Pause, ...]:
-    """What may hold the run now: of steps while they run, of the run's own calls otherwise."""
-    of_steps = state.board.pause if state.board is not None and state.phase is RunPhase.RUNNING else None
-    return (state.pause,) if of_steps is None else (of_steps,)
+def _pause(state: RunState) -> Pause:
+    """What may hold the run now: that of the board while steps run, its own otherwise."""
+    return state.board.pause if state.board is not None and state.phase is RunPhase.RUNNING else state.pause
+
+
+def _with_pause(state: RunState, pause: Pause) -> RunState:
+    if state.board is not None and state.phase is RunPhase.RUNNING:
+        return replace(state, board=replace(state.board, pause=pause))
+    return replace(state, pause=pause)
 
 
 def _next_due_at(state: RunState) -> datetime | None:
@@ -232,7 +251,7 @@ def _issued(state: RunState, event: Issued) -> RunState:
         match command:
             case WakeAt():
                 state = replace(state, armed_at=command.at)
-            case PlanRun() | ComposeAnswer() | UndoStep() | FinishRun():
+            case PlanRun() | RepairPlan() | ComposeAnswer() | UndoStep() | FinishRun():
                 if command == _due_call(state):
                     state = replace(state, call_open=True)
             case Listen():
@@ -259,16 +278,40 @@ def _step_answered(state: RunState, event: StepAnswered) -> RunState:
     if not steps.is_open(board, event.call):
         return state
     draft = Draft(board)
-    steps.answer(draft, event.call, event.outcome, event.at, steps.Frame(state.ref.run_id, give_up_at))
+    frame = steps.Frame(state.ref.run_id, give_up_at, may_repair=_may_repair(state, board))
+    steps.answer(draft, event.call, event.outcome, event.at, frame)
     if draft.stopped is not None and not state.cancelled:
         state = _with_cancel(state, event.at)
-    return _settled(replace(state, board=draft.frozen()), event.at)
+    return _settled(_with_repair(replace(state, board=draft.frozen())), event.at)
+
+
+def _may_repair(state: RunState, board: Board) -> bool:
+    return state.ref.version >= REPAIRS_SINCE and state.repairs < board.graph.skeleton.repairs
+
+
+def _with_repair(state: RunState) -> RunState:
+    """Begin the next repair, when none is under way. Without any left, what failed has failed."""
+    board = state.board
+    if board is None or state.phase is not RunPhase.RUNNING or state.cancelled:
+        return state
+    if state.repairing is None and board.failing:
+        if _may_repair(state, board):
+            return replace(state, repairs=state.repairs + 1, repairing=board.failing[0][0], attempt=1, look=0)
+        draft = Draft(board)
+        for step, _ in board.failing:
+            draft.let_fail(step)
+        draft.look_when_quiet()
+        return replace(state, board=draft.frozen())
+    if state.held_by is not None and state.retry_at is not None and board.is_quiet:
+        # Only people can move the run on now; the store learns it from a look.
+        return replace(state, retry_at=None, look=state.look + 1)
+    return state
 
 
 def _settled(state: RunState, at: datetime) -> RunState:
     """Move on when every step is final."""
     board = state.board
-    if board is None or board.unfinished or state.phase is not RunPhase.RUNNING:
+    if board is None or board.unfinished or state.phase is not RunPhase.RUNNING or state.call_open:
         return state
     if state.cancelled:
         return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
@@ -286,13 +329,14 @@ def _settled(state: RunState, at: datetime) -> RunState:
 def worst_loss(board: Board) -> tuple[StepStatus, str | None] | None:
     """The first step that keeps the run from having succeeded, failures before denials; None when there is none.
 
-    An optional step may fail or be denied. No step, optional or not, may have been cut off.
+    An optional step may fail or be denied, and so may one in whose place a repair put others. No step, optional or not, may
+    have been cut off.
     """
     losses = [
         (record.status, record.code)
         for spec, record in zip(board.graph.steps, board.records(), strict=True)
         if record.status is StepStatus.CANCELLED
-        or (not spec.optional and record.status in (StepStatus.FAILED, StepStatus.DENIED))
+        or (not spec.optional and not spec.retired and record.status in (StepStatus.FAILED, StepStatus.DENIED))
     ]
     return min(losses, key=lambda loss: loss[0] is StepStatus.DENIED, default=None)
 
@@ -301,12 +345,12 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
     if not state.call_open or event.call != _own_call(state):
         return state
     outcome = event.outcome
-    if isinstance(outcome, Held) and state.phase is RunPhase.PLANNING and not state.cancelled:
+    if isinstance(outcome, Held) and isinstance(event.call, PlanRun | RepairPlan) and not state.cancelled:
         return _held(state, outcome, event.at)
     if isinstance(outcome, Paused) and not state.cancelled and state.look < steps.MAX_LOOKS:
         # Whatever the plan waits for is asked anew: its answer is in the store.
         state = replace(state, call_open=False, retry_at=None, held_by=None, announced=False, look=state.look + 1)
-        return replace(state, pause=state.pause.told(outcome.number, event.at))
+        return _with_pause(state, _pause(state).told(outcome.number, event.at))
     state = replace(state, call_open=False, held_by=None, listening_to=None, announced=False)
     closing = state.phase in (RunPhase.UNDOING, RunPhase.FINISHING)
     if isinstance(outcome, Broken) and outcome.retryable and (closing or not state.cancelled):
@@ -325,7 +369,9 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
         case RunPhase.FINISHING:
             recorded = isinstance(outcome, Done)
             return replace(state, phase=RUN_TABLE[state.phase, RunTrigger.RECORDED], recorded=recorded)
-        case RunPhase.RUNNING | RunPhase.OVER:
+        case RunPhase.RUNNING:
+            return _repair_over(state, outcome, event.at)
+        case RunPhase.OVER:
             return state
         case _:
             assert_never(state.phase)
@@ -335,6 +381,8 @@ def _held(state: RunState, outcome: Held, at: datetime) -> RunState:
     """The plan waits for a person: look again when there is an answer, when its time is over, or when the watchdog rings."""
     expires_at = steps.parsed_instant(outcome.expires_at)
     if expires_at is None or state.look >= steps.MAX_LOOKS:
+        if state.phase is RunPhase.RUNNING:
+            return _repair_over(replace(state, call_open=False), Broken("plan.malformed_outcome", False), at)
         return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
     look_at = max(min(expires_at, at + watchdog(state.look + 1)), at + steps.MIN_WAIT)
     answer = approval_event(outcome.approval_id)
@@ -380,6 +428,31 @@ def _planning_over(state: RunState, outcome: RunOutcome, at: datetime) -> RunSta
             return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
         case _:
             assert_never(outcome)
+
+
+def _repair_over(state: RunState, outcome: RunOutcome, at: datetime) -> RunState:
+    """Go on with the new version of the plan; without one the step has failed, and the run goes on as it can."""
+    board, step = state.board, state.repairing
+    state = _without_repair(state)
+    if board is None or step is None:
+        return state
+    version = replanned(board, outcome.graph, step) if isinstance(outcome, Planned) and not state.cancelled else None
+    draft = Draft(version or board)
+    draft.let_fail(step)
+    if isinstance(outcome, Refused) and outcome.status is RunStatus.CANCELLED and not state.cancelled:
+        # The store knows of a cancel whose event has not arrived, or never will.
+        draft.stop(outcome.code)
+        state = _with_cancel(state, at)
+    draft.look_when_quiet()
+    return _settled(_with_repair(replace(state, board=draft.frozen())), at)
+
+
+def _without_repair(state: RunState) -> RunState:
+    """No repair is under way (any more); an answer that still comes is stale."""
+    if state.repairing is None:
+        return state
+    rest = replace(state, repairing=None, attempt=1, look=0, call_open=False, retry_at=None)
+    return replace(rest, held_by=None, listening_to=None, announced=False)
 
 
 def _composing_over(state: RunState, outcome: RunOutcome) -> RunState:
@@ -449,6 +522,8 @@ def _cancel_requested(state: RunState, at: datetime) -> RunState:
 
 def _with_cancel(state: RunState, at: datetime) -> RunState:
     give_up_at = min(state.give_up_at or at, at + CANCEL_GRACE)
+    if not state.call_open:
+        state = _without_repair(state)
     return replace(state, cancelled=True, retry_at=None, give_up_at=give_up_at)
 
 
@@ -473,6 +548,7 @@ def _give_up(state: RunState, at: datetime) -> RunState:
     if state.phase is RunPhase.RUNNING and state.board is not None:
         draft = Draft(state.board)
         draft.give_up(CANCELLED_CODE if state.cancelled else DEADLINE_CODE)
+        state = _without_repair(state)
         return _settled(replace(state, board=draft.frozen(), overdue=not state.cancelled), at)
     if state.cancelled:
         return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)

@@ -51,10 +51,12 @@ MAX_LISTENED = 100
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What an answer is judged by besides the board: the run's id (for jitter) and when everything is given up."""
+    """What an answer is judged by besides the board: the run's id (for jitter), when everything is given up, and whether a
+    failure for good may still have the plan repaired."""
 
     run_id: str
     give_up_at: datetime
+    may_repair: bool = False
 
 
 def starts(board: Board) -> tuple[StepCall, ...]:
@@ -253,7 +255,10 @@ def _failed(draft: Draft, call: StepCall, outcome: Failed, at: datetime, frame: 
         if due_at < frame.give_up_at:
             draft.sleep(step, due_at, record._replace(attempt=record.attempt + 1, look=0))
             return
-    draft.settle(step, _failure_trigger(spec.on_failure), outcome.code)
+    if spec.on_failure == "repair" and frame.may_repair and draft.stopped is None:
+        draft.hold_failed(step, outcome.code)
+    else:
+        draft.settle(step, _failure_trigger(spec.on_failure), outcome.code)
 
 
 def _failure_trigger(on_failure: OnFailure) -> StepTrigger:

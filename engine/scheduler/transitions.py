@@ -35,9 +35,11 @@ STEP_TABLE: Mapping[tuple[StepStatus, StepTrigger], StepStatus] = {
     (StepStatus.RUNNING, StepTrigger.SKIP): StepStatus.SKIPPED,
     (StepStatus.RUNNING, StepTrigger.CANCEL): StepStatus.CANCELLED,
     (StepStatus.WAITING, StepTrigger.START): StepStatus.RUNNING,
+    (StepStatus.WAITING, StepTrigger.FAIL): StepStatus.FAILED,
     (StepStatus.WAITING, StepTrigger.CANCEL): StepStatus.CANCELLED,
 }
-"""Where a step goes. ``waiting`` covers both a backoff before the next attempt and a ``wait`` step that is not due."""
+"""Where a step goes. ``waiting`` covers a backoff before the next attempt, a ``wait`` step that is not due, and a step that has
+failed while the repair of its plan is under way."""
 
 
 class RunPhase(StrEnum):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
 
-from engine.domain.names import approval_event
+from engine.domain.names import REPAIRS_SINCE, approval_event
 from engine.domain.outcomes import (
     AwaitingApproval,
     Cancelled,
@@ -48,6 +50,7 @@ from engine.scheduler.commands import (
     Planned,
     PlanRun,
     Refused,
+    RepairPlan,
     Resumed,
     RunAnswered,
     RunMapPart,
@@ -60,7 +63,7 @@ from engine.scheduler.commands import (
 START_AT = datetime(2026, 1, 1, tzinfo=UTC)
 DEADLINE_AT = START_AT + timedelta(hours=1)
 NO_CALLS = (WakeAt, Listen, AwaitResume)
-REF = RunRef("contoso", "run-1", DEADLINE_AT)
+REF = RunRef("contoso", "run-1", DEADLINE_AT, REPAIRS_SINCE)
 
 
 @st.composite
@@ -87,7 +90,44 @@ def skeletons(draw: st.DrawFn, max_steps: int = 12) -> Skeleton:
                 cap=draw(st.integers(0, len(caps))),
             )
         )
-    return Skeleton(steps=tuple(steps), max_parallel=draw(st.integers(1, 8)), plan_hash="0" * 64, caps=caps)
+    parallel, repairs = draw(st.integers(1, 8)), draw(st.integers(0, 3))
+    return Skeleton(steps=tuple(steps), max_parallel=parallel, plan_hash="0" * 64, caps=caps, repairs=repairs)
+
+
+def spoilt(skeleton: Skeleton, step: int) -> set[int]:
+    """A step and everything that comes after it, whether it could do without it or not."""
+    found = {step}
+    for index, spec in enumerate(skeleton.steps):
+        if found & set(spec.needs):
+            found.add(index)
+    return found
+
+
+def next_version(skeleton: Skeleton, failed: str, names: Iterator[str], chance: random.Random) -> Skeleton:
+    """A version of the plan without the failed step and all that comes after it, and with a few new steps."""
+    gone = spoilt(skeleton, next(i for i, spec in enumerate(skeleton.steps) if spec.id == failed))
+    kept = [index for index in range(len(skeleton.steps)) if index not in gone]
+    place = {index: position for position, index in enumerate(kept)}
+    steps = []
+    for index in kept:
+        spec = skeleton.steps[index]
+        moved = tuple(place[need] for need in spec.needs), tuple(place[need] for need in spec.tolerates)
+        steps.append(replace(spec, needs=moved[0], tolerates=moved[1]))
+    for _ in range(chance.randrange(4)):
+        needs = tuple(sorted(chance.sample(range(len(steps)), min(len(steps), chance.randrange(3)))))
+        steps.append(
+            SkeletonStep(
+                id=next(names),
+                needs=needs,
+                tolerates=tuple(need for need in needs if chance.random() < 0.3),
+                kind=chance.choice(("call", "call", "map")),
+                optional=chance.random() < 0.3,
+                on_failure=chance.choice(("fail", "skip", "repair")),
+                undo=chance.random() < 0.3,
+                cap=chance.randint(0, len(skeleton.caps)),
+            )
+        )
+    return replace(skeleton, steps=tuple(steps), plan_hash=f"{chance.getrandbits(256):064x}")
 
 
 @dataclass
@@ -98,6 +138,7 @@ class World:
     lost. ``decided`` is what the store knows of them. With ``suspends`` somebody suspends and resumes the run at any time;
     some resumptions are announced late or never. With ``workers`` some steps are handed to a worker, which finishes, or whose
     time runs out; some of that is announced. ``handed`` is by when each must be done, ``worked`` what the store knows of them.
+    ``version`` is the plan in force, ``numbered`` the ids of steps by their numbers, whatever version they came with.
     """
 
     skeleton: Skeleton
@@ -115,20 +156,29 @@ class World:
     handed: dict[str, datetime] = field(default_factory=dict)
     worked: set[str] = field(default_factory=set)
     random: random.Random = field(init=False)
+    version: Skeleton = field(init=False)
+    numbered: list[str] = field(init=False)
+    names: Iterator[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.version = self.skeleton
+        self.numbered = [spec.id for spec in self.skeleton.steps]
+        self.names = (f"r{number}" for number in itertools.count())
 
     def answer(self, call: Call, at: datetime) -> Event:
         if self.suspended:
             match call:
-                case PlanRun() | ComposeAnswer():
+                case PlanRun() | RepairPlan() | ComposeAnswer():
                     return RunAnswered(call, Paused(self.suspensions), at)
                 case PerformStep() | ExpandMap() | CollectMap():
                     return StepAnswered(call, Suspended(number=self.suspensions), at)
         match call:
             case PlanRun():
                 return RunAnswered(call, self._held(at) or self._planned(), at)
+            case RepairPlan():
+                held = self._held(at, f"ap-repair-{call.number}")
+                return RunAnswered(call, held or self._repaired(call), at)
             case UndoStep() if call.look < 2 and self.random.random() < 0.2:
                 return RunAnswered(call, More(), at)
             case ComposeAnswer() | UndoStep() | FinishRun():
@@ -143,13 +193,24 @@ class World:
             )
         return Planned(compile_graph(self.skeleton))
 
-    def _held(self, at: datetime) -> Held | Refused | None:
+    def _repaired(self, call: RepairPlan) -> Any:
+        failed = self.numbered[call.step]
+        if self._bad():
+            odd = [Broken("x.y", True), Broken("x.y", False), Refused(RunStatus.DENIED, "policy.x"), Done()]
+            odd += [Planned(compile_graph(self.version)), Held("ap-odd", "whenever")]
+            odd += [Refused(RunStatus.CANCELLED, "run.cancelled")] if self.cancels else []
+            return self.random.choice(odd)
+        self.version = next_version(self.version, failed, self.names, self.random)
+        self.numbered += [spec.id for spec in self.version.steps if spec.id not in self.numbered]
+        return Planned(compile_graph(self.version))
+
+    def _held(self, at: datetime, approval_id: str = "ap-plan") -> Held | Refused | None:
         if not self.people or self.seed % 3:
             return None
-        expires_at = self._wait_for("ap-plan", at)
+        expires_at = self._wait_for(approval_id, at)
         if expires_at is not None:
-            return Held("ap-plan", expires_at)
-        return None if self.decided["ap-plan"] else Refused(RunStatus.DENIED, "approval.refused")
+            return Held(approval_id, expires_at)
+        return None if self.decided[approval_id] else Refused(RunStatus.DENIED, "approval.refused")
 
     def _wait_for(self, approval_id: str, at: datetime) -> str | None:
         """Until when a question waits; None once it is decided, by an answer or by the time."""
