@@ -29,6 +29,7 @@ from engine.domain.run import Document, Run, RunContext, RunRequest
 from engine.domain.skeleton import SkeletonStep, from_wire
 from engine.domain.status import RunStatus
 from engine.ports.deps import Deps
+from engine.ports.invoker import ProgressSink
 from engine.ports.planner import PlanningTask, PlanProposal, Review, Route
 from engine.ports.policy import PolicyEngine, PolicyText, PolicyTexts
 from engine.step_runner import StepTask, perform_step
@@ -110,7 +111,12 @@ class RecordingInvoker:
         self.read: list[str] = []
 
     async def invoke(
-        self, capability: Capability, request: ExecuteRequest, *, traceparent: str | None = None
+        self,
+        capability: Capability,
+        request: ExecuteRequest,
+        *,
+        traceparent: str | None = None,
+        progress: ProgressSink | None = None,
     ) -> ExecuteResponse:
         """See the port."""
         inputs, name = request.inputs, capability.name

@@ -1,5 +1,11 @@
 """The agent contract: body and answers of ``POST /execute``, shared by the engine, the agent kit and every agent.
 
+An agent answers ``POST /execute`` in one of three ways: 200 with the result (``application/json``); 202 with ``ExecuteRunning``
+for callers that send ``Prefer: respond-async``, who then ask ``GET /executions/{id}``; or, for callers that accept
+``application/x-ndjson``, 200 with a line of ``ExecuteRunning`` for every progress and the result as the last one.
+The id follows from tenant and idempotency key (``execution_id``): nobody has to be told an address.
+``DELETE /executions/{id}`` asks to stop; it answers what became of the execution.
+
 Headers: ``Authorization: Bearer`` (who calls), ``Livoa-Grant`` (what may be done, see ``engine.domain.grants``),
 ``Idempotency-Key`` (equal to ``idempotency_key``), ``traceparent`` (W3C).
 Same key and same request: the stored success is answered again. Same key, other request: 422. In flight: 409.
@@ -8,6 +14,7 @@ The request is the pair (capability, inputs); attempt, deadline and trace do not
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -72,5 +79,31 @@ class ExecuteFailed(Frozen):
     error: ExecuteError
 
 
+class ExecuteProgress(Frozen):
+    """How far an execution is: a ``fraction`` from 0 to 1 where it is known, and words for people. No data."""
+
+    fraction: float | None = Field(default=None, ge=0, le=1)
+    message: str = Field(default="", max_length=200)
+
+
+class ExecuteRunning(Frozen):
+    """The execution goes on."""
+
+    status: Literal["running"] = "running"
+    execution_id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    progress: ExecuteProgress | None = None
+
+
 ExecuteResponse = Annotated[ExecuteSucceeded | ExecuteFailed, Field(discriminator="status")]
 EXECUTE_RESPONSE: TypeAdapter[ExecuteResponse] = TypeAdapter(ExecuteResponse)
+
+ExecuteUpdate = Annotated[ExecuteRunning | ExecuteSucceeded | ExecuteFailed, Field(discriminator="status")]
+"""What ``/executions/{id}`` answers, and what the lines of a stream are."""
+EXECUTE_UPDATE: TypeAdapter[ExecuteUpdate] = TypeAdapter(ExecuteUpdate)
+
+NDJSON = "application/x-ndjson"
+
+
+def execution_id(tenant_id: str, idempotency_key: str) -> str:
+    """The id of the execution that a call leads to: the same for every attempt of a step."""
+    return hashlib.sha256(f"{tenant_id}/{idempotency_key}".encode()).hexdigest()[:32]

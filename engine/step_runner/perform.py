@@ -53,6 +53,7 @@ from engine.step_runner.caching import remember, reused
 from engine.step_runner.call import Call, call_deadline, conclude, request_of, settle
 from engine.step_runner.evidence import decision_entry, intent_entry
 from engine.step_runner.handover import hand_on, handed_on_before, is_handed_on, new_assignment, take_up
+from engine.step_runner.progress import ProgressReporter
 from engine.step_runner.records import Journal, allowed_attempts, answered, reason_to_fall_back
 from engine.step_runner.suspension import OUT_OF_BUDGET, held, suspend_for_budget
 from engine.step_runner.task import StepTask
@@ -335,7 +336,10 @@ async def _invoke(call: Call, capability: Capability, now: datetime, deadline_at
     with call.deps.telemetry.span(name, kind="client", attributes=attributes) as span:
         try:
             async with asyncio.timeout(remaining_s + 1):
-                response = await call.deps.invoker.invoke(capability, request, traceparent=span.traceparent)
+                progress = ProgressReporter(call.task, capability.name, call.deps)
+                response = await call.deps.invoker.invoke(
+                    capability, request, traceparent=span.traceparent, progress=progress
+                )
         except TimeoutError:
             error = ExecuteError(code="agent.timeout", message="no answer in time", retryable=True)
             response = ExecuteFailed(error=error)

@@ -20,6 +20,7 @@ from engine.domain.execute import (
 )
 from engine.domain.ids import undo_id
 from engine.plan import CheckedPlan
+from engine.ports.invoker import ProgressSink
 from tests.chaos.adversary import Fate
 from tests.chaos.observer import DELIVERY, CallFact, Key
 from tests.chaos.plans import CANARY, FRAIL, REVOCABLE
@@ -152,7 +153,12 @@ class Invoker:
         self._agent, self._host = agent, host
 
     async def invoke(
-        self, capability: Capability, request: ExecuteRequest, *, traceparent: str | None = None
+        self,
+        capability: Capability,
+        request: ExecuteRequest,
+        *,
+        traceparent: str | None = None,
+        progress: ProgressSink | None = None,
     ) -> ExecuteResponse:
         """See the port."""
         await self._host.point("invoker:before")

@@ -33,6 +33,7 @@ from engine.domain.run import Run, RunRequest
 from engine.domain.status import RunStatus
 from engine.domain.tenant import Bounds, TenantConfig
 from engine.ports.deps import AppSettings, Deps
+from engine.ports.invoker import ProgressSink
 from engine.step_runner import StepTask, finish_run, perform_step
 from planner_graph.degraded import DegradedComposer, DegradedPlanner
 from policy.builtin import BuiltinPolicyEngine
@@ -114,7 +115,12 @@ class ScriptedInvoker:
         self.effects: dict[str, ExecuteResponse] = {}
 
     async def invoke(
-        self, capability: Capability, request: ExecuteRequest, *, traceparent: str | None = None
+        self,
+        capability: Capability,
+        request: ExecuteRequest,
+        *,
+        traceparent: str | None = None,
+        progress: ProgressSink | None = None,
     ) -> ExecuteResponse:
         """See the port."""
         await asyncio.sleep(0)

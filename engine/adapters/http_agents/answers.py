@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from engine.domain.base import JsonObject
 from engine.domain.errors import LivoaError
 from engine.domain.execute import (
-    EXECUTE_RESPONSE,
+    EXECUTE_UPDATE,
     MAX_RESPONSE_BYTES,
     ExecuteError,
     ExecuteFailed,
     ExecuteResponse,
-    ExecuteSucceeded,
+    ExecuteRunning,
+    ExecuteUpdate,
 )
 from engine.domain.strict_json import parse
 
@@ -57,10 +58,20 @@ def interpret(answer: RawAnswer) -> ExecuteResponse:
     one of the agent contract.
     """
     if answer.status == 200:
-        return _executed(answer)
+        response = _executed(answer)
+        return _not_yet() if isinstance(response, ExecuteRunning) else response
+    return _refused(answer)
+
+
+def interpret_update(answer: RawAnswer) -> ExecuteUpdate:
+    """The meaning of an answer that may say that the execution goes on: 200 and 202, anything else as ``interpret``."""
+    return _executed(answer) if answer.status in (200, 202) else _refused(answer)
+
+
+def _refused(answer: RawAnswer) -> ExecuteFailed:
     code, detail = _problem(answer)
     message = f"The agent answered {answer.status}" + (f" {code}: {detail}" if code else ".")
-    after_s = _retry_after_s(answer.headers.get("retry-after", ""))
+    after_s = retry_after_s(answer.headers.get("retry-after", ""))
     match answer.status:
         case 408 | 504:
             return failed("agent.timeout", message, retryable=True, retry_after_s=after_s)
@@ -78,12 +89,17 @@ def interpret(answer: RawAnswer) -> ExecuteResponse:
             return failed(code or "agent.error", message)
 
 
-def _executed(answer: RawAnswer) -> ExecuteResponse:
+def _executed(answer: RawAnswer) -> ExecuteUpdate:
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         return failed("agent.contract_violation", "The agent's answer is not application/json.")
+    return read_update(answer.body)
+
+
+def read_update(body: bytes) -> ExecuteUpdate:
+    """What an agent says about an execution, or that it breaks the contract."""
     try:
-        return _confined(EXECUTE_RESPONSE.validate_python(parse(answer.body, max_bytes=MAX_RESPONSE_BYTES)))
+        return _confined(EXECUTE_UPDATE.validate_python(parse(body, max_bytes=MAX_RESPONSE_BYTES)))
     except LivoaError as error:
         return failed("agent.contract_violation", f"The agent's answer is not acceptable JSON: {error.code}.")
     except ValidationError as error:
@@ -91,9 +107,13 @@ def _executed(answer: RawAnswer) -> ExecuteResponse:
         return failed("agent.contract_violation", f"The agent's answer breaks the contract at {', '.join(places[:5])}.")
 
 
-def _confined(response: ExecuteResponse) -> ExecuteResponse:
+def _not_yet() -> ExecuteFailed:
+    return failed("agent.contract_violation", "The agent says with status 200 that the execution goes on.")
+
+
+def _confined(response: ExecuteUpdate) -> ExecuteUpdate:
     """Codes go into durable history, spans, logs and the audit chain, so a code must be one and not a sentence."""
-    if isinstance(response, ExecuteSucceeded):
+    if not isinstance(response, ExecuteFailed):
         return response
     error = response.error
     if _ANY_CODE.fullmatch(error.code) and error.code.partition(".")[0] not in _OURS:
@@ -114,6 +134,6 @@ def _problem(answer: RawAnswer) -> tuple[str, str]:
     return str(code) if known else "", detail[:_MAX_PROBLEM_CHARS] if known and isinstance(detail, str) else ""
 
 
-def _retry_after_s(value: str) -> float | None:
+def retry_after_s(value: str) -> float | None:
     """Delta seconds, capped at an hour. The date form is ignored: it needs two clocks to agree."""
     return float(min(int(value), MAX_RETRY_AFTER_S)) if re.fullmatch(r"\d{1,9}", value) else None

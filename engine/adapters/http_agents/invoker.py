@@ -8,41 +8,28 @@ Redirects are off and the environment's proxies are ignored. Neither tokens nor 
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from engine.adapters.egress import guarded_connector
 from engine.adapters.egress.connector import Lookup, system_lookup
-from engine.adapters.http_agents.answers import RawAnswer, failed, interpret
+from engine.adapters.http_agents.answers import failed
+from engine.adapters.http_agents.call import AgentCall, Pauses
+from engine.adapters.http_agents.exchange import Exchange
 from engine.adapters.http_agents.papers import Credential, NoPapersError, Papers
 from engine.domain.capability import Capability
-from engine.domain.capped_body import BodyEncodingError, BodyTooLargeError, Inflater
 from engine.domain.egress import EgressRefusedError, EgressRules
 from engine.domain.errors import LivoaError
-from engine.domain.execute import (
-    MAX_REQUEST_BYTES,
-    MAX_RESPONSE_BYTES,
-    ExecuteFailed,
-    ExecuteRequest,
-    ExecuteResponse,
-)
+from engine.domain.execute import MAX_REQUEST_BYTES, ExecuteRequest, ExecuteResponse
 from engine.ports.grants import Grants
+from engine.ports.invoker import LEAVE_RUNNING, ProgressSink
 
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
-
-_CONNECT_TIMEOUT_S = 5.0
-_CHUNK_BYTES = 64 * 1024
-_MAX_IN_FLIGHT_PAUSE_S = 2.0
-"""The agent says when its lease ends at the latest; most calls are over long before."""
+_CANCEL_TIMEOUT_S = 3.0
 
 
 class HttpAgentInvoker:
-    """Calls ``POST {endpoint}/execute``.
+    """Calls ``POST {endpoint}/execute``, and asks for or stops the execution where that takes longer.
 
     ``endpoints`` maps endpoint names of manifests to base addresses (https, or http to loopback). One client session per event
     loop; ``connections_per_agent`` caps how many calls to one address are under way at once.
@@ -56,23 +43,24 @@ class HttpAgentInvoker:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         connections_per_agent: int = 32,
-        in_flight_pause_s: float = 0.5,
+        pauses: Pauses | None = None,
         lookup: Lookup = system_lookup,
     ) -> None:
         self._endpoints = {name: _checked(name, url) for name, url in endpoints.items()}
-        self._rules = _rules(self._endpoints.values())
-        self._lookup = lookup
-        self._credential = credential
-        self._grants = grants
-        self._now = now
-        self._connections_per_agent = connections_per_agent
-        self._in_flight_pause_s = in_flight_pause_s
-        self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ClientSession] = (
-            weakref.WeakKeyDictionary()
+        self._exchange = Exchange(
+            _rules(self._endpoints.values()), connections_per_agent=connections_per_agent, lookup=lookup
         )
+        self._credential, self._grants = credential, grants
+        self._now = now
+        self._pauses = pauses or Pauses()
 
     async def invoke(
-        self, capability: Capability, request: ExecuteRequest, *, traceparent: str | None = None
+        self,
+        capability: Capability,
+        request: ExecuteRequest,
+        *,
+        traceparent: str | None = None,
+        progress: ProgressSink | None = None,
     ) -> ExecuteResponse:
         """See the port. One attempt: retries belong to the scheduler. A call in flight elsewhere is awaited."""
         url = self._endpoints.get(capability.endpoint)
@@ -87,89 +75,38 @@ class HttpAgentInvoker:
             return failed(
                 "agent.request_too_large", f"A request has at most {MAX_REQUEST_BYTES} bytes; pass less inline."
             )
-        try:
-            async with asyncio.timeout(budget_s):
-                give_up_at = asyncio.get_running_loop().time() + budget_s
-                headers = self._headers(request, traceparent)
-                papers = Papers(self._credential, self._grants, request, self._now)
-                return await self._settled(f"{url}/execute", body, headers, papers, give_up_at)
-        except TimeoutError:
-            return failed("agent.timeout", f"The agent did not answer within {budget_s:.1f} s.", retryable=True)
-        except NoPapersError as error:
-            return error.failure
-
-    async def _settled(
-        self, url: str, body: bytes, headers: dict[str, str], papers: Papers, give_up_at: float
-    ) -> ExecuteResponse:
-        """The answer, asked for until the call is no longer in flight for somebody else.
-
-        That somebody is an earlier delivery of this very step, perhaps of a host that died: its answer is ours too. Taking the
-        409 for a failure would write a step off, for good where it may be tried once only, whose effect is under way.
-        """
-        while True:
-            response = await self._post(url, body, headers | await papers.headers())
-            if not isinstance(response, ExecuteFailed) or response.error.code != "agent.conflict":
-                return response
-            pause_s = max(self._in_flight_pause_s, min(response.error.retry_after_s or 0.0, _MAX_IN_FLIGHT_PAUSE_S))
-            if asyncio.get_running_loop().time() + pause_s >= give_up_at:
-                return response
-            await asyncio.sleep(pause_s)
-
-    @staticmethod
-    def _headers(request: ExecuteRequest, traceparent: str | None) -> dict[str, str]:
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/json, application/problem+json",
-            "Accept-Encoding": "identity",
-            "Idempotency-Key": request.idempotency_key,
-        }
-        return headers | ({"traceparent": traceparent} if traceparent is not None else {})
-
-    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> ExecuteResponse:
-        import aiohttp
-
-        try:
-            async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as response:
-                inflater = Inflater(response.headers.get("Content-Encoding", ""), MAX_RESPONSE_BYTES)
-                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                    inflater.feed(chunk)
-                found = {name.lower(): value for name, value in response.headers.items()}
-                return interpret(RawAnswer(response.status, found, inflater.body()))
-        except BodyTooLargeError:
-            return failed("agent.contract_violation", f"The agent's answer is larger than {MAX_RESPONSE_BYTES} bytes.")
-        except BodyEncodingError:
-            return failed("agent.contract_violation", "The agent's answer has an unacceptable content encoding.")
-        except EgressRefusedError as error:
-            return failed("agent.not_allowed", f"The agent's address must not be called: {error.code}.")
-        except (aiohttp.ClientError, OSError) as error:
-            # The type is enough to act on; the message would name addresses and headers.
-            reason = type(error).__name__
-            return failed("agent.unreachable", f"The agent cannot be reached: {reason}.", retryable=True)
-
-    def _session(self) -> ClientSession:
-        import aiohttp
-
-        loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None or session.closed:
-            session = aiohttp.ClientSession(
-                connector=guarded_connector(
-                    self._rules, connections_per_host=self._connections_per_agent, lookup=self._lookup
-                ),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
-                trust_env=False,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-            self._sessions[loop] = session
-        return session
+        call = AgentCall(
+            self._exchange,
+            url,
+            request,
+            body,
+            Papers(self._credential, self._grants, request, self._now),
+            self._pauses,
+            give_up_at=asyncio.get_running_loop().time() + budget_s,
+            traceparent=traceparent,
+            progress=progress,
+        )
+        return await _bounded(call, budget_s)
 
     async def close(self) -> None:
         """Close the session of the running loop."""
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            with suppress(OSError):
-                await session.close()
+        await self._exchange.close()
+
+
+async def _bounded(call: AgentCall, budget_s: float) -> ExecuteResponse:
+    try:
+        async with asyncio.timeout(budget_s):
+            return await call.result()
+    except TimeoutError:
+        return failed("agent.timeout", f"The agent did not answer within {budget_s:.1f} s.", retryable=True)
+    except NoPapersError as error:
+        return error.failure
+    except asyncio.CancelledError as cancelled:
+        if cancelled.args != (LEAVE_RUNNING,):
+            with suppress(TimeoutError, NoPapersError):
+                async with asyncio.timeout(_CANCEL_TIMEOUT_S):
+                    await call.cancel()
+        raise
 
 
 def _checked(name: str, url: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine.adapters.http_agents import HttpAgentInvoker
+from engine.adapters.http_agents.call import Pauses
 from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteFailed, ExecuteResponse, ExecuteSucceeded
 from tests.contract.agents.harness import MANIFESTS, Raw, SpareGrants, manifest, raw_server, request
@@ -226,7 +227,9 @@ async def test_a_call_in_flight_for_an_earlier_delivery_is_awaited() -> None:
         await next(answers)(reader, writer)
 
     async with raw_server(one_after_another) as url:
-        invoker = HttpAgentInvoker({"probes": url}, credential, SpareGrants(), in_flight_pause_s=0.01)
+        invoker = HttpAgentInvoker(
+            {"probes": url}, credential, SpareGrants(), pauses=Pauses(in_flight_s=0.01, poll_s=0.01)
+        )
         found = await invoker.invoke(manifest("probe.count"), request("probe.count"))
         await invoker.close()
     assert found == ExecuteSucceeded(output={"count": 1})
@@ -344,10 +347,8 @@ def test_one_invoker_serves_several_event_loops() -> None:
     async def once() -> ExecuteResponse:
         async with raw_server(json_answer(GOOD)) as url:
             # Another server has another port, so the invoker's configuration is changed beneath it.
-            invoker._endpoints["probes"], invoker._rules = (
-                url,
-                HttpAgentInvoker({"probes": url}, credential, SpareGrants())._rules,
-            )
+            other = HttpAgentInvoker({"probes": url}, credential, SpareGrants())
+            invoker._endpoints["probes"], invoker._exchange.rules = url, other._exchange.rules
             try:
                 return await invoker.invoke(MANIFESTS["probe.count"], request("probe.count"))
             finally:

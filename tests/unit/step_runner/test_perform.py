@@ -278,7 +278,7 @@ async def test_the_outcome_is_that_of_the_delivery_that_was_first(world):
     await world.submit(plan_of(step("a")))
     answer = world.invoker.invoke
 
-    async def slower(capability, request, *, traceparent=None):
+    async def slower(capability, request, *, traceparent=None, progress=None):
         world.invoker.invoke = answer
         assert await world.perform("a") == Succeeded()
         return failing("agent.refused", retryable=False)(request)
