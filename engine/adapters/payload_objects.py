@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Protocol
+
+from engine.domain.errors import LivoaError
+from engine.domain.ids import is_wire_id
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+_PLAIN = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
 
 
 class PayloadObjects(Protocol):
@@ -20,3 +28,28 @@ class PayloadObjects(Protocol):
     async def delete_run(self, tenant_id: str, run_id: str) -> int:
         """Remove every object of a run; how many there were. Stopped in between and done again, it removes the rest."""
         ...
+
+
+def folder_of(wire_id: str) -> str:
+    """A name that is one folder everywhere and different for every id.
+
+    The alphabet of ids allows ``..``, and ids that differ in case only would meet on a file system that ignores case; such
+    ids get their hash, behind a character no id contains.
+    """
+    if not is_wire_id(wire_id):
+        raise LivoaError("payload.id_invalid", "a payload's tenant and run must be ids", status=500)
+    if _PLAIN.fullmatch(wire_id) and not wire_id.endswith("."):
+        return wire_id
+    return "~" + hashlib.sha256(wire_id.encode()).hexdigest()[:40]
+
+
+def is_name(name: str) -> bool:
+    """True for 64 hex digits."""
+    return _NAME.fullmatch(name) is not None
+
+
+def checked_name(name: str) -> str:
+    """``name``, when it is one. Raises ``LivoaError("payload.id_invalid")`` (500)."""
+    if not is_name(name):
+        raise LivoaError("payload.id_invalid", "a payload's name must be 64 hex digits", status=500)
+    return name

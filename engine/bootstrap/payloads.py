@@ -20,10 +20,13 @@ def open_payloads(settings: PayloadSettings, keys: RunKeys, clock: Clock, *, loc
 
 
 def _objects(settings: PayloadSettings) -> PayloadObjects:
+    from engine.adapters.blob import BlobPayloadObjects
     from engine.adapters.files import FilesPayloadObjects
 
     if isinstance(settings.place, Path):
         return FilesPayloadObjects(settings.place)
+    if settings.place is not None:
+        return BlobPayloadObjects(settings.place, settings.account_key)
     raise setting_error("LIVOA_PAYLOADS", "is required unless LIVOA_ENV=local; a folder on one instance is no store")
 
 

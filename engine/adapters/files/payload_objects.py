@@ -7,19 +7,13 @@ checked by who puts it there (``engine.adapters.sealed``).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import re
 import secrets
 import shutil
 from pathlib import Path
 
+from engine.adapters.payload_objects import checked_name, folder_of, is_name
 from engine.adapters.payload_rules import payload_unavailable
-from engine.domain.errors import LivoaError
-from engine.domain.ids import is_wire_id
-
-_NAME = re.compile(r"[0-9a-f]{64}")
-_PLAIN = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
 
 
 class FilesPayloadObjects:
@@ -32,13 +26,13 @@ class FilesPayloadObjects:
         """See ``PayloadObjects.put``. Synced to disk when it returns."""
         directory = self._directory(tenant_id, run_id)
         try:
-            await asyncio.to_thread(_write, directory / _checked(name), data)
+            await asyncio.to_thread(_write, directory / checked_name(name), data)
         except OSError as err:
             raise payload_unavailable(f"written: {err.strerror}") from err
 
     async def get(self, tenant_id: str, run_id: str, name: str) -> bytes | None:
         """See ``PayloadObjects.get``."""
-        return await asyncio.to_thread(_read, self._directory(tenant_id, run_id) / _checked(name))
+        return await asyncio.to_thread(_read, self._directory(tenant_id, run_id) / checked_name(name))
 
     async def delete_run(self, tenant_id: str, run_id: str) -> int:
         """See ``PayloadObjects.delete_run``."""
@@ -48,26 +42,7 @@ class FilesPayloadObjects:
             raise payload_unavailable(f"removed: {err.strerror}") from err
 
     def _directory(self, tenant_id: str, run_id: str) -> Path:
-        return self._root / _directory_name(tenant_id) / _directory_name(run_id)
-
-
-def _directory_name(wire_id: str) -> str:
-    """A name that is one directory on every file system and different for every id.
-
-    The alphabet of ids allows ``..``, and ids that differ in case only would meet on a file system that ignores case; such
-    ids get their hash, behind a character no id contains.
-    """
-    if not is_wire_id(wire_id):
-        raise LivoaError("payload.id_invalid", "a payload's tenant and run must be ids", status=500)
-    if _PLAIN.fullmatch(wire_id) and not wire_id.endswith("."):
-        return wire_id
-    return "~" + hashlib.sha256(wire_id.encode()).hexdigest()[:40]
-
-
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise LivoaError("payload.id_invalid", "a payload's name must be 64 hex digits", status=500)
-    return name
+        return self._root / folder_of(tenant_id) / folder_of(run_id)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -114,4 +89,4 @@ def _delete(directory: Path) -> int:
         shutil.rmtree(directory)
     except FileNotFoundError:
         return 0
-    return sum(1 for name in names if _NAME.fullmatch(name))
+    return sum(1 for name in names if is_name(name))

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-HEAVY = ("langgraph", "langchain_core", "langchain_openai", "azure.cosmos", "azure.servicebus", "sqlalchemy")
+HEAVY = (
+    "langgraph",
+    "langchain_core",
+    "langchain_openai",
+    "azure.cosmos",
+    "azure.servicebus",
+    "azure.storage",
+    "sqlalchemy",
+)
 PACKAGES = (
     "activities",
     "agent_kit",
