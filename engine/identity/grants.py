@@ -52,11 +52,12 @@ class SignedGrants:
         return (signed + b"." + _encode(await self._signer.sign(signed))).decode()
 
     async def _publish(self) -> None:
-        if self._publish_to is None:
+        place = self._publish_to
+        if place is None:
             return
         published = json.dumps(await self.jwks(), indent=2).encode() + b"\n"
         try:
-            await asyncio.to_thread(publish, self._publish_to, published)
+            await asyncio.to_thread(publish, place, published)
         except OSError as err:
             raise LivoaError("grants.not_published", "the keys of grants cannot be published", status=503) from err
         self._publish_to = None
