@@ -18,6 +18,7 @@ from typing import Literal
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
+from engine.domain.personal_data import has_mark
 from engine.domain.plan import Call, Plan, Step
 from engine.domain.policy import (
     REDACTED,
@@ -170,6 +171,7 @@ class GovernedPolicyEngine:
             request.purpose,
             capability=capability,
             redacted=request.cures.redacted,
+            masked=request.cures.masked,
         )
 
     def _decide_plan(self, request: PlanPolicyRequest, plan: Plan, bench: _Bench) -> PlanPolicyDecision:
@@ -350,13 +352,18 @@ def _findings(decision: PolicyDecision) -> tuple[PolicyFinding, ...]:
 
 
 def _made(request: StepPolicyRequest) -> Cures:
-    """The cures that were really made: a place counts as redacted when the mark stands in it."""
-    places = []
-    for place in request.cures.redacted:
-        tokens = parse_pointer(place)
-        if tokens and resolve(request.inputs, tokens) == REDACTED:
-            places.append(place)
-    return request.cures.model_copy(update={"redacted": tuple(places)})
+    """The cures that were really made: a place counts as redacted or masked when the mark stands in it."""
+    cures = request.cures
+    redacted = tuple(place for place in cures.redacted if _at(place, request.inputs) == REDACTED)
+    masked = tuple(
+        place for place in cures.masked if isinstance(text := _at(place, request.inputs), str) and has_mark(text)
+    )
+    return cures.model_copy(update={"redacted": redacted, "masked": masked})
+
+
+def _at(place: str, inputs: JsonObject) -> object:
+    tokens = parse_pointer(place)
+    return resolve(inputs, tokens) if tokens else None
 
 
 def _called(request: StepPolicyRequest) -> str:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from engine.domain.errors import LivoaError
+from engine.domain.masking import mask
 from triggers.http_adapter import HttpResponse
 
 PROBLEM_JSON = "application/problem+json"
@@ -19,8 +20,8 @@ def problem(error: LivoaError, *, instance: str, incident: str | None = None) ->
         "type": TYPE_PREFIX + error.code,
         "title": _title(error.status),
         "status": error.status,
-        "detail": error.message,
-        "instance": instance,
+        "detail": mask(error.message),
+        "instance": mask(instance),
         "code": error.code,
     }
     if errors := _errors(error):
@@ -34,9 +35,9 @@ def problem(error: LivoaError, *, instance: str, incident: str | None = None) ->
 
 def _errors(error: LivoaError) -> list[dict[str, str]]:
     if error.violations:
-        return [violation.model_dump() for violation in error.violations]
+        return [violation.model_dump() | {"message": mask(violation.message)} for violation in error.violations]
     if error.pointer is not None:
-        return [{"code": error.code, "pointer": error.pointer, "message": error.message}]
+        return [{"code": error.code, "pointer": error.pointer, "message": mask(error.message)}]
     return []
 
 

@@ -21,6 +21,7 @@ from engine.ports.deps import AppSettings, Deps
 from engine.ports.grants import Grants
 from engine.ports.identity import TokenValidator
 from engine.ports.models import ChatModels, NoChatModels
+from engine.ports.personal_data import NoDetector, PersonalDataDetector
 from engine.ports.policy import PolicyEngine
 from engine.ports.quota import PermitLedger
 from engine.ports.tenant_directory import TenantDirectory
@@ -74,6 +75,7 @@ def build_deps(settings: Settings) -> Deps:
     versioned = VersionedTenants(pages, stores.versions, clock)
     tokens, tenants, agent_credential = _identity(settings, versioned, clock)
     grants = _grants(settings, clock)
+    detector = _detector(settings)
     deps = Deps(
         settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
         clock=clock,
@@ -86,7 +88,8 @@ def build_deps(settings: Settings) -> Deps:
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),
         envelopes=TenantEnvelopes(tenants, clock, audience=settings.api_audience),
-        policy=_policy(settings, catalog, clock),
+        policy=_policy(settings, catalog, clock, detector),
+        personal_data=detector,
         grants=grants,
         invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential, grants),
         models=_models(settings),
@@ -143,17 +146,29 @@ def _grants(settings: Settings, clock: Clock) -> Grants:
     return SignedGrants(signer, clock, audience=settings.agent_audience, publish_to=publish_to)
 
 
-def _policy(settings: Settings, catalog: Catalog, clock: Clock) -> PolicyEngine:
+def _detector(settings: Settings) -> PersonalDataDetector:
+    """What finds personal data in texts, where the extra is installed. Loaded when the first text is looked through."""
+    from engine.adapters.presidio import PresidioDetector, installed
+
+    if installed():
+        return PresidioDetector(settings.personal_data_model)
+    if settings.personal_data_model is not None:
+        message = "setting LIVOA_PERSONAL_DATA_MODEL: needs the library of requirements-pii.txt"
+        raise LivoaError("settings.invalid", message, status=500, pointer="/LIVOA_PERSONAL_DATA_MODEL")
+    return NoDetector()
+
+
+def _policy(settings: Settings, catalog: Catalog, clock: Clock, detector: PersonalDataDetector) -> PolicyEngine:
     """The decision point over the policies of the catalog's folder; sets that runs are pinned to are kept in the data folder."""
     from engine.adapters.files.policy_archive import FilesPolicyArchive
     from engine.adapters.files.policy_source import FilesPolicySource
     from policy.engine import GovernedPolicyEngine
     from policy.library import PolicyLibrary
+    from policy.personal_data import DetectingPolicyEngine
 
     archive = FilesPolicyArchive(settings.data_dir / "policies")
-    return GovernedPolicyEngine(
-        catalog, PolicyLibrary(FilesPolicySource(settings.catalog_dir, clock), catalog, archive)
-    )
+    library = PolicyLibrary(FilesPolicySource(settings.catalog_dir, clock), catalog, archive)
+    return DetectingPolicyEngine(GovernedPolicyEngine(catalog, library), detector, catalog)
 
 
 def _with_limits(deps: Deps, permits: PermitLedger) -> Deps:

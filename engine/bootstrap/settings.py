@@ -44,6 +44,8 @@ class Settings:
     embedding_router: Literal["auto", "on", "off"]
     grant_key: Path | str
     """Signs execution grants: a PEM file, or the address of a key in a vault. Never the key of checkpoints."""
+    personal_data_model: str | None = None
+    """A spaCy pipeline that is installed, for names of people and places; None: only what has a pattern is found."""
     model_endpoints: tuple[ModelEndpoint, ...] = ()
     audit_anchors: Path | str | None = None
     """Where signed checkpoints are anchored, a folder or the address of a container; None: none are made."""
@@ -83,6 +85,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         http_streaming=streaming_enabled(env),
         embedding_router=_embedding_router(env),
         grant_key=_grant_key(env, environment, data_dir, audit_key=key),
+        personal_data_model=_module(env, "LIVOA_PERSONAL_DATA_MODEL"),
         model_endpoints=model_endpoints(
             env.get("LIVOA_MODEL_DEPLOYMENTS") or "[]", keys=env, local=environment == "local"
         ),
@@ -183,6 +186,13 @@ def _https(env: Mapping[str, str], name: str) -> str | None:
     if value and not value.startswith("https://"):
         raise _settings_error(name, "must be an https:// address")
     return value or None
+
+
+def _module(env: Mapping[str, str], name: str) -> str | None:
+    value = env.get(name) or None
+    if value is not None and not value.isidentifier():
+        raise _settings_error(name, "must be the name of an installed package")
+    return value
 
 
 def _embedding_router(env: Mapping[str, str]) -> Literal["auto", "on", "off"]:

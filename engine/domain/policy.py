@@ -26,8 +26,8 @@ class Verdict(StrEnum):
 
 
 class Cure(Frozen):
-    """What turns an escalate or transform into an allow: ``approval`` (detail ``four-eyes``) or ``redaction`` (detail: the
-    JSON Pointers into the inputs, separated by spaces)."""
+    """What turns an escalate or transform into an allow: ``approval`` (detail ``four-eyes``), ``redaction`` of whole values, or
+    ``masking`` of personal data found in texts (detail of both: JSON Pointers into the inputs, separated by spaces)."""
 
     kind: str
     detail: str = ""
@@ -95,12 +95,13 @@ class Cures(Frozen):
 
     ``approved`` is true for a live approval bound to (plan hash, subject, resolved arguments, policy set);
     ``approver_differs`` when its giver is a person other than the run's requester. ``redacted`` are JSON Pointers into the
-    inputs whose values were replaced before this question was asked.
+    inputs whose values were replaced before this question was asked, ``masked`` those of texts in which pieces were.
     """
 
     approved: bool = False
     approver_differs: bool = False
     redacted: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
 
 
 class StepPolicyRequest(Frozen):

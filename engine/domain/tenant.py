@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from engine.domain.base import Frozen
 from engine.domain.egress import EgressRefusedError, parse_entry
 from engine.domain.ids import WireId
+from engine.domain.personal_data import PersonalDataRules
 
 PLATFORM_MAX_STEPS = 5_000
 PLATFORM_MAX_ITEMS = 10_000
@@ -195,6 +196,7 @@ class TenantConfig(Frozen):
     planner: PlannerRules = PlannerRules()
     approvals: ApprovalRules = ApprovalRules()
     answer: AnswerRules = AnswerRules()
+    personal_data: PersonalDataRules = PersonalDataRules()
     directories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Trusted values by directory name (``recipients``, ``accounts``, …): a literal that stands in one is grounded."""
 

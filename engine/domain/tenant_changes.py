@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.domain.errors import Violation
+from engine.domain.personal_data import PersonalDataRules
 from engine.domain.tenant import ANY_REGION, ModelChoice, TenantConfig
 
 OWN = frozenset({"display_name", "directories"})
@@ -35,7 +36,7 @@ NARROWED_NUMBERS: Mapping[str, tuple[str, ...]] = {
     "approvals": ("timeout_s",),
 }  # fmt: skip
 """Limits that the admin may lower. Other fields of these parts are the operator's."""
-NARROWED_OTHERWISE = frozenset({"status", "regions", "enabled_playbooks", "models", "answer"})
+NARROWED_OTHERWISE = frozenset({"status", "regions", "enabled_playbooks", "models", "answer", "personal_data"})
 
 _CRITIQUE = ("never", "on_risk", "always")
 _NO_REGION = "none"
@@ -87,7 +88,16 @@ def effective(base: TenantConfig, own: TenantConfig | None) -> TenantConfig:
     parts["answer"] = own.answer.model_copy(
         update={"link_hosts": _common(own.answer.link_hosts, base.answer.link_hosts)}
     )
+    parts["personal_data"] = _personal_data(base, own)
     return base.model_copy(update=parts)
+
+
+def _personal_data(base: TenantConfig, own: TenantConfig) -> PersonalDataRules:
+    """Looked through when either says so, for what either names: the operator's silence is no permission to stop."""
+    ours, theirs = base.personal_data, own.personal_data
+    if "off" in (ours.detect, theirs.detect):
+        return ours if theirs.detect == "off" and ours.detect == "outgoing" else theirs
+    return PersonalDataRules(detect="outgoing", types=tuple(dict.fromkeys((*theirs.types, *ours.types))))
 
 
 def _common(own: tuple[str, ...], base: tuple[str, ...]) -> tuple[str, ...]:
@@ -187,12 +197,21 @@ def _judge_answer(base: TenantConfig, wanted: TenantConfig) -> list[Violation]:
     return _outside("/answer/link_hosts", wanted.answer.link_hosts, base.answer.link_hosts)
 
 
+def _judge_personal_data(base: TenantConfig, wanted: TenantConfig) -> list[Violation]:
+    ours, theirs = base.personal_data, wanted.personal_data
+    if ours.detect == "off":
+        return []
+    found = [_widens("/personal_data/detect")] if theirs.detect == "off" else []
+    return found + ([] if set(ours.types) <= set(theirs.types) else [_widens("/personal_data/types")])
+
+
 _JUDGES: Mapping[str, Callable[[TenantConfig, TenantConfig], list[Violation]]] = {
     "status": _judge_status,
     "regions": _judge_regions,
     "enabled_playbooks": _judge_playbooks,
     "models": _judge_models,
     "answer": _judge_answer,
+    "personal_data": _judge_personal_data,
 }
 
 

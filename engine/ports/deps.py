@@ -21,6 +21,7 @@ from engine.ports.invoker import CapabilityInvoker
 from engine.ports.model_results import ModelResults, NoModelResults
 from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.payload_store import PayloadStore
+from engine.ports.personal_data import NoDetector, PersonalDataDetector
 from engine.ports.planner import AnswerComposer, Planner
 from engine.ports.policy import PolicyEngine
 from engine.ports.quota import Admission, NoAdmission
@@ -81,6 +82,7 @@ class Deps:
     run_requests: RunRequestQueue = field(default_factory=NoRunRequests)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     grants: Grants = field(default_factory=NoGrants)
+    personal_data: PersonalDataDetector = field(default_factory=NoDetector)
 
 
 DepsProvider = Callable[[], Deps]

@@ -7,6 +7,7 @@ finding beside a curable one, a cure that does not help: each is a denial.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from engine.domain.approval import Approval
@@ -20,7 +21,7 @@ from engine.ports.deps import Deps
 from engine.step_runner.asking import NotApproved, Question, Unanswered, ask
 from engine.step_runner.evidence import decision_entry
 from engine.step_runner.records import Journal
-from engine.step_runner.redaction import redacted_inputs
+from engine.step_runner.redaction import masked_inputs, redacted_inputs
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView
 
@@ -39,6 +40,7 @@ class CallInQuestion:
     capability: Capability | None
     inputs: JsonObject
     redacted: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
     approval: Approval | None = None
 
     @property
@@ -54,6 +56,7 @@ class CallInQuestion:
             approved=approval is not None,
             approver_differs=approval is not None and approval.approver_differs,
             redacted=self.redacted,
+            masked=self.masked,
         )
 
 
@@ -127,11 +130,14 @@ async def _cured(call: CallInQuestion, decision: PolicyDecision, deps: Deps) -> 
     if any(finding.severity == "hard" for finding in decision.findings):
         return _barred(call, decision)
     kinds = {cure.kind for cure in decision.cures}
-    pointers = {place for cure in decision.cures if cure.kind == "redaction" for place in cure.detail.split(" ")}
-    if not kinds or not kinds <= {"approval", "redaction"}:
+    if not kinds or not kinds <= {"approval", "redaction", "masking"}:
         return _barred(call, decision)
-    if new := pointers - set(call.redacted):
-        return _redacted(call, decision, tuple(sorted(new)))
+    redact = _places(decision, "redaction") - set(call.redacted)
+    mask = _places(decision, "masking") - set(call.masked) - redact
+    if redact or mask:
+        return await _changed(call, decision, tuple(sorted(redact)), tuple(sorted(mask)), deps)
+    if "masking" in kinds:
+        return _barred(call, decision, "policy.masking_impossible", "masking did not take the personal data out")
     if "approval" in kinds and call.task.purpose == "compensation":
         # The run is ending, and would have to wait for days; who looks at it is told instead.
         return _barred(call, decision, "undo.needs_approval", "nobody is asked about undoing")
@@ -140,13 +146,29 @@ async def _cured(call: CallInQuestion, decision: PolicyDecision, deps: Deps) -> 
     return _barred(call, decision)
 
 
-def _redacted(call: CallInQuestion, decision: PolicyDecision, pointers: tuple[str, ...]) -> CallInQuestion | Barred:
-    inputs = redacted_inputs(call.inputs, pointers, call.capability) if call.capability is not None else None
+def _places(decision: PolicyDecision, kind: str) -> set[str]:
+    return {place for cure in decision.cures if cure.kind == kind for place in cure.detail.split(" ")}
+
+
+async def _changed(
+    call: CallInQuestion, decision: PolicyDecision, redact: tuple[str, ...], mask: tuple[str, ...], deps: Deps
+) -> CallInQuestion | Barred:
+    """The call without what policy wants taken out of its inputs."""
+    inputs = call.inputs if call.capability is not None else None
+    if call.capability is not None and redact:
+        inputs = redacted_inputs(call.inputs, redact, call.capability)
     if inputs is None:
         message = "what policy wants taken out cannot be replaced without breaking the inputs"
         return _barred(call, decision, "policy.redaction_impossible", message)
+    if call.capability is not None and mask:
+        types = call.view.tenant.personal_data.types
+        inputs = await asyncio.to_thread(masked_inputs, inputs, mask, call.capability, deps.personal_data, types)
+    if inputs is None:
+        message = "the personal data found in the inputs cannot be masked without breaking them"
+        return _barred(call, decision, "policy.masking_impossible", message)
     # An approval was for other inputs.
-    return replace(call, inputs=inputs, redacted=(*call.redacted, *pointers), approval=None)
+    redacted, masked = (*call.redacted, *redact), (*call.masked, *mask)
+    return replace(call, inputs=inputs, redacted=redacted, masked=masked, approval=None)
 
 
 async def _approved(call: CallInQuestion, decision: PolicyDecision, deps: Deps) -> CallInQuestion | Barred | Unanswered:
@@ -157,7 +179,7 @@ async def _approved(call: CallInQuestion, decision: PolicyDecision, deps: Deps) 
         arguments_sha256=call.inputs_sha256,
         capability=call.name,
         decision=decision,
-        redacted=call.redacted,
+        redacted=(*call.redacted, *call.masked),
     )
     answer = await ask(question, call.task, call.view, call.journal, deps)
     if isinstance(answer, Approval):

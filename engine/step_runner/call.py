@@ -11,7 +11,7 @@ from typing import Any
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
-from engine.domain.execute import ExecuteError, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
+from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
 from engine.domain.outcomes import StepOutcome
 from engine.domain.run import PayloadRef
 from engine.domain.telemetry_names import METRIC_STEP_DURATION
@@ -99,14 +99,22 @@ async def conclude(call: Call, capability: Capability, response: ExecuteResponse
             "code": error.code if error else None,
         },
     )
-    return await persistently(lambda: _record(call, output, error, cost))
+    agents_words = isinstance(response, ExecuteFailed)
+    return await persistently(lambda: _record(call, output, error, cost, agents_words))
 
 
-async def _record(call: Call, output: PayloadRef | None, error: ExecuteError | None, cost: int) -> StepOutcome:
+async def _record(
+    call: Call, output: PayloadRef | None, error: ExecuteError | None, cost: int, agents_words: bool
+) -> StepOutcome:
     if error is None:
         return await call.journal.succeeded(output, cost_micro_usd=cost)
     return await call.journal.failed(
-        error.code, error.message, retryable=error.retryable, retry_after_s=error.retry_after_s, cost_micro_usd=cost
+        error.code,
+        error.message,
+        retryable=error.retryable,
+        retry_after_s=error.retry_after_s,
+        cost_micro_usd=cost,
+        agents_words=agents_words,
     )
 
 

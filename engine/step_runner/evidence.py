@@ -57,7 +57,7 @@ def decision_entry(
     Its words stay out: a chain cannot forget. The step's record, or the approval, has them. ``facts_sha256`` names what policy
     was asked; ``code`` is why the step ended when that is not the decision's own.
     """
-    done = cures.model_dump(mode="json")
+    done = cures.model_dump(mode="json", exclude=None if cures.masked else {"masked"})
     facts = {"capability": capability, "plan_hash": plan_hash, "inputs_sha256": inputs_sha256, "cures": done}
     facts_sha256 = canonical_sha256(facts)
     body: JsonObject = {
@@ -90,12 +90,15 @@ def intent_entry(
     reserved_micro_usd: int,
     approval: Approval | None = None,
     redacted: tuple[str, ...] = (),
+    masked: tuple[str, ...] = (),
 ) -> AuditEntry:
     """The effect that is about to happen, with the decision that allowed it and what cured it. Durable before the call.
 
-    ``redacted`` are pointers into the inputs: places, not values.
+    ``redacted`` and ``masked`` are pointers into the inputs: places, not values.
     """
     cured: JsonObject = {"redacted": list(redacted)} if redacted else {}
+    if masked:
+        cured["masked"] = list(masked)
     if approval is not None:
         cured |= {"approval_id": approval.approval_id, "approved_by": approval.decided_by}
     return _entry(

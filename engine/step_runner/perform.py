@@ -204,7 +204,7 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
     cleared = await authorise(asked, deps)
     if isinstance(cleared, Unanswered):
         return cleared.outcome
-    if cleared.call.redacted:  # what was taken out of the inputs is not in what the records name
+    if cleared.call.redacted or cleared.call.masked:  # what was taken out of the inputs is not in what the records name
         inputs_sha256 = cleared.call.inputs_sha256
     journal = replace(cleared.call.journal, input_sha256=inputs_sha256)
     call = Call(asked.task, asked.view, journal, cleared.call.inputs, deps)
@@ -314,6 +314,7 @@ async def _intend(call: Call, cleared: Cleared, inputs_sha256: str, amount: int)
         reserved_micro_usd=amount,
         approval=cleared.call.approval,
         redacted=cleared.call.redacted,
+        masked=cleared.call.masked,
     )
     try:
         await call.deps.audit.append(entry)

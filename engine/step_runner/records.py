@@ -7,6 +7,7 @@ from datetime import datetime
 
 from engine.domain.errors import LivoaError
 from engine.domain.events import EventType, StepEventData, new_event
+from engine.domain.masking import mask
 from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, StepOutcome, Succeeded
 from engine.domain.run import ErrorInfo, PayloadRef, StepRecord
 from engine.domain.skeleton import StepKind
@@ -68,22 +69,32 @@ class Journal:
         return await self._settle(outcome, record, EventType.STEP_SUCCEEDED, data, cost_micro_usd)
 
     async def failed(
-        self, code: str, message: str, *, retryable: bool, retry_after_s: float | None = None, cost_micro_usd: int = 0
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool,
+        retry_after_s: float | None = None,
+        cost_micro_usd: int = 0,
+        agents_words: bool = False,
     ) -> StepOutcome:
         """Record a failure. With attempts left and hope, the step waits for the next one; otherwise it has failed, or is
-        skipped with the failure's code when the plan can do without it (``on_failure: skip``)."""
+        skipped with the failure's code when the plan can do without it (``on_failure: skip``). ``agents_words``: the message is
+        not ours and may quote what the agent was given, so it stands in the step's record and in no event."""
+        message = mask(message[:500])
         again = self.has_another(retryable)
         skips = self.skips_failures and not again
         record = self._record(
             StepStatus.WAITING if again else StepStatus.SKIPPED if skips else StepStatus.FAILED,
-            error=ErrorInfo(code=code, message=message[:500]),
+            error=ErrorInfo(code=code, message=message),
             finished_at=self.deps.clock.now(),
             cost=cost_micro_usd,
             retryable=retryable,
         )
         last = EventType.STEP_SKIPPED if skips else EventType.STEP_FAILED
         event_type = EventType.STEP_RETRIED if again else last
-        data = self._data(code=code, message=message[:500], duration_ms=record.duration_ms)
+        said = None if agents_words else message
+        data = self._data(code=code, message=said, duration_ms=record.duration_ms)
         failed = Failed(code=code, retryable=retryable or again, retry_after_s=retry_after_s)
         outcome: StepOutcome = Skipped(code=code) if skips else failed
         return await self._settle(outcome, record, event_type, data, cost_micro_usd)

@@ -75,11 +75,13 @@ def step_facts(
     *,
     capability: Capability | None = None,
     redacted: tuple[str, ...] = (),
+    masked: tuple[str, ...] = (),
 ) -> StepFacts:
     """Facts of one call with its bound inputs. Labels come from the plan's references, hosts from the bound values.
 
     ``capability`` is the manifest that will really be called: a fallback's, or that of an inverse; by default what the plan
     names. ``redacted`` are pointers into ``inputs`` whose values were replaced: those places are not personal any more.
+    ``masked`` are those of texts in which pieces were replaced: they need not be what the plan says, their labels stay.
     An argument that the plan does not name, or whose bound value is not what the plan says, is as bad as can be. All items of
     a map have the labels of the map, so ``item`` changes nothing. A step that is not in the plan has facts without trust.
     """
@@ -90,12 +92,13 @@ def step_facts(
     called = capability if capability is not None else _called(flow, own.step, purpose)
     shape = shape_of(called)
     replaced = frozenset(path for path in map(parse_pointer, redacted) if path)
+    changed = replaced.union(path for path in map(parse_pointer, masked) if path)
     expressions, arguments, under = _call_of(flow, own, shape, purpose)
     bound = _Bound(flow, own, shape, called, under)
     for name, value in inputs.items():
         if expressions is None:
             bound.add(name, value, Argument([Leaf((), ())], [_inherited(own)]), replaced)
-        elif name in expressions and is_binding_of(expressions[name], value, replaced, (name,)):
+        elif name in expressions and is_binding_of(expressions[name], value, changed, (name,)):
             bound.add(name, value, arguments[name], replaced)
         else:
             bound.add(name, value, Argument([Leaf((), ())], [LOWEST]), frozenset())

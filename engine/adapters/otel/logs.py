@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line, with run and step ids where the caller gave them.
 
-Only the fields listed here are written, so that a stray ``extra`` cannot carry content into a log.
+Only the fields listed here are written, so that a stray ``extra`` cannot carry content into a log; whatever text is
+left is masked.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 from datetime import UTC, datetime
 
 from engine.domain.base import iso_utc
+from engine.domain.masking import mask
 
 FIELDS = (
     "tenant_id",
@@ -32,7 +34,8 @@ _ERROR_FIELDS = ("error_type", "at_line")
 
 
 def confine(record: logging.LogRecord) -> bool:
-    """Take out of a record what must not leave the process: unknown fields, and everything of an exception but type and place.
+    """Take out of a record what must not leave the process: unknown fields, everything of an exception but type and
+    place, and what has the form of a secret or of personal data in the texts that are left.
 
     A filter for every handler of the project's loggers, because exporters write the whole record and not a formatted line.
     """
@@ -42,6 +45,10 @@ def confine(record: logging.LogRecord) -> bool:
     record.exc_info = record.exc_text = None
     for name in record.__dict__.keys() - _STANDARD - {*FIELDS, *_ERROR_FIELDS}:
         del record.__dict__[name]
+    record.msg, record.args = mask(record.getMessage()), None
+    for name in FIELDS:
+        if isinstance(value := record.__dict__.get(name), str):
+            record.__dict__[name] = mask(value)
     return True
 
 

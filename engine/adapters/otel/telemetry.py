@@ -1,7 +1,8 @@
 """The ``Telemetry`` port over an OpenTelemetry tracer and meter.
 
 Context is carried explicitly as a W3C traceparent: durable activities and thread pools lose the ambient one. Spans of
-orchestrators do not exist by design: they would be emitted again on every replay.
+orchestrators do not exist by design: they would be emitted again on every replay. Every text on its way into a span or a metric
+is masked here, the one door.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from engine.domain.masking import mask
 from engine.ports.telemetry import Attribute, Span
 
 if TYPE_CHECKING:
@@ -25,12 +27,13 @@ class OtelSpan:
 
     def set(self, name: str, value: Attribute) -> None:
         """Set an attribute."""
-        self._span.set_attribute(name, value)
+        self._span.set_attribute(name, _clean(value))
 
     def fail(self, error_type: str) -> None:
         """Mark the span as failed; ``error.type`` is the stable code."""
         from opentelemetry.trace import Status, StatusCode
 
+        error_type = mask(error_type)
         self._span.set_attribute("error.type", error_type)
         self._span.set_status(Status(StatusCode.ERROR, error_type))
 
@@ -65,10 +68,10 @@ class OtelTelemetry:
         from opentelemetry.trace import SpanKind
 
         with self._tracer.start_as_current_span(
-            name,
+            mask(name),
             context=_context(traceparent),
             kind=SpanKind[kind.upper()],
-            attributes=dict(attributes or {}),
+            attributes=_all_clean(attributes),
             record_exception=False,
             set_status_on_exception=False,
         ) as raw:
@@ -83,13 +86,21 @@ class OtelTelemetry:
         """Add to a counter."""
         if name not in self._counters:
             self._counters[name] = self._meter.create_counter(name)
-        self._counters[name].add(value, dict(attributes or {}))
+        self._counters[name].add(value, _all_clean(attributes))
 
     def record(self, name: str, value: float, attributes: Mapping[str, Attribute] | None = None) -> None:
         """Record a measurement."""
         if name not in self._histograms:
             self._histograms[name] = self._meter.create_histogram(name)
-        self._histograms[name].record(value, dict(attributes or {}))
+        self._histograms[name].record(value, _all_clean(attributes))
+
+
+def _clean(value: Attribute) -> Attribute:
+    return mask(value) if isinstance(value, str) else value
+
+
+def _all_clean(attributes: Mapping[str, Attribute] | None) -> dict[str, Attribute]:
+    return {name: _clean(value) for name, value in (attributes or {}).items()}
 
 
 def _context(traceparent: str | None) -> Any:

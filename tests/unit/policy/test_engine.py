@@ -101,6 +101,26 @@ async def test_a_claim_of_redaction_is_not_enough(shared_gate: Gate) -> None:
     assert not decision.allows
 
 
+async def test_a_masked_literal_is_still_the_plans_and_a_claim_of_masking_is_not_enough(shared_gate: Gate) -> None:
+    asked = mail(inputs={"lines": [{"label": "call", "value": "905-674-3793 now"}]})
+    cured = Cures(masked=("/lines/0/value",))
+
+    async def with_value(value: str, cures: Cures) -> bool:
+        inputs = asked["inputs"] | {"lines": [{"label": "call", "value": value}]}
+        return (await shared_gate.step("tell", inputs, asked, cures=cures)).allows
+
+    assert await with_value("[redacted: PHONE_NUMBER] now", cured)
+    assert not await with_value("[redacted: PHONE_NUMBER] now", Cures())
+    assert not await with_value("666-666-6666 now", cured)
+
+
+async def test_masking_does_not_make_labelled_data_impersonal(shared_gate: Gate) -> None:
+    asked = mail(inputs={"lines": [{"label": "best", "value": {"$ref": "steps.people#/buyers/0/name"}}]})
+    bound = asked["inputs"] | {"lines": [{"label": "best", "value": "Amara, [redacted: PHONE_NUMBER]"}]}
+    decision = await shared_gate.step("tell", bound, TOP, asked, cures=Cures(masked=("/lines/0/value",)))
+    assert [(cure.kind, cure.detail) for cure in decision.cures] == [("redaction", "/lines/0/value")]
+
+
 async def test_arguments_that_are_not_known_yet_defer_and_decide_when_they_are(shared_gate: Gate) -> None:
     find = {
         "id": "fit",

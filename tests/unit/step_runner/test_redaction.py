@@ -14,7 +14,8 @@ from engine.adapters.memory import MemoryCatalog, MemoryTenantDirectory
 from engine.domain.approval import ApprovalAnswer
 from engine.domain.execute import ExecuteSucceeded
 from engine.domain.outcomes import AwaitingApproval, Denied, Succeeded
-from engine.domain.policy import REDACTED, PolicyDecision, StepPolicyRequest, Verdict
+from engine.domain.personal_data import BY_PATTERN, Found, PersonalDataType
+from engine.domain.policy import REDACTED, Cure, PolicyDecision, StepPolicyRequest, Verdict
 from engine.step_runner.redaction import redacted_inputs
 from tests.support.policy import ALLOW, APPROVAL, ScriptedPolicy, escalate, transform, without
 from tests.support.world import CAPABILITIES, World, capability, plan_of
@@ -178,3 +179,65 @@ def test_whatever_pointers_say_the_original_stays_and_nothing_new_comes_in(
     if result is not None:
         left = json.dumps(result).replace(json.dumps(REDACTED), "")
         assert len(left) <= len(before)
+
+
+class _Cards:
+    """Finds the one card number it knows."""
+
+    types = frozenset(BY_PATTERN)
+
+    def find(self, text: str, types: Any) -> list[Found]:
+        at = text.find("4111111111111111")
+        return [] if at < 0 else [Found(at, at + 16, PersonalDataType.CREDIT_CARD)]
+
+
+def _masking(*pointers: str) -> PolicyDecision:
+    cure = Cure(kind="masking", detail=" ".join(pointers))
+    return PolicyDecision(
+        verdict=Verdict.TRANSFORM, policy_ids=("t/test/detected",), code="policy.needs_masking", cures=(cure,)
+    )
+
+
+async def test_a_masked_text_keeps_the_rest_of_its_words() -> None:
+    def rule(request: StepPolicyRequest) -> PolicyDecision:
+        return ALLOW if "4111111111111111" not in json.dumps(request.inputs) else _masking("/lines/0")
+
+    noted = Noted(rule)
+    noted.world.deps = dataclasses.replace(noted.world.deps, personal_data=_Cards())
+    inputs = INPUTS | {"lines": ["card 4111111111111111, thanks", "y"]}
+    await noted.world.submit(plan_of({"id": "a", "capability": NOTE.name, "inputs": inputs}))
+    assert await noted.world.perform("a") == Succeeded()
+    assert noted.sent == [INPUTS | {"lines": ["card [redacted: CREDIT_CARD], thanks", "y"]}]
+    records = await noted.world.deps.audit.read("contoso", after_seq=0, limit=20)
+    (intent,) = [record for record in records if record.type.value == "dispatch.intended"]
+    assert intent.body["decision"]["masked"] == ["/lines/0"]
+    assert "redacted" not in intent.body["decision"]
+    assert "4111" not in json.dumps([record.body for record in records])
+
+
+@pytest.mark.parametrize("pointer", ["/n", "/who", "/missing", "", "/a b"])
+async def test_what_cannot_be_masked_is_not_sent_at_all(pointer: str) -> None:
+    noted = Noted(lambda request: _masking(pointer))
+    noted.world.deps = dataclasses.replace(noted.world.deps, personal_data=_Cards())
+    assert await noted.perform() == Denied(code="policy.masking_impossible")
+    assert noted.sent == []
+
+
+async def test_a_mask_that_does_not_help_ends_it() -> None:
+    noted = Noted(lambda request: _masking("/to"))
+    noted.world.deps = dataclasses.replace(noted.world.deps, personal_data=_Cards())
+    assert await noted.perform() == Denied(code="policy.masking_impossible")
+    assert noted.sent == []
+
+
+async def test_masking_and_redaction_are_made_together() -> None:
+    def rule(request: StepPolicyRequest) -> PolicyDecision:
+        if "/to" in request.cures.redacted:
+            return ALLOW
+        return transform("/to", more=(Cure(kind="masking", detail="/to /lines/0"),))
+
+    noted = Noted(rule)
+    noted.world.deps = dataclasses.replace(noted.world.deps, personal_data=_Cards())
+    assert await noted.perform() == Succeeded()
+    assert noted.sent == [INPUTS | {"to": REDACTED}]
+    assert noted.policy.asked[-1].cures.masked == ("/lines/0",)

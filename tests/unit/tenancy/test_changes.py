@@ -35,6 +35,7 @@ BASE: dict[str, Any] = {
     "models": {"planner": ["large", "small"]},
     "planner": {"self_critique": "on_risk", "max_repairs": 2},
     "answer": {"link_hosts": ["docs.example.com"]},
+    "personal_data": {"detect": "outgoing", "types": ["CREDIT_CARD", "PHONE_NUMBER"]},
 }
 
 SENDER_KEY = {"key_id": "1", "x": "x" * 43, "y": "y" * 43}
@@ -82,6 +83,8 @@ def test_nothing_changed_is_nothing_wrong() -> None:
         ({"quota": {"lease_s": 20}}, "/quota/lease_s", "tenant.operator_only"),
         ({"approvals": {"timeout_s": 86_401}}, "/approvals/timeout_s", "tenant.widens"),
         ({"answer": {"link_hosts": ["evil.test"]}}, "/answer/link_hosts/0", "tenant.widens"),
+        ({"personal_data": {"types": ["CREDIT_CARD", "PHONE_NUMBER"]}}, "/personal_data/detect", "tenant.widens"),
+        ({"personal_data": {"detect": "outgoing", "types": ["PERSON"]}}, "/personal_data/types", "tenant.widens"),
     ],
 )  # fmt: skip
 def test_an_admin_cannot(fields: dict[str, Any], pointer: str, code: str) -> None:
@@ -103,6 +106,7 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 
 NARROWER: dict[str, Any] = {
+    "personal_data": {"detect": "outgoing", "types": ["PERSON", "PHONE_NUMBER", "CREDIT_CARD"]},
     "display_name": "Contoso Ltd",
     "directories": {"recipients": ["ana@contoso.example"]},
     "status": "suspended",
@@ -180,6 +184,12 @@ CONFIGS = st.builds(
     bounds=st.fixed_dictionaries({"max_steps": st.integers(1, 5_000), "max_cost_micro_usd": st.integers(0, 10**9)}),
     quota=st.fixed_dictionaries({"max_concurrent_runs": st.integers(1, 1_000), "lease_s": st.integers(10, 100)}),
     answer=st.fixed_dictionaries({"link_hosts": NAMES}),
+    personal_data=st.fixed_dictionaries(
+        {
+            "detect": st.sampled_from(["off", "outgoing"]),
+            "types": st.lists(st.sampled_from(["PERSON", "IBAN_CODE", "US_SSN"]), unique=True, min_size=1),
+        }
+    ),
 )
 
 
@@ -203,3 +213,12 @@ def test_what_an_admin_may_write_holds_as_written(base_fields: dict[str, Any], o
         held = effective(base, own)
         assert held.model_copy(update={"status": own.status, "regions": own.regions}) == own
         assert all(held.permits_region(region) == own.permits_region(region) for region in ("uksouth", "eastus"))
+
+
+def test_the_operators_silence_lets_an_admin_switch_detection_on_and_nothing_switches_it_off() -> None:
+    quiet = {"personal_data": {"detect": "off"}}
+    loud = {"personal_data": {"detect": "outgoing", "types": ["PERSON"]}}
+    assert effective(config(**quiet), config(2, **loud)).personal_data == config(**loud).personal_data
+    assert effective(config(**loud), config(2, **quiet)).personal_data == config(**loud).personal_data
+    both = effective(config(), config(2, **loud)).personal_data
+    assert set(both.types) == {"PERSON", "CREDIT_CARD", "PHONE_NUMBER"}
