@@ -28,6 +28,7 @@ NOT_A_TENANTS = {
     "RunRequestQueue": "settles one message by its lock, whoever it is from",
     "Grants": "signs for the tenant of the request that it is handed, and publishes the platform's own public keys",
     "KeyWrapper": "wraps what it is handed with the platform's key and keeps nothing",
+    "PersonalDataDetector": "looks at the text it is handed and keeps nothing",
     "RejectionLog": "takes the tenant from the speaker, where one is verified",
     "Signer": "signs what it is handed with the platform's key and keeps nothing",
     "Span": "ids, codes and counts",
