@@ -104,6 +104,8 @@ TERMINATED = RUN_SUMMARY | {"status": "terminated"}
 AUDIT_CONTENT: dict[str, Any] = {
     "run_id": RUN_ID,
     "sha256": "a" * 64,
+    "commitment": "b" * 64,
+    "commitment_key": "c" * 64,
     "size_bytes": 17,
     "media_type": "application/json",
     "text": '{"intent": "why"}',

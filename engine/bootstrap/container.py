@@ -17,6 +17,7 @@ from engine.ports.audit_log import AuditLog
 from engine.ports.catalog import Catalog
 from engine.ports.checkpoints import Anchors, Checkpoints, NoCheckpoints, Signer
 from engine.ports.clock import Clock
+from engine.ports.commitments import Commitments
 from engine.ports.deps import AppSettings, Deps
 from engine.ports.grants import Grants
 from engine.ports.identity import TokenValidator
@@ -58,7 +59,7 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
     from engine.adapters.tenant_configs import VersionedTenants
-    from engine.bootstrap.payloads import open_payloads
+    from engine.bootstrap.payloads import open_keyring, open_payloads
     from engine.bootstrap.stores import open_stores
     from engine.identity import AuditedRejections, TenantEnvelopes
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
@@ -68,9 +69,9 @@ def build_deps(settings: Settings) -> Deps:
     clock = SystemClock()
     telemetry = configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME)
     stores = open_stores(settings, clock, telemetry)
-    payloads = open_payloads(settings.payloads, stores.ports["run_keys"], clock, local=settings.environment == "local")
+    keyring = open_keyring(settings.payloads, stores.ports["run_keys"], clock, local=settings.environment == "local")
     catalog = FilesCatalog(settings.catalog_dir)
-    audit, checkpoints = _evidence(settings, stores.audit, clock)
+    audit, checkpoints = _evidence(settings, stores.audit, keyring, clock)
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
     versioned = VersionedTenants(pages, stores.versions, clock)
     tokens, tenants, agent_credential = _identity(settings, versioned, clock)
@@ -83,7 +84,7 @@ def build_deps(settings: Settings) -> Deps:
         tenants=tenants,
         tenant_configs=versioned,
         catalog=catalog,
-        payloads=payloads,
+        payloads=open_payloads(settings.payloads, keyring),
         audit=audit,
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),
@@ -102,16 +103,19 @@ def build_deps(settings: Settings) -> Deps:
     return _with_models(_with_limits(deps, stores.permits))
 
 
-def _evidence(settings: Settings, log: AuditLog, clock: Clock) -> tuple[AuditLog, Checkpoints]:
+def _evidence(
+    settings: Settings, log: AuditLog, commitments: Commitments, clock: Clock
+) -> tuple[AuditLog, Checkpoints]:
     """The audit log, and what signs and anchors it. A key is made on one machine only."""
     from engine.evidence.checkpoints import Checkpointer
+    from engine.evidence.commitments import KeyedAuditLog
     from engine.evidence.watched import WatchedAuditLog
 
     if settings.audit_anchors is None or settings.audit_key is None:
-        return log, NoCheckpoints()
+        return KeyedAuditLog(log, commitments), NoCheckpoints()
     signer = _signer(settings.audit_key, create=settings.environment == "local")
     checkpoints = Checkpointer(log, _anchors(settings.audit_anchors, clock), signer, clock)
-    return WatchedAuditLog(log, checkpoints), checkpoints
+    return WatchedAuditLog(KeyedAuditLog(log, commitments), checkpoints), checkpoints
 
 
 def _anchors(place: Path | str, clock: Clock) -> Anchors:

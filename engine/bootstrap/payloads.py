@@ -11,12 +11,17 @@ from engine.ports.clock import Clock
 from engine.ports.run_keys import KeyWrapper, RunKeys
 
 
-def open_payloads(settings: PayloadSettings, keys: RunKeys, clock: Clock, *, local: bool) -> SealedPayloadStore:
-    """Connects to nothing. A key-encryption key is made on one machine only.
+def open_keyring(settings: PayloadSettings, keys: RunKeys, clock: Clock, *, local: bool) -> RunKeyring:
+    """The keys of runs. A key-encryption key is made on one machine only.
 
-    Raises ``LivoaError("settings.invalid")`` where a place or a key is missing: content is not kept in the clear.
+    Raises ``LivoaError("settings.invalid")`` where it is missing: content is not kept in the clear.
     """
-    return SealedPayloadStore(_objects(settings), RunKeyring(keys, _wrapper(settings, create=local), clock))
+    return RunKeyring(keys, _wrapper(settings, create=local), clock)
+
+
+def open_payloads(settings: PayloadSettings, keyring: RunKeyring) -> SealedPayloadStore:
+    """Connects to nothing. Raises ``LivoaError("settings.invalid")`` where the place is missing."""
+    return SealedPayloadStore(_objects(settings), keyring)
 
 
 def _objects(settings: PayloadSettings) -> PayloadObjects:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.domain.run import PayloadRef
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Content and the key of its commitment: HMAC-SHA-256 under it, over the content's SHA-256 (32 bytes), is the commitment.
+    None: the commitment is the SHA-256 itself."""
+
+    data: bytes
+    key: bytes | None = field(default=None, repr=False)
 
 
 class PayloadStore(Protocol):
@@ -18,6 +28,10 @@ class PayloadStore(Protocol):
     async def get(self, tenant_id: str, run_id: str, ref: PayloadRef) -> bytes:
         """The bytes of ``ref``; their hash is checked. Absent or of another tenant or run: ``NotFoundError``; erased:
         ``LivoaError("payload.erased", status=410)``; corrupt: ``LivoaError("payload.corrupt", status=500)``."""
+        ...
+
+    async def committed(self, tenant_id: str, run_id: str, commitment: str) -> Committed:
+        """What an audit record of the run commits to; checked. Raises as ``get``."""
         ...
 
     async def delete_run(self, tenant_id: str, run_id: str) -> int:

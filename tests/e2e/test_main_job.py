@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import rfc8785
 import yaml
 
+from engine.domain.principal import Role
 from tests.e2e.client import Answer, Client
 from tests.e2e.plans import SAMPLE_INTENT
 from tests.e2e.stack import ROOT, Stack, rows
@@ -136,8 +138,14 @@ def test_the_plan_has_one_hash_everywhere(job: Job, stack: Stack) -> None:
         job.plan.json["plan_hash"],
         job.plan.headers["etag"].strip('"'),
         *(data["plan_hash"] for kind in ("plan.proposed", "plan.vetted") for data in job.of_type(kind)),
-        *(body["plan_hash"] for body in audited if "plan_hash" in body),
     } == {computed}
+    # Records commit to it by a keyed hash: the same in all of them, and with the key anybody can tell that it is this plan.
+    (committed,) = {body["plan_hash"] for body in audited if "plan_hash" in body}
+    auditor = Client(stack.url, lambda: stack.tokens.mint("contoso", roles=(Role.AUDIT_READ,)))
+    shown = auditor.get(f"/api/runs/{job.run_id}/audit/content/{committed}").json
+    key = bytes.fromhex(shown["commitment_key"])
+    assert hmac.new(key, bytes.fromhex(computed), hashlib.sha256).hexdigest() == committed
+    assert shown["sha256"] == computed
     assert sum("plan_hash" in body for body in audited) > len(job.steps)
 
 

@@ -7,6 +7,7 @@ import threading
 
 from engine.adapters.payload_rules import checked, payload_not_found, refuse_too_large
 from engine.domain.run import PayloadRef
+from engine.ports.payload_store import Committed
 
 
 class MemoryPayloadStore:
@@ -31,6 +32,14 @@ class MemoryPayloadStore:
         if data is None:
             raise payload_not_found()
         return checked(data, ref)
+
+    async def committed(self, tenant_id: str, run_id: str, commitment: str) -> Committed:
+        """See ``PayloadStore.committed``. Commitments are plain hashes here."""
+        with self._lock:
+            data = self._objects.get((tenant_id, run_id), {}).get(commitment)
+        if data is None:
+            raise payload_not_found()
+        return Committed(data)
 
     async def delete_run(self, tenant_id: str, run_id: str) -> int:
         """See ``PayloadStore.delete_run``."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 
 from engine.adapters.payload_objects import PayloadObjects
-from engine.adapters.payload_rules import checked, payload_not_found, refuse_too_large
-from engine.adapters.sealed.envelope import RunSecrets, open_sealed, seal
+from engine.adapters.payload_rules import checked, payload_corrupt, payload_not_found, refuse_too_large
+from engine.adapters.sealed.envelope import MAGIC, RunSecrets, open_sealed, seal
 from engine.adapters.sealed.keyring import RunKeyring
 from engine.domain.run import PayloadRef
+from engine.ports.payload_store import Committed
 
 
 class SealedPayloadStore:
@@ -42,6 +43,24 @@ class SealedPayloadStore:
         if clear is not None:
             return checked(clear, ref)
         raise await self._absent(tenant_id, run_id, secrets)
+
+    async def committed(self, tenant_id: str, run_id: str, commitment: str) -> Committed:
+        """See ``PayloadStore.committed``. Objects are named by commitments; records of earlier versions hold plain hashes."""
+        secrets = await self._keyring.find(tenant_id, run_id)
+        if secrets is not None:
+            for name in (commitment, secrets.name(commitment)):
+                stored = await self._objects.get(tenant_id, run_id, name)
+                if stored is not None and stored.startswith(MAGIC):
+                    data = open_sealed(secrets, name, stored)
+                    if secrets.name(hashlib.sha256(data).hexdigest()) != name:
+                        raise payload_corrupt(name)
+                    return Committed(data, secrets.name_key if name == commitment else None)
+        clear = await self._objects.get(tenant_id, run_id, commitment)
+        if clear is None:
+            raise await self._absent(tenant_id, run_id, secrets)
+        if hashlib.sha256(clear).hexdigest() != commitment:
+            raise payload_corrupt(commitment)
+        return Committed(clear)
 
     async def delete_run(self, tenant_id: str, run_id: str) -> int:
         """See ``PayloadStore.delete_run``: the key first, because that reaches every copy at once."""

@@ -68,7 +68,7 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
         "GET /health/ready", "GET /openapi.json", "GET /tenants/{tenant}", "PUT /tenants/{tenant}",
         "GET /tenants/{tenant}/versions", "GET /breakers", "GET /quota", "GET /audit",
         "GET /runs/{run_id}/audit", "POST /audit/checkpoints", "GET /audit/checkpoints",
-        "GET /runs/{run_id}/audit/content/{sha256}",
+        "GET /runs/{run_id}/audit/content/{sha256}", "GET /grants/keys",
     }  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import os
 import secrets
 import stat
@@ -231,6 +233,41 @@ async def keyring_of(place: Place, tenant_id: str, run_id: str):
     found = await place.open()._keyring.find(tenant_id, run_id)
     assert found is not None
     return found
+
+
+async def test_content_is_found_by_its_commitment_with_the_key_that_proves_it(place: Place) -> None:
+    found = await place.open().put("contoso", "run-1", b"{}")
+    commitment = (await keyring_of(place, "contoso", "run-1")).name(found.sha256)
+    committed = await place.open().committed("contoso", "run-1", commitment)
+    assert committed.data == b"{}"
+    assert committed.key is not None
+    assert hmac.new(committed.key, bytes.fromhex(found.sha256), hashlib.sha256).hexdigest() == commitment
+    # Records of earlier versions hold the plain hash, whether the content was written in the clear or sealed.
+    await place.objects.put("contoso", "run-1", sha("[]"), b"[]")
+    for plain, data in ((found.sha256, b"{}"), (sha("[]"), b"[]")):
+        committed = await place.open().committed("contoso", "run-1", plain)
+        assert (committed.data, committed.key) == (data, None)
+
+
+async def test_what_nothing_was_committed_to_is_not_found_by_it(place: Place) -> None:
+    found = await place.open().put("contoso", "run-1", b"{}")
+    commitment = (await keyring_of(place, "contoso", "run-1")).name(found.sha256)
+    for tenant_id, run_id, wanted in (
+        ("contoso", "run-2", commitment),
+        ("fabrikam", "run-1", commitment),
+        ("contoso", "run-1", "f" * 64),
+        ("contoso", "run-2", found.sha256),
+    ):
+        with pytest.raises(NotFoundError):
+            await place.open().committed(tenant_id, run_id, wanted)
+    await place.objects.put("contoso", "run-1", sha("[]"), b"[ ]")
+    with pytest.raises(LivoaError) as caught:
+        await place.open().committed("contoso", "run-1", sha("[]"))
+    assert caught.value.code == "payload.corrupt"
+    await place.open().delete_run("contoso", "run-1")
+    with pytest.raises(LivoaError) as caught:
+        await place.open().committed("contoso", "run-1", commitment)
+    assert caught.value.code == "payload.erased"
 
 
 async def test_a_process_that_died_between_key_and_objects_is_made_up_for(

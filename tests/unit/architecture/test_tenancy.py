@@ -23,6 +23,7 @@ NOT_A_TENANTS = {
     "Catalog": "the platform's own manifests, the same for all",
     "ChatModels": "carries a prompt to a model and keeps nothing",
     "Clock": "the time",
+    "Committer": "a keyed hash of one run, made for it",
     "EntityDoor": "holds circuits, which are the platform's, and counts of runs under keys that adapters derive from a tenant",
     "EnvelopeVerifier": "finds out which tenant it is",
     "RunRequestQueue": "settles one message by its lock, whoever it is from",
