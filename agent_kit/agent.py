@@ -14,6 +14,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
@@ -22,10 +23,11 @@ from pydantic import BaseModel, ValidationError
 from agent_kit.schemas import CompiledSchema
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
-from engine.domain.execute import ExecuteError, ExecuteRequest, Usage
+from engine.domain.execute import ExecuteError, ExecuteProgress, ExecuteRequest, Usage
 
 P = ParamSpec("P")
 T = TypeVar("T")
+MAX_MESSAGE = 200
 Handler = Callable[[Any, "StepContext"], Awaitable[Any]]
 
 
@@ -37,6 +39,13 @@ class CapabilityError(Exception):
         self.error = ExecuteError(code=code, message=message, retryable=retryable, retry_after_s=retry_after_s)
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 @dataclass(slots=True)
 class StepContext:
     """What a capability may know about the call beside its inputs. ``usage`` may be set to report the real cost."""
@@ -44,13 +53,38 @@ class StepContext:
     request: ExecuteRequest
     manifest: Capability
     executor: Executor
+    traceparent: str | None = None
+    """W3C trace context for the calls that the capability makes itself."""
     usage: Usage | None = None
+    cancelled: bool = False
+    """Whether somebody asked to stop: for work in ``compute`` to look at, which nobody can stop from outside."""
+    latest: ExecuteProgress | None = None
     pending: set[asyncio.Future[Any]] = field(default_factory=set)
+    _loop: asyncio.AbstractEventLoop | None = field(default_factory=_running_loop)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def tenant_id(self) -> str:
         """The tenant whose data the call is about."""
         return self.request.tenant_id
+
+    def progress(self, fraction: float | None = None, message: str = "") -> None:
+        """Say how far the work is: ``fraction`` from 0 to 1, words without data. From any thread; the latest counts."""
+        bounded = None if fraction is None else min(max(fraction, 0.0), 1.0)
+        self.latest = ExecuteProgress(fraction=bounded, message=message[:MAX_MESSAGE])
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those look who wait for news. For the kit."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait for news, at most ``timeout_s``. For the kit."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        self._news.clear()
 
     async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run CPU-bound work off the event loop.
@@ -62,9 +96,12 @@ class StepContext:
         future = loop.run_in_executor(self.executor, lambda: function(*args, **kwargs))
         self.pending.add(future)
         try:
-            return await future
+            result = await future
         finally:
             self.pending.discard(future)
+        if self.cancelled:
+            raise asyncio.CancelledError  # asked for while the work could not be stopped
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +113,7 @@ class Registered:
     inputs_model: type[BaseModel]
     input_schema: CompiledSchema
     output_schema: CompiledSchema
+    streams: bool = False
 
     def parse(self, inputs: JsonObject) -> BaseModel:
         """The typed inputs. ``CapabilityError`` where the model is stricter than the manifest's schema."""
@@ -99,9 +137,11 @@ class Agent:
         """What is served, by name."""
         return self._registered
 
-    def capability(self, name: str) -> Callable[[Handler], Handler]:
+    def capability(self, name: str, *, streams: bool = False) -> Callable[[Handler], Handler]:
         """Register the decorated function under ``name``.
 
+        ``streams``: callers that accept it are answered with a stream of progress while they are connected; without, they are
+        told to come back when the work takes longer than they want to wait. The execution is the same either way.
         Raises ``ValueError`` for a name without a manifest or registered twice, ``TypeError`` for a function that is not async
         or whose first parameter is not annotated with a pydantic model. Both are mistakes found at start.
         """
@@ -118,6 +158,7 @@ class Agent:
                 inputs_model=_inputs_model(name, handler),
                 input_schema=CompiledSchema(manifest.input_schema),
                 output_schema=CompiledSchema(manifest.output_schema),
+                streams=streams,
             )
             return handler
 

@@ -1,4 +1,4 @@
-"""The HTTP side of an agent: ``POST /execute``, ``GET /capabilities``, ``GET /health/live`` and ``/health/ready``.
+"""The HTTP side of an agent: ``POST /execute``, ``/executions/{id}``, ``/capabilities``, ``/health/live`` and ``/health/ready``.
 
 Every refusal happens in the cheapest order: who calls, with what permission, then size, form, content.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,23 +17,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from agent_kit.agent import Agent, Registered
 from agent_kit.auth import AgentAuth
-from agent_kit.execution import Answer, Executions, place_of
+from agent_kit.execution import Answer, Executions
 from agent_kit.grants import GrantCheck
 from agent_kit.idempotency import IdempotencyStore
+from agent_kit.perform import place_of
 from agent_kit.problems import PROBLEM_TYPE, RefusedError
 from agent_kit.schemas import pointer
 from engine.domain.errors import LivoaError, Violation
-from engine.domain.execute import MAX_REQUEST_BYTES, ExecuteRequest
-from engine.domain.grants import GRANT_HEADER
+from engine.domain.execute import CONTRACT_VERSION, MAX_REQUEST_BYTES, NDJSON, ExecuteRequest, execution_id
+from engine.domain.grants import GRANT_HEADER, Grant
 from engine.domain.strict_json import parse
 
 _LOG = logging.getLogger("agent_kit")
+_WAIT = re.compile(r"wait=(\d{1,4})")
+MAX_WAIT_S = 60
+"""However patient a caller says to be: connections that are silent for longer get lost on the way."""
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -126,26 +131,24 @@ class _Door:
 def _add_routes(app: FastAPI, door: _Door) -> None:
     @app.post("/execute")
     async def execute(request: Request) -> Response:
-        began = time.perf_counter()
         call = _Call(traceparent=_traceparent(request))
-        try:
-            answer = await _execute(request, door, call)
-        except RefusedError as refusal:
-            call.log(began, refusal.status, refusal.code)
-            raise
-        except Exception as error:
-            call.log(began, 500, "agent.internal")
-            _LOG.error("call failed", extra={"error_type": type(error).__name__, "error_place": place_of(error)})
-            raise RefusedError(500, "agent.internal", "The agent failed unexpectedly.", retryable=True) from None
-        call.log(began, 200, "replayed" if answer.replayed else "executed")
-        headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
-        return Response(answer.body, media_type="application/json", headers=headers)
+        return await _logged(call, _execute(request, door, call))
+
+    @app.get("/executions/{wanted}")
+    async def status(wanted: str, request: Request) -> Response:
+        grant = await _papers(request, door)
+        return _document(door.executions.find(grant, wanted))
+
+    @app.delete("/executions/{wanted}")
+    async def stop(wanted: str, request: Request) -> Response:
+        grant = await _papers(request, door)
+        return _document(await door.executions.stop(grant, wanted))
 
     @app.get("/capabilities")
     async def capabilities(request: Request) -> Response:
         await door.auth.check(request.headers.getlist("authorization"))
         pages = [one.manifest.model_dump(mode="json") for one in door.agent.capabilities.values()]
-        return JSONResponse({"capabilities": pages})
+        return JSONResponse({"contract": CONTRACT_VERSION, "capabilities": pages})
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -164,6 +167,15 @@ class _Call:
 
     traceparent: str | None
     request: ExecuteRequest | None = None
+    outcome: str = "executed"
+
+    @property
+    def own_traceparent(self) -> str | None:
+        """The caller's trace with a span of our own, for calls that the capability makes."""
+        if self.traceparent is None:
+            return None
+        version, trace, _, flags = self.traceparent.split("-")
+        return f"{version}-{trace}-{secrets.token_hex(8)}-{flags}"
 
     def log(self, began: float, status: int, code: str) -> None:
         fields: dict[str, Any] = {
@@ -179,9 +191,29 @@ class _Call:
         _LOG.info("execute", extra=fields)
 
 
-async def _execute(request: Request, door: _Door, call: _Call) -> Answer:
+async def _logged(call: _Call, answering: Awaitable[Response]) -> Response:
+    began = time.perf_counter()
+    try:
+        response = await answering
+    except RefusedError as refusal:
+        call.log(began, refusal.status, refusal.code)
+        raise
+    except Exception as error:
+        call.log(began, 500, "agent.internal")
+        _LOG.error("call failed", extra={"error_type": type(error).__name__, "error_place": place_of(error)})
+        raise RefusedError(500, "agent.internal", "The agent failed unexpectedly.", retryable=True) from None
+    call.log(began, response.status_code, call.outcome)
+    return response
+
+
+async def _papers(request: Request, door: _Door) -> Grant:
+    """Who calls, and with what permission. Checked before a byte of the body is read."""
     await door.auth.check(request.headers.getlist("authorization"))
-    grant = await door.grants.verify(request.headers.getlist(GRANT_HEADER))
+    return await door.grants.verify(request.headers.getlist(GRANT_HEADER))
+
+
+async def _execute(request: Request, door: _Door, call: _Call) -> Response:
+    grant = await _papers(request, door)
     if door.state.draining:
         raise RefusedError(503, "agent.draining", "This agent is shutting down.", retryable=True, retry_after_s=1)
     body = await _read_body(request, door.limits.max_request_bytes)
@@ -192,7 +224,37 @@ async def _execute(request: Request, door: _Door, call: _Call) -> Answer:
     if registered is None:
         raise RefusedError(404, "agent.unknown_capability", "This agent does not serve that capability.")
     _check_inputs(registered, parsed)
-    return await door.executions.execute(registered, parsed)
+    begun = door.executions.begin(registered, parsed, traceparent=call.own_traceparent)
+    if isinstance(begun, Answer):
+        call.outcome = "replayed"
+        return _document(begun.body, {"Idempotency-Replayed": "true"})
+    if registered.streams and _accepts_stream(request):
+        call.outcome = "streamed"
+        return StreamingResponse(door.executions.stream(begun), media_type=NDJSON)
+    answer = await door.executions.wait(begun, _patience_s(request))
+    if answer is not None:
+        return _document(answer.body)
+    call.outcome = "accepted"
+    address = f"/executions/{execution_id(parsed.tenant_id, parsed.idempotency_key)}"
+    return _document(begun.update(), {"Location": address, "Retry-After": "1"}, 202)
+
+
+def _document(body: bytes, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json", headers=dict(headers or {}))
+
+
+def _accepts_stream(request: Request) -> bool:
+    offered = ",".join(request.headers.getlist("accept")).split(",")
+    return any(one.partition(";")[0].strip().lower() == NDJSON for one in offered)
+
+
+def _patience_s(request: Request) -> float | None:
+    """How long the caller waits before it wants to be told to come back (RFC 7240); None when it waits for the result."""
+    wishes = {one.strip().lower() for one in ",".join(request.headers.getlist("prefer")).split(",")}
+    if "respond-async" not in wishes:
+        return None
+    waits = [found[1] for one in wishes if (found := _WAIT.fullmatch(one))]
+    return float(min(int(waits[0]), MAX_WAIT_S)) if waits else 0.0
 
 
 def _traceparent(request: Request) -> str | None:

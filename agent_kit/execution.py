@@ -1,42 +1,43 @@
-"""One execution: claim its key, run the capability within the deadline, check the output, settle the claim.
+"""Executions: claim a key, run the capability within the deadline, keep what came of it, tell how far it is, stop it.
 
-The answer and the settlement are two things: work that cannot be stopped at the deadline goes on, keeps its claim and its slot,
-and its success is there for the retry. Leases are short and renewed while the work lasts, so a crash blocks nobody for long.
+An execution is not a request. It goes on when its caller goes away, is found again by its id, and keeps its claim and its slot
+until it has ended. Work that cannot be stopped at the deadline goes on to its end, and its success is there for the retry. Leases
+are short and renewed while the work lasts, so a crash blocks nobody for long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Literal, assert_never
 
-from pydantic import BaseModel
-
-from agent_kit.agent import CapabilityError, Registered, StepContext
+from agent_kit.agent import Registered, StepContext
 from agent_kit.idempotency import Claimed, IdempotencyStore, InFlight, Mismatch, Replayed
+from agent_kit.perform import failed, perform
 from agent_kit.problems import RefusedError
-from engine.domain.base import JsonValue
-from engine.domain.execute import (
-    MAX_RESPONSE_BYTES,
-    ExecuteError,
-    ExecuteFailed,
-    ExecuteRequest,
-    ExecuteResponse,
-    ExecuteSucceeded,
-    Usage,
-)
-from engine.domain.grants import request_sha256
+from engine.domain.execute import ExecuteRequest, ExecuteRunning, ExecuteSucceeded, execution_id
+from engine.domain.grants import Grant, request_sha256
 
 _LOG = logging.getLogger("agent_kit")
 LEASE_S = 15.0
 _RENEW_EVERY_S = 5.0
 _BUSY_RETRY_S = 1.0
 _MAX_IN_FLIGHT_WAIT_S = 30.0
+_STOP_WAIT_S = 2.0
+"""How long a caller who asks to stop is kept waiting for it."""
+_SILENCE_S = 10.0
+"""A stream says that the execution goes on at least this often."""
+
+Reason = Literal["deadline", "cancelled", "draining"]
+_ENDED = {
+    "deadline": failed("agent.deadline", "The deadline passed.", retryable=True),
+    "cancelled": failed("agent.cancelled", "The execution was cancelled."),
+    "draining": failed("agent.interrupted", "The agent was shut down.", retryable=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,47 @@ class Answer:
     replayed: bool = False
 
 
+@dataclass(slots=True)
+class Running:
+    """An execution under way in this process. ``until`` is its deadline on the loop's clock."""
+
+    registered: Registered
+    context: StepContext
+    token: str
+    until: float
+    task: asyncio.Task[bytes] | None = None
+    stopped: Reason | None = None
+    cut_by: Reason | None = None
+    """Set when being stopped is what ended it."""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Tenant and key."""
+        return self.context.request.tenant_id, self.context.request.idempotency_key
+
+    def update(self) -> bytes:
+        """That it goes on, and how far it is."""
+        return _running(*self.place, self.context)
+
+    def stop(self, reason: Reason) -> None:
+        """Stop it, unless work that cannot be stopped is going on."""
+        self.stopped = self.stopped or reason
+        self.context.cancelled = self.context.cancelled or reason != "deadline"
+        if self.task is not None and not self.context.pending:
+            self.task.cancel()
+
+
+def _running(tenant_id: str, key: str, context: StepContext | None = None) -> bytes:
+    progress = context.latest if context is not None else None
+    return ExecuteRunning(execution_id=execution_id(tenant_id, key), progress=progress).model_dump_json().encode()
+
+
 def _deadline_passed() -> RefusedError:
     return RefusedError(408, "agent.deadline", "The deadline has passed.", retryable=True)
+
+
+def _unknown() -> RefusedError:
+    return RefusedError(404, "agent.no_execution", "There is no execution of this id.")
 
 
 @dataclass(slots=True)
@@ -59,10 +99,10 @@ class Executions:
     executor: Executor
     now: Callable[[], datetime]
     slots: int
-    running: set[asyncio.Task[bytes]] = field(default_factory=set)
+    running: dict[tuple[str, str], Running] = field(default_factory=dict)
 
-    async def execute(self, registered: Registered, request: ExecuteRequest) -> Answer:
-        """Answer one call.
+    def begin(self, registered: Registered, request: ExecuteRequest, *, traceparent: str | None) -> Answer | Running:
+        """Begin one execution, or find out that it succeeded before.
 
         Raises ``RefusedError``: 408 out of time, 409 in flight, 422 key of another request, 429 no slot free.
         """
@@ -83,121 +123,125 @@ class Executions:
                     409, "agent.in_flight", "The same call is being executed.", retryable=True, retry_after_s=wait_s
                 )
             case Claimed(token):
-                return await self._run(registered, request, token, budget_s)
+                return self._start(registered, request, token, budget_s, traceparent)
             case _:
                 assert_never(claim)
 
-    async def _run(self, registered: Registered, request: ExecuteRequest, token: str, budget_s: float) -> Answer:
+    def _start(
+        self, registered: Registered, request: ExecuteRequest, token: str, budget_s: float, traceparent: str | None
+    ) -> Running:
+        place = request.tenant_id, request.idempotency_key
         if len(self.running) >= self.slots:
-            self.store.release(request.tenant_id, request.idempotency_key, token)
+            self.store.release(*place, token)
             raise RefusedError(429, "agent.busy", "Every slot is taken.", retryable=True, retry_after_s=_BUSY_RETRY_S)
-        context = StepContext(request=request, manifest=registered.manifest, executor=self.executor)
-        task = asyncio.create_task(self._perform_and_settle(registered, context, token))
-        self.running.add(task)
-        task.add_done_callback(self._finished)
-        try:
-            await asyncio.wait({task}, timeout=budget_s)
-            if task.done():
-                return Answer(task.result())
-            raise _deadline_passed()
-        finally:
-            if not task.done() and not context.pending:
-                task.cancel()
+        context = StepContext(request, registered.manifest, self.executor, traceparent=traceparent)
+        loop = asyncio.get_running_loop()
+        running = Running(registered, context, token, loop.time() + budget_s)
+        running.task = asyncio.create_task(self._perform_and_settle(running))
+        self.running[place] = running
+        timer = loop.call_later(budget_s, running.stop, "deadline")
+        running.task.add_done_callback(lambda task: self._finished(running, timer, task))
+        return running
 
-    def _finished(self, task: asyncio.Task[bytes]) -> None:
-        self.running.discard(task)
+    def _finished(self, running: Running, timer: asyncio.TimerHandle, task: asyncio.Task[bytes]) -> None:
+        timer.cancel()
+        if self.running.get(running.place) is running:
+            del self.running[running.place]
+        running.context.wake()
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("execution did not settle", extra={"error_type": type(error).__name__})
 
-    async def _perform_and_settle(self, registered: Registered, context: StepContext, token: str) -> bytes:
-        tenant_id, key = context.request.tenant_id, context.request.idempotency_key
-        settled = False
-        keeper = asyncio.create_task(self._keep_lease(tenant_id, key, token))
+    async def wait(self, running: Running, wait_s: float | None) -> Answer | None:
+        """The answer, or None when it takes longer than ``wait_s``. ``RefusedError`` 408 at the deadline, 409 when the claim
+        has passed to somebody else."""
+        assert running.task is not None
+        left_s = running.until - asyncio.get_running_loop().time()
+        await asyncio.wait({running.task}, timeout=left_s if wait_s is None else min(wait_s, left_s))
+        if running.task.done() and running.cut_by != "deadline":
+            return Answer(running.task.result())
+        if running.task.done() or asyncio.get_running_loop().time() >= running.until:
+            raise _deadline_passed()
+        return None
+
+    async def stream(self, running: Running) -> AsyncIterator[bytes]:
+        """Lines: progress whenever there is some, a sign of life when there is none, and the result."""
+        assert running.task is not None
+        while not running.task.done():
+            yield running.update() + b"\n"
+            await running.context.changed(_SILENCE_S)
         try:
-            response = await _perform(registered, context)
+            yield running.task.result() + b"\n"
+        except RefusedError as refusal:
+            yield failed(refusal.code, refusal.detail, retryable=refusal.retryable).model_dump_json().encode() + b"\n"
+
+    def find(self, grant: Grant, wanted: str) -> bytes:
+        """What is known of an execution, for whoever has a grant of its call.
+
+        Raises ``RefusedError``: 403 for a grant of another one, 404 where nothing is known.
+        """
+        place = grant.tenant_id, grant.idempotency_key
+        if execution_id(*place) != wanted:
+            raise RefusedError(403, "grant.mismatch", "The grant is for another call.")
+        found = self.store.look(*place, grant.input_sha256)
+        match found:
+            case None:
+                raise _unknown()
+            case Mismatch():
+                raise RefusedError(403, "grant.mismatch", "The grant is for another call.")
+            case Replayed(response):
+                return response
+            case InFlight():
+                own = self.running.get(place)
+                return own.update() if own is not None else _running(*place)
+            case _:
+                assert_never(found)
+
+    async def stop(self, grant: Grant, wanted: str) -> bytes:
+        """Ask an execution to stop; what is known of it then, which may be that it goes on. Errors as ``find``."""
+        self.find(grant, wanted)
+        own = self.running.get((grant.tenant_id, grant.idempotency_key))
+        if own is not None and own.task is not None:
+            own.stop("cancelled")
+            await asyncio.wait({own.task}, timeout=_STOP_WAIT_S)
+        return self.find(grant, wanted)
+
+    async def _perform_and_settle(self, running: Running) -> bytes:
+        keeper = asyncio.create_task(self._keep_lease(running))
+        settled = False
+        try:
+            try:
+                response = await perform(running.registered, running.context)
+            except asyncio.CancelledError:
+                if running.stopped is None:
+                    raise
+                running.cut_by = running.stopped
+                response = _ENDED[running.stopped]
             body = response.model_dump_json().encode()
-            if isinstance(response, ExecuteSucceeded):
-                if not self.store.succeed(tenant_id, key, token, body):
-                    raise RefusedError(409, "agent.in_flight", "The claim on this call has passed on.", retryable=True)
-                settled = True
+            keep = self.store.succeed if isinstance(response, ExecuteSucceeded) else self.store.fail
+            settled = keep(*running.place, running.token, body)
+            if isinstance(response, ExecuteSucceeded) and not settled:
+                raise RefusedError(409, "agent.in_flight", "The claim on this call has passed on.", retryable=True)
             return body
         finally:
             keeper.cancel()
             if not settled:
-                self.store.release(tenant_id, key, token)
+                self.store.release(*running.place, running.token)
 
-    async def _keep_lease(self, tenant_id: str, key: str, token: str) -> None:
+    async def _keep_lease(self, running: Running) -> None:
         while True:
             await asyncio.sleep(_RENEW_EVERY_S)
-            if not self.store.renew(tenant_id, key, token, LEASE_S):
+            if not self.store.renew(*running.place, running.token, LEASE_S):
                 return
 
     async def drain(self, timeout_s: float) -> int:
-        """Wait for what is running; returns how many executions were still going when time was up."""
-        if self.running:
-            await asyncio.wait(set(self.running), timeout=timeout_s)
+        """Wait for what is running, then stop it; returns how many executions could not be stopped."""
+        await self._ended(timeout_s)
+        for running in tuple(self.running.values()):
+            running.stop("draining")
+        await self._ended(_STOP_WAIT_S)
         return len(self.running)
 
-
-async def _perform(registered: Registered, context: StepContext) -> ExecuteResponse:
-    """Run the capability. Whatever it raises becomes a typed error; an unexpected one says no more than that it happened."""
-    try:
-        result = await registered.handler(registered.parse(context.request.inputs), context)
-    except CapabilityError as error:
-        return ExecuteFailed(error=error.error)
-    except Exception as error:
-        # The type and place are for the agent's operator; a message could hold data and stays out of the log.
-        place = place_of(error)
-        _LOG.error("capability failed", extra={"error_type": type(error).__name__, "error_place": place})
-        return ExecuteFailed(
-            error=ExecuteError(code="agent.internal", message="The capability failed unexpectedly.", retryable=True)
-        )
-    return _checked(registered, context, _as_json(result))
-
-
-def _checked(registered: Registered, context: StepContext, output: JsonValue) -> ExecuteResponse:
-    problem = "" if _is_json(output) else "the output is not JSON"
-    if not problem:
-        found = registered.output_schema.violations(output, code="agent.output_invalid")
-        problem = "; ".join(f"{violation.pointer or '/'}: {violation.message}" for violation in found[:5])
-    usage = context.usage or Usage(cost_micro_usd=registered.manifest.cost.per_call_micro_usd)
-    response = ExecuteSucceeded(output=output, usage=usage)
-    if not problem and len(response.model_dump_json().encode()) > MAX_RESPONSE_BYTES:
-        problem = f"the answer is larger than {MAX_RESPONSE_BYTES} bytes"
-    if not problem:
-        return response
-    _LOG.error("output violates the manifest", extra={"capability": registered.manifest.name, "problem": problem[:500]})
-    return ExecuteFailed(error=ExecuteError(code="agent.contract_violation", message=problem[:1_000]))
-
-
-def _as_json(result: Any) -> JsonValue:
-    return result.model_dump(mode="json", exclude_none=True) if isinstance(result, BaseModel) else result
-
-
-def _is_json(value: JsonValue) -> bool:
-    """False for anything that JSON cannot carry: NaN, infinity, other types, keys that are no strings."""
-    stack = [value]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            if not all(isinstance(key, str) for key in node):
-                return False
-            stack.extend(node.values())
-        elif isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, float):
-            if not math.isfinite(node):
-                return False
-        elif not (node is None or isinstance(node, str | int)):
-            return False
-    return True
-
-
-def place_of(error: BaseException) -> str:
-    """Function and line where an exception was raised: safe to log, unlike its message."""
-    place = "unknown"
-    trace = error.__traceback__
-    while trace is not None:
-        place = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
+    async def _ended(self, timeout_s: float) -> None:
+        tasks = {running.task for running in self.running.values() if running.task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)

@@ -1,9 +1,10 @@
 """Deliver twice, do once: which calls are in flight and which have succeeded, in one SQLite file.
 
-(tenant, key) is claimed before a capability runs and settled after it. Only successes are kept, for at least 24 hours; a
-failure frees the key, so a retry runs again. A claim is a lease with a fencing token: if its process dies the lease
-runs out, and a late finisher cannot settle what somebody else has claimed since. A store that opens a file nobody else uses
-frees the claims that a dead process left, so a restart does not wait for leases.
+(tenant, key) is claimed before a capability runs and settled after it. Successes are answered again for at least 24 hours; a
+failure frees the key, so a retry runs again, and is only remembered for a while for callers who come back to ask. A claim is a
+lease with a fencing token: if its process dies the lease runs out, and a late finisher cannot settle what somebody else has
+claimed since. A store that opens a file nobody else uses frees the claims that a dead process left, so a restart does not wait
+for leases.
 
 SQLite calls take fractions of a millisecond on a local file and run in the caller's thread.
 """
@@ -22,6 +23,8 @@ from typing import IO
 
 RETENTION = timedelta(hours=25)
 """Successes are answered again for a day; the extra hour covers clocks that differ."""
+FAILURES_KEPT = timedelta(minutes=15)
+"""How long who lost the connection can still learn that the execution failed."""
 _SWEEP_EVERY = 200
 
 _SCHEMA = """
@@ -32,6 +35,7 @@ CREATE TABLE IF NOT EXISTS executions (
     token TEXT NOT NULL,
     response BLOB,
     until REAL NOT NULL,
+    failed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant_id, key)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS executions_until ON executions (until);
@@ -39,6 +43,11 @@ CREATE INDEX IF NOT EXISTS executions_until ON executions (until);
 _SUCCEED = (
     "UPDATE executions SET response = ?, until = ? WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
 )
+_FAIL = (
+    "UPDATE executions SET response = ?, until = ?, failed = 1 "
+    "WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
+)
+_ADD_FAILED = "ALTER TABLE executions ADD COLUMN failed INTEGER NOT NULL DEFAULT 0"
 _RELEASE = "DELETE FROM executions WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
 _RENEW = "UPDATE executions SET until = ? WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
 
@@ -86,6 +95,8 @@ class IdempotencyStore:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        if "failed" not in {column[1] for column in self._db.execute("PRAGMA table_info(executions)")}:
+            self._db.execute(_ADD_FAILED)  # a file of before failures were kept
         if path is not None:
             self._free_orphans(path.with_name(path.name + ".lock"))
 
@@ -118,7 +129,8 @@ class IdempotencyStore:
 
     def _claim(self, tenant_id: str, key: str, request_sha256: str, now: float, lease_s: float) -> Claim:
         row = self._db.execute(
-            "SELECT request_sha256, response, until FROM executions WHERE tenant_id = ? AND key = ?", (tenant_id, key)
+            "SELECT request_sha256, response, until FROM executions WHERE tenant_id = ? AND key = ? AND failed = 0",
+            (tenant_id, key),
         ).fetchone()
         if row is not None:
             stored_sha256, response, until = row
@@ -131,10 +143,31 @@ class IdempotencyStore:
                 return InFlight(until - now)
         token = secrets.token_hex(16)
         self._db.execute(
-            "INSERT OR REPLACE INTO executions VALUES (?, ?, ?, ?, NULL, ?)",
+            "INSERT OR REPLACE INTO executions VALUES (?, ?, ?, ?, NULL, ?, 0)",
             (tenant_id, key, request_sha256, token, now + lease_s),
         )
         return Claimed(token)
+
+    def look(self, tenant_id: str, key: str, request_sha256: str) -> Replayed | InFlight | Mismatch | None:
+        """What is known of an execution, success or failure (``Replayed``), without claiming anything."""
+        now = self._now().timestamp()
+        with self._guard:
+            row = self._db.execute(
+                "SELECT request_sha256, response, until FROM executions WHERE tenant_id = ? AND key = ? AND until > ?",
+                (tenant_id, key, now),
+            ).fetchone()
+        if row is None:
+            return None
+        if row[0] != request_sha256:
+            return Mismatch()
+        return Replayed(bytes(row[1])) if row[1] is not None else InFlight(row[2] - now)
+
+    def fail(self, tenant_id: str, key: str, token: str, response: bytes) -> bool:
+        """Free the key of a failed execution and remember how it failed. False when the claim has passed to somebody else."""
+        until = (self._now() + FAILURES_KEPT).timestamp()
+        with self._guard:
+            cursor = self._db.execute(_FAIL, (response, until, tenant_id, key, token))
+            return cursor.rowcount == 1
 
     def succeed(self, tenant_id: str, key: str, token: str, response: bytes) -> bool:
         """Keep the success. False when the claim has passed to somebody else: the answer must not be given as settled."""
@@ -147,7 +180,7 @@ class IdempotencyStore:
             return cursor.rowcount == 1
 
     def release(self, tenant_id: str, key: str, token: str) -> None:
-        """Free a claim whose execution failed. A claim that has passed on stays untouched."""
+        """Free a claim whose execution never began. A claim that has passed on stays untouched."""
         with self._guard:
             self._db.execute(
                 _RELEASE,

@@ -25,6 +25,7 @@ from engine.domain.ids import WireId
 EXECUTE_AUDIENCE = "api://livoa-agents"
 """Audience of the token that agents accept by default."""
 
+CONTRACT_VERSION = "1.0"
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_RESPONSE_BYTES = 1024 * 1024
 

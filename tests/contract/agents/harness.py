@@ -63,7 +63,7 @@ def manifest(name: str, timeout_s: float = 20.0) -> Capability:
     )
 
 
-NAMES = ("probe.count", "probe.hold", "probe.refuse", "probe.crash", "probe.compute", "probe.output")
+NAMES = ("probe.count", "probe.hold", "probe.stream", "probe.refuse", "probe.crash", "probe.compute", "probe.output")
 MANIFESTS = {name: manifest(name) for name in NAMES} | {"probe.brief": manifest("probe.brief", timeout_s=0.2)}
 
 
@@ -82,6 +82,13 @@ class Probes:
     fail_times: int = 0
     output: Any = None
     block: Callable[[], None] = lambda: None
+    seen: StepContext | None = None
+
+    @property
+    def context(self) -> StepContext:
+        """The context of the probe that began last."""
+        assert self.seen is not None
+        return self.seen
 
     def effect(self, context: StepContext) -> dict[str, Any]:
         self.effects += 1
@@ -96,11 +103,13 @@ class Probes:
             return self.effect(context)
 
         async def hold(inputs: Note, context: StepContext) -> dict[str, Any]:
+            self.seen = context
             self.started.set()
             await self.go_on.wait()
             return self.effect(context)
 
         agent.capability("probe.hold")(hold)
+        agent.capability("probe.stream", streams=True)(hold)
         agent.capability("probe.brief")(hold)
 
         @agent.capability("probe.refuse")
@@ -116,6 +125,7 @@ class Probes:
 
         @agent.capability("probe.compute")
         async def compute(inputs: Note, context: StepContext) -> dict[str, Any]:
+            self.seen = context
             self.started.set()
             await context.compute(self.block)
             return self.effect(context)

@@ -10,11 +10,11 @@ import pytest
 
 from agent_kit import Agent, CapabilityError, StepContext, load_manifests
 from agent_kit.egress import check_allowed, get_json
-from agent_kit.execution import request_sha256
 from agent_kit.schemas import CompiledSchema
 from agent_kit.serve import JsonLines
 from engine.domain.base import Frozen
 from engine.domain.capability import Capability
+from engine.domain.grants import request_sha256
 from tests.contract.agents.harness import MANIFESTS, Raw, raw_server
 
 

@@ -74,9 +74,34 @@ class Store(RuleBasedStateMachine):
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
-    def fail(self, data: st.DataObject) -> None:
+    def release(self, data: st.DataObject) -> None:
         place = data.draw(st.sampled_from(sorted(self.claims)))
         self.store.release(*place, self.claims.pop(place)[1])
+
+    @precondition(lambda self: any(until > self.at for _, _, until in self.claims.values()))
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        """A failure frees the key and can be looked up; whoever claims next runs, with whatever request."""
+        alive = sorted(place for place, (_, _, until) in self.claims.items() if until > self.at)
+        place = data.draw(st.sampled_from(alive))
+        request, token, _ = self.claims.pop(place)
+        assert self.store.fail(*place, token, b"failure")
+        assert not self.store.fail(*place, token, b"again"), "settled once"
+        assert not self.store.succeed(*place, token, b"late")
+        assert self.store.look(*place, request) == Replayed(b"failure")
+        assert self.store.look(*place, "a third") == Mismatch()
+
+    @rule(tenant=tenants, key=keys, request=requests)
+    def look(self, tenant: str, key: str, request: str) -> None:
+        place = tenant, key
+        found = self.store.look(tenant, key, request)
+        kept, held = self.kept.get(place), self.claims.get(place)
+        if kept is not None and kept[2] > self.at:
+            assert found == (Replayed(kept[1]) if kept[0] == request else Mismatch())
+        elif held is not None and held[2] > self.at:
+            assert isinstance(found, InFlight if held[0] == request else Mismatch)
+        else:
+            assert found in (None, Replayed(b"failure"), Mismatch())
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -155,3 +180,23 @@ def test_old_successes_do_not_pile_up(tmp_path: Path) -> None:
         store.claim("t", f"new{number}", "x", LEASE_S)
     assert store._db.execute("SELECT count(*) FROM executions WHERE response IS NOT NULL").fetchone() == (0,)
     store.close()
+
+
+def test_a_file_of_before_failures_were_kept_still_works(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "executions.db"
+    old = sqlite3.connect(path)
+    old.execute(
+        "CREATE TABLE executions (tenant_id TEXT NOT NULL, key TEXT NOT NULL, request_sha256 TEXT NOT NULL, "
+        "token TEXT NOT NULL, response BLOB, until REAL NOT NULL, PRIMARY KEY (tenant_id, key)) WITHOUT ROWID"
+    )
+    old.execute("INSERT INTO executions VALUES ('t', 'k', 'x', 'token', x'6b657074', 99999999999)")
+    old.commit()
+    old.close()
+    store = IdempotencyStore(path)
+    assert store.claim("t", "k", "x", 60) == Replayed(b"kept")
+    claimed = store.claim("t", "other", "x", 60)
+    assert isinstance(claimed, Claimed)
+    assert store.fail("t", "other", claimed.token, b"failure")
+    assert isinstance(store.claim("t", "other", "y", 60), Claimed)
