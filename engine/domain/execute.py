@@ -15,6 +15,7 @@ The request is the pair (capability, inputs); attempt, deadline and trace do not
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -28,6 +29,8 @@ EXECUTE_AUDIENCE = "api://livoa-agents"
 CONTRACT_VERSION = "1.0"
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_RESPONSE_BYTES = 1024 * 1024
+MAX_USAGE = 10**12
+"""No call costs a million dollars or reads as many tokens; beyond it, accounts and records could not hold the figure."""
 
 
 class ExecuteRequest(Frozen):
@@ -51,9 +54,9 @@ class ExecuteRequest(Frozen):
 class Usage(Frozen):
     """What the call cost, as the agent knows it. Absent figures fall back to the manifest's cost model."""
 
-    cost_micro_usd: int | None = Field(default=None, ge=0)
-    input_tokens: int = Field(default=0, ge=0)
-    output_tokens: int = Field(default=0, ge=0)
+    cost_micro_usd: int | None = Field(default=None, ge=0, le=MAX_USAGE)
+    input_tokens: int = Field(default=0, ge=0, le=MAX_USAGE)
+    output_tokens: int = Field(default=0, ge=0, le=MAX_USAGE)
 
 
 class ExecuteSucceeded(Frozen):
@@ -62,6 +65,19 @@ class ExecuteSucceeded(Frozen):
     status: Literal["succeeded"] = "succeeded"
     output: JsonValue
     usage: Usage = Usage()
+
+
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,40}(\.[a-z0-9_]{1,60}){1,3}")
+ENGINE_WORDS = frozenset(
+    "activity answer approval audit bind breaker budget payload plan policy run settings step store tenants".split()
+)
+"""First words of codes that only the engine gives: an agent cannot make its failure look like a decision of ours."""
+
+
+def is_callees_code(code: str, words: frozenset[str] = ENGINE_WORDS) -> bool:
+    """Whether a code may be kept that comes from outside. Codes go into durable history, spans, logs and the audit chain, so a
+    code must be one and not a sentence, and must not begin with one of ``words``."""
+    return _CODE.fullmatch(code) is not None and code.partition(".")[0] not in words
 
 
 class ExecuteError(Frozen):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 
 from pydantic import ValidationError
 
@@ -17,21 +18,25 @@ from engine.domain.bus import Assignment, AssignmentStatus, command_of
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
 from engine.domain.execute import (
+    ENGINE_WORDS,
     EXECUTE_RESPONSE,
     MAX_RESPONSE_BYTES,
     ExecuteError,
     ExecuteFailed,
     ExecuteRequest,
     ExecuteResponse,
+    is_callees_code,
 )
 from engine.domain.outcomes import Cancelled, Dispatched, Failed, StepOutcome, Succeeded
+from engine.domain.run import PayloadRef
 from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import OPERATION, SPAN_AGENT, TOOL_NAME
 from engine.ports.deps import Deps
 from engine.step_runner import circuit
 from engine.step_runner.authorise import CallInQuestion
-from engine.step_runner.caching import remember
-from engine.step_runner.call import Call, conclude
+from engine.step_runner.caching import may_reuse, remember
+from engine.step_runner.call import Call, conclude, settle
+from engine.step_runner.persistence import persistently
 from engine.step_runner.task import StepTask
 
 _LOG = logging.getLogger("livoa.steps")
@@ -41,6 +46,9 @@ LEASE_LOST = "agent.lease_lost"
 DEFAULT_LEASE_S = 60.0
 """How long a worker may be silent, where the manifest does not say."""
 NO_BUS = "bus.not_configured"
+_READ_AGAIN_AFTER = timedelta(seconds=30)
+_NOT_A_WORKERS = ENGINE_WORDS - {"payload", "store"}
+"""A worker reads the request from the stores and may say what kept it from that; it decides nothing."""
 
 
 DIRECT_UP_TO_S = 300.0
@@ -75,6 +83,7 @@ async def hand_on(call: Call, capability: Capability, assignment: Assignment, re
         try:
             assignment = await deps.assignments.assign(assignment.model_copy(update={"traceparent": span.traceparent}))
             if assignment.attempt > call.task.attempt:
+                await settle(call, 0)
                 return Failed(code="step.superseded")
             await _send(assignment, deps)
         except LivoaError as err:
@@ -115,7 +124,12 @@ async def take_up(asked: CallInQuestion, assignment: Assignment, deps: Deps) -> 
     ended = await _ended(assignment, deps)
     if isinstance(ended, Dispatched | Failed):
         return ended
-    response = await _response(ended, deps)
+    try:
+        response = await _response(ended, deps)
+    except LivoaError as err:
+        # The work is done and the attempt is not used up: whoever looks again later finds the answer.
+        _LOG.warning("a worker's answer cannot be read yet", extra={"run_id": task.run_id, "code": err.code})
+        return Dispatched(event=ended.event, look_by=iso_utc(deps.clock.now() + _READ_AGAIN_AFTER))
     if response is None:
         return await _voided(asked, deps)
     record = await deps.runs.get_step(task.tenant_id, task.run_id, task.record_id, task.item)
@@ -128,12 +142,20 @@ async def take_up(asked: CallInQuestion, assignment: Assignment, deps: Deps) -> 
         given_s = (ended.deadline_at - ended.created_at).total_seconds()
         await circuit.report(passed, circuit.circuit_outcome(response, capability, given_s), task, deps)
     outcome = await conclude(call, capability, response, capability.cost.per_call_micro_usd)
-    if isinstance(outcome, Succeeded):
-        request = ExecuteRequest.model_validate_json(
-            await deps.payloads.get(task.tenant_id, task.run_id, ended.request_ref)
-        )
-        await remember(replace(asked, inputs=request.inputs), capability, deps)
+    if isinstance(outcome, Succeeded) and may_reuse(asked.view.step, capability, task.purpose):
+        await _remember(asked, ended, capability, deps)
     return outcome
+
+
+async def _remember(asked: CallInQuestion, ended: Assignment, capability: Capability, deps: Deps) -> None:
+    """Keep the result for who asks the same, by the inputs that were sent. Never in the way of the step, which has its result."""
+    try:
+        data = await deps.payloads.get(ended.tenant_id, ended.run_id, ended.request_ref)
+        inputs = ExecuteRequest.model_validate_json(data).inputs
+    except (LivoaError, ValidationError):
+        _LOG.warning("a result could not be remembered", extra={"run_id": ended.run_id})
+        return
+    await remember(replace(asked, inputs=inputs), capability, deps)
 
 
 async def _ended(assignment: Assignment, deps: Deps) -> Assignment | Dispatched | Failed:
@@ -160,11 +182,7 @@ async def _response(ended: Assignment, deps: Deps) -> ExecuteResponse | None:
     if ended.response_ref is not None:
         if ended.response_ref.size_bytes > 2 * MAX_RESPONSE_BYTES:
             return _failed("agent.contract_violation", "the worker's answer is too large", retryable=False)
-        data = await deps.payloads.get(ended.tenant_id, ended.run_id, ended.response_ref)
-        try:
-            return EXECUTE_RESPONSE.validate_json(data)
-        except ValidationError:
-            return _failed("agent.contract_violation", "the worker's answer is none", retryable=False)
+        return await _answer(ended, ended.response_ref, deps)
     at = ended.ended_at or now
     if at >= ended.deadline_at:
         words = "no worker took it in time" if ended.worker is None else "no answer in time"
@@ -172,6 +190,22 @@ async def _response(ended: Assignment, deps: Deps) -> ExecuteResponse | None:
     if ended.lease_until_at is not None and at >= ended.lease_until_at:
         return _failed(LEASE_LOST, "the worker that had it stopped answering", retryable=True)
     return None
+
+
+async def _answer(ended: Assignment, ref: PayloadRef, deps: Deps) -> ExecuteResponse | None:
+    """The worker's answer. Raises while the payloads cannot be reached; what can never be read is no answer."""
+    try:
+        data = await persistently(lambda: deps.payloads.get(ended.tenant_id, ended.run_id, ref))
+        response = EXECUTE_RESPONSE.validate_json(data)
+    except ValidationError:
+        return _failed("agent.contract_violation", "the worker's answer is none", retryable=False)
+    except LivoaError as err:
+        if err.status >= 500:
+            raise
+        return _failed("agent.contract_violation", f"the worker's answer is not there: {err.code}", retryable=False)
+    if isinstance(response, ExecuteFailed) and not is_callees_code(response.error.code, _NOT_A_WORKERS):
+        return ExecuteFailed(error=response.error.model_copy(update={"code": "agent.error"}))
+    return response
 
 
 async def _voided(asked: CallInQuestion, deps: Deps) -> StepOutcome:

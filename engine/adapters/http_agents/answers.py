@@ -21,17 +21,13 @@ from engine.domain.execute import (
     ExecuteResponse,
     ExecuteRunning,
     ExecuteUpdate,
+    is_callees_code,
 )
 from engine.domain.strict_json import parse
 
 MAX_RETRY_AFTER_S = 3_600
 _MAX_PROBLEM_CHARS = 500
 _AGENT_CODE = re.compile(r"(agent|auth|grant)\.[a-z_]{1,60}")
-_ANY_CODE = re.compile(r"[a-z][a-z0-9_]{0,40}(\.[a-z0-9_]{1,60}){1,3}")
-_OURS = frozenset(
-    "activity answer approval audit bind breaker budget payload plan policy run settings step store tenants".split()
-)
-"""First words of codes that only the engine gives: an agent cannot make its failure look like a decision of ours."""
 
 
 def failed(code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None) -> ExecuteFailed:
@@ -112,12 +108,10 @@ def _not_yet() -> ExecuteFailed:
 
 
 def _confined(response: ExecuteUpdate) -> ExecuteUpdate:
-    """Codes go into durable history, spans, logs and the audit chain, so a code must be one and not a sentence."""
-    if not isinstance(response, ExecuteFailed):
+    """What says a code that an agent may give, or ``agent.error``."""
+    if not isinstance(response, ExecuteFailed) or is_callees_code(response.error.code):
         return response
     error = response.error
-    if _ANY_CODE.fullmatch(error.code) and error.code.partition(".")[0] not in _OURS:
-        return response
     return failed("agent.error", error.message, retryable=error.retryable, retry_after_s=error.retry_after_s)
 
 

@@ -242,3 +242,76 @@ async def test_a_result_of_a_worker_is_remembered_for_a_step_that_may_reuse_it()
     assert await world.perform("again") == Succeeded()
     assert await world.output("again") == {"n": 8}
     assert len(world.queue.sent) == 1
+
+
+async def test_an_answer_that_cannot_be_read_for_a_while_is_read_later_and_nothing_is_done_again(world):
+    await world.perform("fit")
+    await taken(world)
+    await answered(world)
+    found, get = await assigned(world), world.deps.payloads.get
+
+    async def fails(tenant_id, run_id, ref):
+        if ref == found.response_ref:
+            raise LivoaError("payload.unavailable", "no", status=503)
+        return await get(tenant_id, run_id, ref)
+
+    world.deps.payloads.get = fails
+    assert isinstance(await world.perform("fit"), Dispatched)
+    assert (await record(world)).status is StepStatus.RUNNING
+    world.deps.payloads.get = get
+    assert await world.perform("fit") == Succeeded()
+    assert len(world.queue.sent) == 1
+
+
+async def test_an_answer_that_is_nowhere_breaks_the_contract_and_gives_the_money_back(world):
+    await world.perform("fit")
+    await taken(world)
+    found = await assigned(world)
+    nowhere = found.request_ref.model_copy(update={"sha256": "0" * 64})
+    await world.deps.assignments.finish(*OF, 1, nonce=NONCE, response_ref=nowhere, now=world.clock.now())
+    assert await world.perform("fit") == Failed(code="agent.contract_violation")
+    assert (await record(world)).status is StepStatus.FAILED
+    assert (await world.deps.budgets.state("contoso", "run-1")).reserved_micro_usd == 0
+    assert (await world.audit()).count("dispatch.result") == 1
+
+
+async def test_remembering_is_never_in_the_way_of_a_step_that_has_succeeded():
+    world = World()
+    await world.submit(plan_of(step("fit", "calc.fit", n=4, cache=True), uses=["fit"]))
+    await world.perform("fit")
+    await taken(world)
+    await answered(world)
+    found, get = await assigned(world), world.deps.payloads.get
+
+    async def fails(tenant_id, run_id, ref):
+        if ref == found.request_ref:
+            raise LivoaError("payload.not_found", "no", status=404)
+        return await get(tenant_id, run_id, ref)
+
+    world.deps.payloads.get = fails
+    assert await world.perform("fit") == Succeeded()
+
+
+@pytest.mark.parametrize(
+    ("code", "kept"),
+    [
+        ("mmm.no_data", "mmm.no_data"),
+        ("payload.not_found", "payload.not_found"),
+        ("ana@contoso.example is not known", "agent.error"),
+        ("policy.denied", "agent.error"),
+    ],
+)
+async def test_a_code_of_a_worker_is_a_code_and_no_decision_of_ours(world, code, kept):
+    await world.perform("fit")
+    await taken(world)
+    await answered(world, ExecuteFailed(error=ExecuteError(code=code)))
+    assert await world.perform("fit") == Failed(code=kept)
+
+
+async def test_a_cost_that_no_account_could_hold_breaks_the_contract(world):
+    await world.perform("fit")
+    await taken(world)
+    body = b'{"status": "succeeded", "output": {"n": 8}, "usage": {"cost_micro_usd": 100000000000000000000}}'
+    ref = await world.deps.payloads.put(*OF[:2], body)
+    await world.deps.assignments.finish(*OF, 1, nonce=NONCE, response_ref=ref, now=world.clock.now())
+    assert await world.perform("fit") == Failed(code="agent.contract_violation")
