@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from engine.domain.errors import LivoaError
 from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.execute import ExecuteProgress
+from engine.domain.masking import mask
 from engine.ports.deps import Deps
 from engine.step_runner.task import StepTask
 
@@ -41,7 +42,7 @@ class ProgressReporter:
             attempt=self._task.attempt,
             item=self._task.item,
             capability=self._capability,
-            message=_plain(progress.message) or None,
+            message=mask(_plain(progress.message)) or None,
             progress=progress.fraction,
         )
         event = new_event(EventType.STEP_PROGRESSED, data, f"step.progressed/{self._task.attempt_key}/{mark}")

@@ -174,6 +174,16 @@ def host_with_bus(data: Path, catalog: Path) -> Iterator[Stack]:
 
 
 @contextmanager
+def host_alone(data: Path, settings: dict[str, str]) -> Iterator[Stack]:
+    """A host of its own with further settings and no agents but those that they name."""
+    environment = {"LIVOA_ENV": "local", "LIVOA_DATA": str(data)} | settings
+    where = ["--port", "0", "--data", str(data / "host"), "--json"]
+    command = [sys.executable, "-m", "local_host", "--app", str(ROOT), *where]
+    with _started(command, data, environment) as (process, line):
+        yield Stack(line["url"], data, process)
+
+
+@contextmanager
 def _started(
     command: list[str], data: Path, settings: dict[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
