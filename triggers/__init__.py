@@ -1,4 +1,4 @@
-"""How the world comes in: HTTP, timers and queues. Parse, authenticate, hand over; no decision about a run is made here."""
+"""How the world comes in: HTTP, messages and timers. Parse, authenticate, hand over; no decision about a run is made here."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = No
         http_runs,
         openapi,
         timer_checkpoints,
+        timer_run_events,
         timer_sweep,
     )
 
@@ -55,5 +56,6 @@ def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = No
     ]
     queues = []
     if results_queue is not None:
-        queues = [bus_step_results.build(deps, queue=results_queue), bus_run_requests.build(deps)]
+        queues = [bus_run_requests.build(deps), timer_run_events.build(deps)]
+        queues.append(bus_step_results.build(deps, queue=results_queue))
     return [*served, timer_sweep.build(deps), timer_checkpoints.build(deps), *queues]

@@ -274,7 +274,7 @@ async def submit(
     ref = await deps.payloads.put(principal.tenant_id, run_id, submission.canonical)
     run = new_run(run_id, submission, ref, principal, tenant, now, traceparent)
     claim = IdempotencyClaim(key, submission.sha256) if key is not None else None
-    result = await deps.runs.create(run, [new_event(EventType.RUN_ACCEPTED, RunEventData())], claim)
+    result = await deps.runs.create(run, [new_event(EventType.RUN_ACCEPTED, RunEventData(request_id=key))], claim)
     match result.outcome:
         case "created":
             await try_start(result.run, client, tenant.quota)

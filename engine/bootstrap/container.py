@@ -219,13 +219,14 @@ def _bus(settings: Settings) -> dict[str, Any]:
     """Fields of ``Deps`` that need the bus, where there is one. Light: the SDK is loaded by the first message."""
     if settings.bus.bus is None:
         return {}
-    from engine.adapters.run_messages import ServiceBusRunRequests
+    from engine.adapters.run_messages import ServiceBusRunEvents, ServiceBusRunRequests
     from engine.adapters.service_bus import BusConnection, ServiceBusStepQueue
 
     connection = BusConnection(settings.bus.bus)
     return {
         "step_queue": ServiceBusStepQueue(connection),
         "run_requests": ServiceBusRunRequests(connection.client),
+        "run_events": ServiceBusRunEvents(connection),
     }
 
 

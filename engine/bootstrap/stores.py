@@ -42,6 +42,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         SqlBudgetLedger,
         SqlEventLog,
         SqlModelResults,
+        SqlOutbox,
         SqlPermitLedger,
         SqlResultCache,
         SqlRunKeys,
@@ -49,7 +50,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         SqlTenantVersions,
     )
 
-    database = Database(settings.database_url, clock, wakeups=_wakeups(settings))
+    database = Database(settings.database_url, clock, wakeups=_wakeups(settings), outbox=settings.bus.bus is not None)
     ports = {
         "runs": SqlRunStore(database, clock),
         "events": SqlEventLog(database, clock),
@@ -59,6 +60,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         "result_cache": SqlResultCache(database),
         "assignments": SqlAssignments(database),
         "run_keys": SqlRunKeys(database),
+        "outbox": SqlOutbox(database),
     }
     return Stores(SqlAuditLog(database), SqlTenantVersions(database), SqlPermitLedger(database), ports)
 
@@ -72,6 +74,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
         CosmosConnection,
         CosmosEventLog,
         CosmosModelResults,
+        CosmosOutbox,
         CosmosPermitLedger,
         CosmosResultCache,
         CosmosRunKeys,
@@ -82,7 +85,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
 
     assert settings.stores.cosmos is not None
     connection = CosmosConnection(settings.stores.cosmos, telemetry)
-    partitions = RunPartitions(connection, clock, wakeups=_wakeups(settings))
+    partitions = RunPartitions(connection, clock, wakeups=_wakeups(settings), outbox=settings.bus.bus is not None)
     ports = {
         "runs": CosmosRunStore(partitions),
         "events": CosmosEventLog(partitions),
@@ -92,6 +95,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
         "result_cache": CosmosResultCache(connection),
         "assignments": CosmosAssignments(connection),
         "run_keys": CosmosRunKeys(connection),
+        "outbox": CosmosOutbox(connection),
     }
     audit, versions = CosmosAuditLog(connection), CosmosTenantVersions(connection)
     return Stores(audit, versions, CosmosPermitLedger(connection, clock), ports)

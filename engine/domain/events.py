@@ -69,8 +69,12 @@ FINAL_EVENTS = frozenset(
 
 
 class RunEventData(Frozen):
-    """Data of ``run.*``: the reason when there is one, and the cost so far in micro-USD."""
+    """Data of ``run.*``: the reason when there is one, and the cost so far in micro-USD.
 
+    ``request_id`` of ``run.accepted`` is what the caller gave: the Idempotency-Key, or the id of the message.
+    """
+
+    request_id: str | None = None
     code: str | None = None
     message: str | None = None
     cost_micro_usd: int | None = None

@@ -27,7 +27,7 @@ from engine.ports.policy import PolicyEngine
 from engine.ports.quota import Admission, NoAdmission
 from engine.ports.result_cache import NoResultCache, ResultCache
 from engine.ports.run_keys import NoRunKeys, RunKeys
-from engine.ports.run_messages import NoRunRequests, RunRequestQueue
+from engine.ports.run_messages import NoOutbox, NoRunEvents, NoRunRequests, Outbox, RunEventTopic, RunRequestQueue
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.step_queue import NoStepQueue, StepQueue
 from engine.ports.telemetry import Telemetry
@@ -80,6 +80,8 @@ class Deps:
     step_queue: StepQueue = field(default_factory=NoStepQueue)
     envelopes: EnvelopeVerifier = field(default_factory=NoEnvelopes)
     run_requests: RunRequestQueue = field(default_factory=NoRunRequests)
+    run_events: RunEventTopic = field(default_factory=NoRunEvents)
+    outbox: Outbox = field(default_factory=NoOutbox)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     grants: Grants = field(default_factory=NoGrants)
     personal_data: PersonalDataDetector = field(default_factory=NoDetector)

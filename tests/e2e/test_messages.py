@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from azure.servicebus import ServiceBusClient, ServiceBusMessage, ServiceBusSubQueue
+from azure.servicebus import NEXT_AVAILABLE_SESSION, ServiceBusClient, ServiceBusMessage, ServiceBusSubQueue
+from azure.servicebus.exceptions import OperationTimeoutError
 
+from engine.domain.events import FINAL_EVENTS
+from engine.domain.run_messages import LIFECYCLE_EVENTS
 from tests.e2e.plans import request_of, search
 from tests.e2e.stack import ROOT, Stack, host_with_bus
 from tests.support.envelopes import Sender
@@ -75,6 +78,41 @@ def test_a_message_sent_twice_is_one_run_that_its_tenant_sees(
     contoso.finished(runs[0]["run_id"])
     assert len(contoso.get("/api/runs").json["runs"]) == 1
     assert bus.client("fabrikam", "bo").get("/api/runs").json["runs"] == []
+
+
+def test_other_systems_hear_what_became_of_it_in_order_and_the_log_agrees(
+    bus: Stack, client: ServiceBusClient, erp: Sender
+) -> None:
+    send(client, erp.sign(request_of(search("a")), datetime.now(UTC), "order-7"))
+    contoso = bus.client("contoso")
+    until = time.monotonic() + 90
+    told: dict[str, list[dict[str, Any]]] = {}
+    ours: list[dict[str, Any]] = []
+    while not ours or ours[-1]["type"].removeprefix("livoa.") not in {kind.value for kind in FINAL_EVENTS}:
+        assert time.monotonic() < until, told
+        for event in next_session(client):
+            told.setdefault(event["subject"], []).append(event)
+        ours = next((run for run in told.values() if run[0]["data"].get("request_id") == "order-7"), [])
+    run_id = ours[0]["subject"]
+    logged = contoso.get(f"/api/runs/{run_id}/events", accept="application/json").json["events"]
+    lifecycle = [event for event in logged if event["type"] in {kind.value for kind in LIFECYCLE_EVENTS}]
+    assert [(int(e["sequence"]), e["type"]) for e in ours] == [(e["seq"], f"livoa.{e['type']}") for e in lifecycle]
+    assert ours[0]["type"] == "livoa.run.accepted"
+    assert {e["tenantid"] for e in ours} == {"contoso"}
+
+
+def next_session(client: ServiceBusClient) -> list[dict[str, Any]]:
+    """What waits in the next session of the topic's subscription, taken out."""
+    try:
+        with client.get_subscription_receiver(
+            "run-events", "all", session_id=NEXT_AVAILABLE_SESSION, max_wait_time=5
+        ) as receiver:
+            messages = receiver.receive_messages(50, max_wait_time=2)
+            for message in messages:
+                receiver.complete_message(message)
+            return [json.loads(b"".join(message.body)) for message in messages]
+    except OperationTimeoutError:
+        return []
 
 
 def test_what_can_never_be_a_run_is_a_dead_letter_with_its_problem_at_the_first_delivery(

@@ -10,6 +10,7 @@ from engine.adapters.cosmos.budget import CosmosBudgetLedger
 from engine.adapters.cosmos.connection import CosmosConnection
 from engine.adapters.cosmos.event_log import CosmosEventLog
 from engine.adapters.cosmos.model_results import CosmosModelResults
+from engine.adapters.cosmos.outbox import CosmosOutbox
 from engine.adapters.cosmos.permits import CosmosPermitLedger
 from engine.adapters.cosmos.result_cache import CosmosResultCache
 from engine.adapters.cosmos.run_keys import CosmosRunKeys
@@ -26,6 +27,7 @@ __all__ = [
     "CosmosConnection",
     "CosmosEventLog",
     "CosmosModelResults",
+    "CosmosOutbox",
     "CosmosPermitLedger",
     "CosmosResultCache",
     "CosmosRunKeys",

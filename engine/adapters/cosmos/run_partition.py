@@ -28,6 +28,7 @@ from engine.adapters.wakeups import Wakeups
 from engine.domain.base import iso_utc
 from engine.domain.events import EventType, NewEvent, RunEvent
 from engine.domain.run import Run
+from engine.domain.run_messages import LIFECYCLE_EVENTS
 from engine.ports.clock import Clock
 
 T = TypeVar("T")
@@ -109,10 +110,15 @@ class _Tried(Generic[T]):
 
 
 class RunPartitions:
-    """Runs by tenant and id, and the writing of them. Shared by the stores that write into a run."""
+    """Runs by tenant and id, and the writing of them. Shared by the stores that write into a run.
 
-    def __init__(self, connection: CosmosConnection, clock: Clock, *, wakeups: Wakeups | None = None) -> None:
-        self.connection, self.clock = connection, clock
+    With ``outbox``, events that other systems are told of are put there too, in the same transaction.
+    """
+
+    def __init__(
+        self, connection: CosmosConnection, clock: Clock, *, wakeups: Wakeups | None = None, outbox: bool = False
+    ) -> None:
+        self.connection, self.clock, self._outbox = connection, clock, outbox
         self.wakeups = wakeups or Wakeups()
         self._locks: WeakValueDictionary[tuple[int, str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -130,7 +136,9 @@ class RunPartitions:
         new = list(distinct(events).values())
         documents: list[Operation] = [Create(run_document(run, len(new), create_id, create_id))]
         if new:
-            documents.append(Create(events_document(numbered(run, 0, new, at), [e.key for e in new], create_id)))
+            first = numbered(run, 0, new, at)
+            documents.append(Create(events_document(first, [e.key for e in new], create_id)))
+            documents += self._for_others(first)
         await self.repository(run.tenant_id).write(run.run_id, documents)
 
     async def write(self, tenant_id: str, run_id: str, plan: Callable[[RunState], Awaitable[Write[T]]]) -> Write[T]:
@@ -170,8 +178,14 @@ class RunPartitions:
         document = run_document(run, head.last_seq + len(write.appended), head.create_id, write_id)
         operations: list[Operation] = [Replace(document, head.etag), Create(trace)]
         operations += [Put(other) for other in write.documents]
+        operations += self._for_others(write.appended)
         tried[:] = [_Tried(trace["id"], write_id, write)]
         await self.repository(run.tenant_id).write(run.run_id, operations)
+
+    def _for_others(self, events: Sequence[RunEvent]) -> list[Operation]:
+        """What goes into the outbox with these events, where there is one."""
+        told = [event for event in events if event.type in LIFECYCLE_EVENTS] if self._outbox else []
+        return [Create(outbox_document(told))] if told else []
 
     async def _landed(self, tenant_id: str, run_id: str, tried: _Tried[T]) -> bool:
         found = await self.repository(tenant_id).read(run_id, tried.document_id)
@@ -238,6 +252,18 @@ def events_document(events: Sequence[RunEvent], keys: Sequence[str], write_id: s
         "lastSeq": events[-1].seq,
         "eventKeys": list(keys),
         "writeId": write_id,
+        "events": [event.model_dump_json() for event in events],
+    }
+
+
+def outbox_document(events: Sequence[RunEvent]) -> Document:
+    """Events of one write that other systems are to be told of."""
+    return {
+        "id": f"outbox:{events[0].seq:010d}",
+        "kind": "outbox",
+        "seq": events[0].seq,
+        "lastSeq": events[-1].seq,
+        "at": iso_utc(events[0].at),
         "events": [event.model_dump_json() for event in events],
     }
 

@@ -12,7 +12,7 @@ from engine.adapters.memory.payload_store import MemoryPayloadStore
 from engine.adapters.memory.permits import MemoryPermitLedger
 from engine.adapters.memory.result_cache import MemoryResultCache
 from engine.adapters.memory.run_keys import MemoryRunKeys
-from engine.adapters.memory.run_store import MemoryEventLog, MemoryRunStore
+from engine.adapters.memory.run_store import MemoryEventLog, MemoryOutbox, MemoryRunStore
 from engine.adapters.memory.tenant_configs import MemoryTenantVersions
 from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
 
@@ -25,6 +25,7 @@ __all__ = [
     "MemoryCatalog",
     "MemoryEventLog",
     "MemoryModelResults",
+    "MemoryOutbox",
     "MemoryPayloadObjects",
     "MemoryPayloadStore",
     "MemoryPermitLedger",

@@ -26,8 +26,10 @@ from engine.adapters.wakeups import Wakeups
 from engine.domain.base import iso_utc
 from engine.domain.events import NewEvent, RunEvent
 from engine.domain.run import Run, StepRecord
+from engine.domain.run_messages import LIFECYCLE_EVENTS
 from engine.domain.status import RunStatus
 from engine.ports.clock import Clock
+from engine.ports.run_messages import WaitingRun
 from engine.ports.run_store import CreateResult, IdempotencyClaim, RunChange, RunPage
 
 
@@ -48,10 +50,11 @@ class _Appended:
 
 
 class MemoryRunStore:
-    """Runs by tenant and id. ``MemoryEventLog`` reads and appends in the same memory."""
+    """Runs by tenant and id. ``MemoryEventLog`` and, with ``outbox``, ``MemoryOutbox`` work in the same memory."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, outbox: bool = False) -> None:
         self._clock = clock
+        self._outbox: list[RunEvent] | None = [] if outbox else None
         self._lock = threading.Lock()
         self._runs: dict[tuple[str, str], _Held] = {}
         self._claims: dict[tuple[str, str, str], tuple[str, str]] = {}
@@ -201,6 +204,20 @@ class MemoryRunStore:
             held = self._runs.get((tenant_id, run_id))
             return tuple(held.events[max(0, after_seq) :][: bounded(limit)]) if held else ()
 
+    def outbox(self) -> tuple[RunEvent, ...]:
+        """What other systems are to be told of, the oldest first."""
+        with self._lock:
+            return tuple(self._outbox or ())
+
+    def told(self, tenant_id: str, run_id: str, through_seq: int) -> None:
+        """What ``MemoryOutbox.told`` does, in this store's memory."""
+        with self._lock:
+            self._outbox = [
+                event
+                for event in self._outbox or ()
+                if (event.tenant_id, event.run_id) != (tenant_id, run_id) or event.seq > through_seq
+            ]
+
     def _held(self, tenant_id: str, run_id: str) -> _Held:
         held = self._runs.get((tenant_id, run_id))
         if held is None:
@@ -223,10 +240,32 @@ class MemoryRunStore:
         )
         return _Appended(appended, frozenset(new))
 
-    @staticmethod
-    def _commit(held: _Held, appended: _Appended) -> None:
+    def _commit(self, held: _Held, appended: _Appended) -> None:
+        if self._outbox is not None:
+            self._outbox.extend(event for event in appended.events if event.type in LIFECYCLE_EVENTS)
         held.events.extend(appended.events)
         held.event_keys |= appended.keys
+
+
+class MemoryOutbox:
+    """The outbox of a ``MemoryRunStore``."""
+
+    def __init__(self, store: MemoryRunStore) -> None:
+        self._store = store
+
+    async def runs_waiting(self, limit: int) -> tuple[WaitingRun, ...]:
+        """See ``Outbox.runs_waiting``."""
+        runs = dict.fromkeys(WaitingRun(event.tenant_id, event.run_id) for event in self._store.outbox())
+        return tuple(runs)[: bounded(limit)]
+
+    async def waiting(self, tenant_id: str, run_id: str, limit: int) -> tuple[RunEvent, ...]:
+        """See ``Outbox.waiting``. At most 1,000."""
+        of_run = [e for e in self._store.outbox() if (e.tenant_id, e.run_id) == (tenant_id, run_id)]
+        return tuple(of_run[: bounded(limit)])
+
+    async def told(self, tenant_id: str, run_id: str, *, through_seq: int) -> None:
+        """See ``Outbox.told``."""
+        self._store.told(tenant_id, run_id, through_seq)
 
 
 class MemoryEventLog:

@@ -26,8 +26,6 @@ FIELDS = (
     "route",
     "duration_ms",
     "incident",
-    "queue",
-    "worker",
 )
 
 

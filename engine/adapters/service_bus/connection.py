@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,7 @@ class BusMessage:
     subject: str = ""
     session_id: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
 
 
 class BusConnection:
@@ -52,15 +53,15 @@ class BusConnection:
             weakref.WeakKeyDictionary()
         )
 
-    async def send(self, entity: str, message: BusMessage, *, timeout_s: float = SEND_TIMEOUT_S) -> None:
-        """Send to a queue or topic, durably when it returns.
+    async def send(self, entity: str, *messages: BusMessage, timeout_s: float = SEND_TIMEOUT_S) -> None:
+        """Send to a queue or topic, durably when it returns; several messages, all of one session, go in order as one batch.
 
         ``LivoaError("bus.unavailable", status=503)`` when that takes longer or fails; it may have been sent all the same.
         """
         senders = self._senders.setdefault(asyncio.get_running_loop(), {})
         if entity not in senders:
             senders[entity] = _Sender(self, entity)
-        await senders[entity].send(message, timeout_s)
+        await senders[entity].send(messages, timeout_s)
 
     def client(self, **options: Any) -> Any:
         """A new client of the SDK (``azure.servicebus.aio.ServiceBusClient``); the caller closes it.
@@ -99,34 +100,34 @@ class _Sender:
         self._closing: set[asyncio.Task[None]] = set()
         self._not_before = 0.0
 
-    async def send(self, message: BusMessage, timeout_s: float) -> None:
+    async def send(self, messages: Sequence[BusMessage], timeout_s: float) -> None:
         """See ``BusConnection.send``."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
             raise unavailable("it could not be reached a moment ago")
         try:
             async with asyncio.timeout(timeout_s), self._turn:
-                await self._send(message)
+                await self._send(messages)
         except TimeoutError:
             raise unavailable(f"nothing was confirmed within {timeout_s:g} s") from None
         except LivoaError:
             self._not_before = loop.time() + FAIL_FAST_S
             raise
 
-    async def _send(self, message: BusMessage) -> None:
+    async def _send(self, messages: Sequence[BusMessage]) -> None:
         from azure.core.exceptions import AzureError
 
         for tried in range(1, _TRIES + 1):
             fresh = self._open is None
             try:
                 sender = await self._opened()
-                await sender.send_messages(_encoded(message))
+                await sender.send_messages([_encoded(message) for message in messages])
                 return
             except (AzureError, OSError, ValueError) as err:
                 # ValueError is what the SDK raises for a handler that was shut down under it.
                 self._drop()
                 if fresh or tried == _TRIES:
-                    _LOG.warning("nothing can be sent: %s", type(err).__name__, extra={"queue": self._entity})
+                    _LOG.warning("message not sent", extra={"entity": self._entity, "error_type": type(err).__name__})
                     raise unavailable(f"sending failed: {type(err).__name__}") from None
             except BaseException:
                 self._drop()  # cut off in the middle, it is in nobody knows which state
@@ -170,7 +171,7 @@ def _encoded(message: BusMessage) -> Any:
         message_id=_fitting(message.message_id),
         session_id=message.session_id,
         subject=message.subject or None,
-        content_type="application/json",
+        content_type=message.content_type,
         application_properties=properties or None,
     )
 

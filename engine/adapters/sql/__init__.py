@@ -11,6 +11,7 @@ from engine.adapters.sql.budget import SqlBudgetLedger
 from engine.adapters.sql.engine import Database
 from engine.adapters.sql.event_log import SqlEventLog
 from engine.adapters.sql.model_results import SqlModelResults
+from engine.adapters.sql.outbox import SqlOutbox
 from engine.adapters.sql.permits import SqlPermitLedger
 from engine.adapters.sql.result_cache import SqlResultCache
 from engine.adapters.sql.run_keys import SqlRunKeys
@@ -25,6 +26,7 @@ __all__ = [
     "SqlBudgetLedger",
     "SqlEventLog",
     "SqlModelResults",
+    "SqlOutbox",
     "SqlPermitLedger",
     "SqlResultCache",
     "SqlRunKeys",

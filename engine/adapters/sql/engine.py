@@ -45,6 +45,8 @@ MAX_TRIES = 6
 """How often a transaction is tried when it lost a race."""
 SQLITE_READERS = 4
 POSTGRES_CONNECTIONS = 10
+OUTBOX_OPTION = "livoa_outbox"
+"""The option of every connection that says whether events go into the outbox too."""
 _RETRY_PAUSE_S = 0.01
 _SERIALIZATION_STATES = frozenset({"40001", "40P01"})  # PostgreSQL: serialization failure, deadlock
 
@@ -53,7 +55,7 @@ class Database:
     """A database by its address: ``sqlite:///path`` or ``postgresql+psycopg://…``.
 
     Raises ``LivoaError("settings.invalid")`` for an address it cannot serve. ``wakeups`` tells readers of this process about
-    new events.
+    new events; with ``outbox`` those that other systems are told of are put there too, in the same transaction.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Database:
         *,
         migrations: tuple[Migration, ...] = MIGRATIONS,
         wakeups: Wakeups | None = None,
+        outbox: bool = False,
     ) -> None:
         self._url = _driver_url(url)
         self._clock = clock
@@ -77,6 +80,7 @@ class Database:
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="livoa-sql-read")
         self._group = GroupCommit(lambda work: self._transact(work, True))
         self.wakeups = wakeups or Wakeups()
+        self._outbox = outbox
 
     @property
     def clock(self) -> Clock:
@@ -161,6 +165,7 @@ class Database:
 
     def _open(self) -> Engine:
         options: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": not self._sqlite}
+        options["execution_options"] = {OUTBOX_OPTION: self._outbox}
         if not self._sqlite:
             return _open_postgres(self._url, options)
         directory = Path(self._url.database or "").parent

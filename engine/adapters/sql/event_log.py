@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from engine.adapters.sql.engine import Database
+from engine.adapters.sql.engine import OUTBOX_OPTION, Database
+from engine.adapters.sql.outbox import keep_for_others
 from engine.adapters.sql.tables import EVENTS, RUNS
 from engine.adapters.store_rules import bounded, distinct, event_data, event_data_text, is_over, run_not_found
 from engine.domain.base import iso_utc
@@ -61,10 +62,13 @@ def insert_events(
     ]
     if rows:
         connection.execute(insert(EVENTS), rows)
+        if connection.get_execution_options().get(OUTBOX_OPTION):
+            keep_for_others(connection, [event_of(tenant_id, run_id, row) for row in rows])
     return rows
 
 
-def _event(tenant_id: str, run_id: str, row: Mapping[Any, Any]) -> RunEvent:
+def event_of(tenant_id: str, run_id: str, row: Mapping[Any, Any]) -> RunEvent:
+    """An event out of its row."""
     return RunEvent(
         tenant_id=tenant_id,
         run_id=run_id,
@@ -111,13 +115,13 @@ class SqlEventLog:
         rows = await self._database.write(work)
         if rows:
             self._database.wakeups.notify((tenant_id, run_id))
-        return tuple(_event(tenant_id, run_id, row) for row in rows)
+        return tuple(event_of(tenant_id, run_id, row) for row in rows)
 
     async def read(self, tenant_id: str, run_id: str, *, after_seq: int, limit: int) -> tuple[RunEvent, ...]:
         """See ``EventLog.read``. At most 1,000 events a call."""
         parameters = {"p_tenant": tenant_id, "p_run": run_id, "p_after": after_seq, "p_limit": bounded(limit)}
         rows = await self._database.read(lambda connection: connection.execute(_READ, parameters).mappings().all())
-        return tuple(_event(tenant_id, run_id, row) for row in rows)
+        return tuple(event_of(tenant_id, run_id, row) for row in rows)
 
     async def wait(self, tenant_id: str, run_id: str, *, after_seq: int, timeout_s: float) -> bool:
         """See ``EventLog.wait``. An event of another process is noticed within half a second."""

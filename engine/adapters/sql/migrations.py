@@ -19,6 +19,7 @@ from engine.adapters.sql.tables import (
     DAILY_BUDGETS,
     METADATA,
     MODEL_RESULTS,
+    OUTBOX,
     PERMITS,
     RESERVATIONS,
     RESULT_CACHE,
@@ -77,6 +78,10 @@ def _run_keys(connection: Connection) -> None:
     RUN_KEYS.create(connection, checkfirst=True)
 
 
+def _outbox(connection: Connection) -> None:
+    OUTBOX.create(connection, checkfirst=True)
+
+
 def _add_missing(connection: Connection, table: Table) -> None:
     """Give ``table`` the columns that it has today and lacks in the database; each is nullable or has a default."""
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
@@ -96,6 +101,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(7, "audit records are written once", guard_audit_records),
     Migration(8, "assignments of steps to workers", _assignments),
     Migration(9, "keys of runs", _run_keys),
+    Migration(10, "events to be told to other systems", _outbox),
 )
 
 

@@ -270,6 +270,18 @@ ASSIGNMENTS = Table(
     Index("assignments_by_end", "ended_at", "key"),
 )
 
+OUTBOX = Table(
+    "outbox",
+    METADATA,
+    _required("tenant_id", _ID),
+    _required("run_id", _ID),
+    _required("seq", Integer),
+    _required("at", _TIME),
+    _required("document", Text),
+    PrimaryKeyConstraint("tenant_id", "run_id", "seq"),
+    Index("outbox_by_age", "at", "tenant_id", "run_id"),
+)
+
 PERMITS = Table(
     "permits",
     METADATA,

@@ -20,6 +20,7 @@ from engine.adapters.cosmos import (
     CosmosConnection,
     CosmosEventLog,
     CosmosModelResults,
+    CosmosOutbox,
     CosmosResultCache,
     CosmosRunKeys,
     CosmosRunStore,
@@ -34,6 +35,7 @@ from engine.adapters.memory import (
     MemoryBudgetLedger,
     MemoryEventLog,
     MemoryModelResults,
+    MemoryOutbox,
     MemoryResultCache,
     MemoryRunKeys,
     MemoryRunStore,
@@ -46,6 +48,7 @@ from engine.adapters.sql import (
     SqlBudgetLedger,
     SqlEventLog,
     SqlModelResults,
+    SqlOutbox,
     SqlResultCache,
     SqlRunKeys,
     SqlRunStore,
@@ -58,6 +61,7 @@ from engine.ports.budget import BudgetLedger
 from engine.ports.model_results import ModelResults
 from engine.ports.result_cache import ResultCache
 from engine.ports.run_keys import RunKeys
+from engine.ports.run_messages import Outbox
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.telemetry import Attribute
 from tests.support.cosmos_fake import Account, CosmosFake, cut_within
@@ -80,13 +84,14 @@ class Stores:
     result_cache: ResultCache
     assignments: Assignments
     run_keys: RunKeys
+    outbox: Outbox
     wakeups: Wakeups
     database: Database | None = None
 
 
 def sql_stores(url: str) -> Stores:
     clock = FixedClock()
-    database = Database(url, clock)
+    database = Database(url, clock, outbox=True)
     return Stores(
         clock,
         SqlRunStore(database, clock),
@@ -98,13 +103,14 @@ def sql_stores(url: str) -> Stores:
         SqlResultCache(database),
         SqlAssignments(database),
         SqlRunKeys(database),
+        SqlOutbox(database),
         database.wakeups,
         database,
     )
 
 
 def cosmos_stores(connection: CosmosConnection, clock: FixedClock) -> Stores:
-    partitions = RunPartitions(connection, clock)
+    partitions = RunPartitions(connection, clock, outbox=True)
     return Stores(
         clock,
         CosmosRunStore(partitions),
@@ -116,6 +122,7 @@ def cosmos_stores(connection: CosmosConnection, clock: FixedClock) -> Stores:
         CosmosResultCache(connection),
         CosmosAssignments(connection),
         CosmosRunKeys(connection),
+        CosmosOutbox(connection),
         partitions.wakeups,
     )
 
@@ -177,7 +184,7 @@ async def cosmos() -> AsyncIterator[CosmosWorld]:
 
 def memory_stores() -> Stores:
     clock = FixedClock()
-    runs = MemoryRunStore(clock)
+    runs = MemoryRunStore(clock, outbox=True)
     return Stores(
         clock,
         runs,
@@ -189,6 +196,7 @@ def memory_stores() -> Stores:
         MemoryResultCache(),
         MemoryAssignments(),
         MemoryRunKeys(runs),
+        MemoryOutbox(runs),
         runs.wakeups,
     )
 

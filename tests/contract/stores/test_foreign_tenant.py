@@ -16,6 +16,7 @@ import pytest
 from engine.adapters.memory import MemoryPayloadStore
 from engine.domain.approval import ApprovalAnswer
 from engine.domain.errors import LivoaError, NotFoundError
+from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.approvals import ApprovalStore
 from engine.ports.assignments import Assignments, NotLeased
@@ -25,6 +26,7 @@ from engine.ports.model_results import ModelCallKey, ModelResultRecord, ModelRes
 from engine.ports.models import ModelUsage
 from engine.ports.payload_store import PayloadStore
 from engine.ports.result_cache import CachedResult, ResultCache
+from engine.ports.run_messages import Outbox
 from engine.ports.run_store import EventLog, RunChange, RunStore
 from tests.contract.stores.builders import NOON, approval, assignment, claim, entry, event, ref, run, sha, step
 from tests.contract.stores.conftest import Stores
@@ -79,12 +81,13 @@ CALLS: dict[tuple[type, str], tuple[Call, Any]] = {
         lambda s: s.assignments.heartbeat(*LENT, 1, nonce=NONCE, now=NOON), NotLeased("unknown")),
     (Assignments, "finish"): (
         lambda s: s.assignments.finish(*LENT, 1, nonce=NONCE, response_ref=ref(), now=NOON), NotLeased("unknown")),
-    (Assignments, "release"): (lambda s: s.assignments.release(*LENT, 1, nonce=NONCE), None),
     (Assignments, "void"): (lambda s: s.assignments.void(*LENT, 1, now=NOON, lapsed_only=False), None),
     (Assignments, "void_run"): (lambda s: s.assignments.void_run(FOREIGN, "run-1", NOON), ()),
     (Assignments, "remove_run"): (lambda s: s.assignments.remove_run(FOREIGN, "run-1"), 0),
     (ResultCache, "get"): (lambda s: s.result_cache.get(FOREIGN, sha("asked")), None),
     (ResultCache, "remove_run"): (lambda s: s.result_cache.remove_run(FOREIGN, "run-1"), 0),
+    (Outbox, "waiting"): (lambda s: s.outbox.waiting(FOREIGN, "run-1", 9), ()),
+    (Outbox, "told"): (lambda s: s.outbox.told(FOREIGN, "run-1", through_seq=99), None),
     (ModelResults, "get"): (lambda s: s.model_results.get(replace(KEY, tenant_id=FOREIGN)), None),
 }  # fmt: skip
 """Method → a call by another tenant with ids that exist, and what must come of it (an exception's type is raised)."""
@@ -99,6 +102,7 @@ OWN = {
     (Assignments, "overdue"): "the sweep's, across tenants",
     (Assignments, "ended_since"): "the sweep's, across tenants",
     (ResultCache, "put"): "remembers under the tenant it names; tested over every store",
+    (Outbox, "runs_waiting"): "the relay's, across tenants",
     (RunStore, "unfinished"): "recovery's, across tenants",
     (ApprovalStore, "answered_since"): "recovery's, across tenants",
 }
@@ -110,7 +114,7 @@ async def _runs(stores: Stores) -> tuple[Any, ...]:
 
 async def filled(stores: Stores) -> Stores:
     """A run of contoso with everything a run can have."""
-    await stores.runs.create(run(), [event("created")], claim())
+    await stores.runs.create(run(), [new_event(EventType.RUN_ACCEPTED, RunEventData()), event("created")], claim())
     await stores.runs.put_step(step())
     await stores.runs.put_step(step("map", item=0))
     await stores.audit.append(entry())
@@ -137,11 +141,12 @@ async def everything(stores: Stores) -> Any:
         await stores.approvals.of_run("contoso", "run-1"),
         await stores.assignments.get("contoso", "run-1", LENT[2]),
         await stores.result_cache.get("contoso", sha("asked")),
+        await stores.outbox.waiting("contoso", "run-1", 9),
     )
 
 
 def test_no_method_is_forgotten() -> None:
-    ports = (RunStore, EventLog, AuditLog, BudgetLedger, ApprovalStore, Assignments, ModelResults, ResultCache)
+    ports = (RunStore, EventLog, AuditLog, BudgetLedger, ApprovalStore, Assignments, ModelResults, Outbox, ResultCache)
     methods = {
         (port, name) for port in ports for name, member in vars(port).items() if inspect.iscoroutinefunction(member)
     }

@@ -29,12 +29,14 @@ def test_no_query_leaves_its_tenant_but_those_of_recovery() -> None:
         "run_store.py": 1,
         "approvals.py": 1,
         "assignments.py": 2,
+        "outbox.py": 1,
     }
     recovery = (
         ("run_store.py", "unfinished"),
         ("approvals.py", "answered_since"),
         ("assignments.py", "overdue"),
         ("assignments.py", "ended_since"),
+        ("outbox.py", "runs_waiting"),
     )
     for name, method in recovery:
         inside = SOURCES[name].split(f"async def {method}(")[1].split("\n    async def ")[0]

@@ -21,7 +21,6 @@ HEAVY = (
 PACKAGES = (
     "activities",
     "agent_kit",
-    "bus_worker",
     "cli",
     "engine",
     "entities",

@@ -30,6 +30,7 @@ NOT_A_TENANTS = {
     "Grants": "signs for the tenant of the request that it is handed, and publishes the platform's own public keys",
     "KeyWrapper": "wraps what it is handed with the platform's key and keeps nothing",
     "PersonalDataDetector": "looks at the text it is handed and keeps nothing",
+    "RunEventTopic": "sends what it is handed, each with its tenant",
     "RejectionLog": "takes the tenant from the speaker, where one is verified",
     "Signer": "signs what it is handed with the platform's key and keeps nothing",
     "Span": "ids, codes and counts",
@@ -40,6 +41,7 @@ NOT_A_TENANTS = {
 
 ACROSS_TENANTS = {
     ("RunStore", "unfinished"),
+    ("Outbox", "runs_waiting"),
     ("ApprovalStore", "answered_since"),
     ("Assignments", "overdue"),
     ("Assignments", "ended_since"),
@@ -124,6 +126,7 @@ def test_a_method_that_touches_tenant_data_names_the_tenant_first(port: str, met
 def test_what_reads_across_tenants_is_out_of_reach_of_every_caller(port: str, method: str) -> None:
     attributes = {
         "RunStore": "runs",
+        "Outbox": "outbox",
         "ApprovalStore": "approvals",
         "TenantDirectory": "tenants",
         "Assignments": "assignments",
