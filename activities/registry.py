@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, cast
 
 import azure.durable_functions as df
 
+from activities import apart, steps
 from activities import compose_answer as composing
 from activities import plan_run as planning
-from activities import steps
 from engine.domain import names
 from engine.ports.deps import Deps, DepsProvider
 from engine.step_runner import finish_run as finishing
 
-_WITH_CLIENT = frozenset({names.PLAN_RUN, names.PERFORM_STEP})
-"""Activities that look at circuits, which only a durable client leads to."""
+_WITH_CLIENT = frozenset({names.PLAN_RUN, names.PERFORM_STEP, names.START_STEPS, names.TELL_OUTCOME})
+"""Activities that look at circuits or at other instances, which only a durable client leads to."""
 _LOG = logging.getLogger("livoa.activities")
 
 
@@ -61,6 +61,15 @@ def build(deps: DepsProvider) -> df.Blueprint:
     async def undo_step(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
         return await guarded(steps.undo(payload, deps()))
 
+    async def start_steps(payload: dict, client: str) -> dict:  # type: ignore[type-arg]  # as above
+        return await guarded(apart.start_steps(payload, cast(Any, client)))
+
+    async def tell_outcome(payload: dict, client: str) -> dict:  # type: ignore[type-arg]  # as above
+        return await guarded(apart.tell_outcome(payload, cast(Any, client)))
+
+    async def checkpoint_run(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
+        return await guarded(apart.checkpoint_run(payload))
+
     async def finish_run(payload: dict) -> dict:  # type: ignore[type-arg]  # as above
         return await guarded(finishing(payload, deps()))
 
@@ -71,6 +80,9 @@ def build(deps: DepsProvider) -> df.Blueprint:
         (names.COLLECT_MAP, collect_map),
         (names.COMPOSE_ANSWER, compose_answer),
         (names.UNDO_STEP, undo_step),
+        (names.START_STEPS, start_steps),
+        (names.TELL_OUTCOME, tell_outcome),
+        (names.CHECKPOINT_RUN, checkpoint_run),
         (names.FINISH_RUN, finish_run),
     )
     for name, function in registered:

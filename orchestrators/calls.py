@@ -5,14 +5,24 @@ Inputs name a run, a step and an attempt. Nothing that a plan, a caller or a ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, assert_never
 
 from engine.domain import names
 from engine.domain.base import iso_utc
 from engine.domain.skeleton import SkeletonStep
-from engine.scheduler import AdmittedState, LeaseTerms, PartRef, PartState, RunRef, RunState, not_undone, step_report
+from engine.scheduler import (
+    AdmittedState,
+    LeaseTerms,
+    PartRef,
+    PartState,
+    RunRef,
+    RunState,
+    new_admitted,
+    not_undone,
+    step_report,
+)
 from engine.scheduler.answers import lease_answer, run_crash, run_outcome, step_crash, step_outcome
 from engine.scheduler.backoff import RetryPolicy
 from engine.scheduler.commands import (
@@ -35,6 +45,7 @@ from engine.scheduler.commands import (
     StepCall,
     UndoStep,
 )
+from engine.scheduler.generations import name_of, pack, unpack
 
 if TYPE_CHECKING:
     from azure.durable_functions import DurableOrchestrationContext, EntityId
@@ -58,6 +69,30 @@ def lease_terms(value: Any) -> LeaseTerms | None:
     if not isinstance(limit, int) or not isinstance(lease_ms, int) or limit < 1 or lease_ms < 1 or max_wait_s < 0:
         raise ValueError("the quota in the input of the orchestration is none")
     return LeaseTerms(limit, lease_ms, float(max_wait_s))
+
+
+def roll_after(value: Any) -> int | None:
+    """How much a history of this run takes in; None for runs of versions that stay in one history. Raises ``ValueError``."""
+    if run_ref(value).version < names.ROLLS_SINCE:
+        return None
+    limit = value.get("roll_after", names.ROLL_AFTER)
+    if not isinstance(limit, int) or limit < 1:
+        raise ValueError("roll_after in the input of the orchestration is no number of at least 1")
+    return limit
+
+
+def begun(value: Any) -> tuple[int, AdmittedState]:
+    """The number of this history of the run, from 1, and the state it begins with. Raises ``ValueError``."""
+    ref, terms = run_ref(value), lease_terms(value)
+    handed_on = value.get("generation")
+    if handed_on is None:
+        return 1, new_admitted(ref, terms)
+    return handed_on["number"], unpack(handed_on["state"], terms)
+
+
+def handed_on(value: Mapping[str, Any], number: int, state: AdmittedState) -> dict[str, Any]:
+    """The input of history ``number`` of the run."""
+    return {**value, "generation": {"number": number, "state": pack(state)}}
 
 
 def part_ref(value: Any) -> PartRef:
@@ -93,6 +128,13 @@ def part_input(ref: RunRef, spec: SkeletonStep, call: RunMapPart) -> dict[str, A
     }
 
 
+def schedule_work(context: DurableOrchestrationContext, work: Mapping[str, Any]) -> Any:
+    """A durable task for what ``RunCalls`` wants done for a step."""
+    if "part" in work:
+        return context.call_sub_orchestrator(names.MAP_ORCHESTRATOR, work["input"], work["part"])
+    return context.call_activity(work["activity"], work["input"])
+
+
 class RunCalls:
     """Durable tasks of a run, and signals to its tenant's quota, which are no tasks."""
 
@@ -101,6 +143,11 @@ class RunCalls:
         self._ref = ref
         self._terms = terms
         self._run = {"tenant_id": ref.tenant_id, "run_id": ref.run_id}
+
+    @property
+    def run_id(self) -> str:
+        """Whose calls they are."""
+        return self._ref.run_id
 
     @property
     def deadline_at(self) -> datetime:
@@ -133,20 +180,38 @@ class RunCalls:
                 assert_never(call)
 
     def _schedule_step(self, call: StepCall, spec: SkeletonStep) -> Any:
+        work = self._work_of(call, spec)
+        return schedule_work(self._context, work)
+
+    def _work_of(self, call: StepCall, spec: SkeletonStep) -> dict[str, Any]:
+        """What is to be scheduled: ``{"activity", "input"}``, or ``{"part", "input"}`` with the id of an instance."""
         match call:
             case PerformStep():
-                return self._activity(names.PERFORM_STEP, {"step_id": spec.id, "attempt": call.attempt})
+                return self._by_activity(names.PERFORM_STEP, {"step_id": spec.id, "attempt": call.attempt})
             case ExpandMap():
-                return self._activity(names.EXPAND_MAP, {"step_id": spec.id, "attempt": call.attempt})
+                return self._by_activity(names.EXPAND_MAP, {"step_id": spec.id, "attempt": call.attempt})
             case CollectMap():
                 extent = {"attempt": call.attempt, "item_count": call.item_count}
-                return self._activity(names.COLLECT_MAP, {"step_id": spec.id, **extent})
+                return self._by_activity(names.COLLECT_MAP, {"step_id": spec.id, **extent})
             case RunMapPart():
                 instance_id = names.map_part_id(self._ref.run_id, call.step, call.first)
-                part = part_input(self._ref, spec, call)
-                return self._context.call_sub_orchestrator(names.MAP_ORCHESTRATOR, part, instance_id)
+                return {"part": instance_id, "input": part_input(self._ref, spec, call)}
             case _:
                 assert_never(call)
+
+    def _by_activity(self, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"activity": name, "input": {**self._run, **fields}}
+
+    def start_apart(self, calls: Sequence[StepCall], state: AdmittedState, *, again: bool) -> Any:
+        """The task of having calls carried out by instances of their own. ``again``: they may have been started, or be over."""
+        starts = [
+            {"call": name_of(call), "work": self._work_of(call, _spec(state.run, call))} for call in calls
+        ]  # fmt: skip
+        return self._activity(names.START_STEPS, {"again": again, "starts": starts})
+
+    def checkpoint(self, generation: int) -> Any:
+        """The task between the last decision of a history and its end."""
+        return self._activity(names.CHECKPOINT_RUN, {"generation": generation})
 
     def _schedule_lease(self, call: LeaseCall) -> Any:
         if self._terms is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.scheduler import PartState, decide_part, evolve_part, new_part
 from orchestrators.calls import PartCalls, part_ref
-from orchestrators.shell import drive
+from orchestrators.shell import Pool, drive
 
 if TYPE_CHECKING:
     from azure.durable_functions import DurableOrchestrationContext
@@ -21,5 +21,6 @@ def map_orchestrator(context: DurableOrchestrationContext) -> Generator[Any, Any
         done = ref.count - state.board.unfinished
         context.set_custom_status({"status": "running", "done": done, "total": ref.count})
 
-    state = yield from drive(context, new_part(ref), decide_part, evolve_part, PartCalls(context, ref), show)
+    pool = Pool(context, PartCalls(context, ref))
+    state = yield from drive(context, new_part(ref), decide_part, evolve_part, pool, show)
     return dict(state.outcome.model_dump(mode="json", exclude_none=True))

@@ -69,20 +69,20 @@ def drive(
     state: S,
     decide: Callable[[S, datetime], tuple[Command, ...]],
     evolve: Callable[[S, Event], S],
-    calls: Calls[S],
+    pool: Pool[S],
     show: Callable[[S], None],
 ) -> Generator[Task, Task, S]:
-    """Run a brain to its end: decide, schedule, await the first of all open tasks, evolve."""
-    pool: Pool[S] = Pool(context, calls)
+    """Run a brain to its end: decide, schedule, await the first of all open tasks, evolve. Or to the end of this history: then
+    the state is handed on as it is."""
     while not state.is_over:
+        if pool.is_spent(state):
+            return (yield from pool.leave(state, evolve))
         now = context.current_utc_datetime
-        commands = decide(state, now)
-        pool.add(commands, state)
+        commands = pool.add(decide(state, now), state)
         state = evolve(state, Issued(commands, now))
         show(state)
         winner = yield pool.first_of_all(now)
-        event = pool.take(winner, context.current_utc_datetime)
-        if event is not None:
+        for event in pool.take(winner, context.current_utc_datetime):
             state = evolve(state, event)
     pool.close()
     show(state)
@@ -105,8 +105,17 @@ class Pool(Generic[S]):
         self._wake: Task | None = None
         self._listed = 0
 
-    def add(self, commands: tuple[Command, ...], state: S) -> None:
-        """Create a task for each command; a new wake-up replaces the one before."""
+    def is_spent(self, state: S) -> bool:
+        """True when this history should end and the state go on in another one. Never, here."""
+        return False
+
+    def leave(self, state: S, evolve: Callable[[S, Event], S]) -> Generator[Task, Task, S]:
+        """End this history; the state to go on with."""
+        raise NotImplementedError("this history is never spent")
+        yield
+
+    def add(self, commands: tuple[Command, ...], state: S) -> tuple[Command, ...]:
+        """Create a task for each command; a new wake-up replaces the one before. Returns what was scheduled: here, all."""
         for command in commands:
             if isinstance(command, WakeAt):
                 self._drop_wake()
@@ -118,6 +127,7 @@ class Pool(Generic[S]):
                 self._open[self._context.wait_for_external_event(resume_event(command.number))] = command
             elif (task := self._calls.schedule(command, state)) is not None:
                 self._open[task] = command
+        return commands
 
     def first_of_all(self, now: datetime) -> Task:
         """A task that ends with the first open one; yield it."""
@@ -127,15 +137,18 @@ class Pool(Generic[S]):
         self._listed = len(self._open)
         return self._context.task_any(tasks)
 
-    def take(self, winner: Task, now: datetime) -> Event | None:
-        """Remove a finished task and say what it means. None for a task that is not ours to know.
+    def take(self, winner: Task, now: datetime) -> tuple[Event, ...]:
+        """Remove a finished task and say what it means. Nothing for a task that is not ours to know.
 
         That is the nudge: cancelled or not, the engine lets it fire in the end, and then it wins.
         """
         if winner not in self._open:
-            return None
+            return ()
         command = self._open.pop(winner)
         self._listed -= 1
+        return (self._meaning(command, winner, now),)
+
+    def _meaning(self, command: Command | None, winner: Task, now: datetime) -> Event:
         if command is None:
             return CancelRequested(now)
         if isinstance(command, WakeAt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 RUN_ORCHESTRATOR = "run_orchestrator"
 MAP_ORCHESTRATOR = "map_orchestrator"
+STEP_ORCHESTRATOR = "step_orchestrator"
 
 PLAN_RUN = "plan_run"
 PERFORM_STEP = "perform_step"
@@ -13,17 +14,25 @@ COMPOSE_ANSWER = "compose_answer"
 FINISH_RUN = "finish_run"
 UNDO_STEP = "undo_step"
 REPAIR_PLAN = "repair_plan"
+START_STEPS = "start_steps"
+TELL_OUTCOME = "tell_outcome"
+CHECKPOINT_RUN = "checkpoint_run"
 
 TENANT_QUOTA = "tenant_quota"
 """Entity of a tenant: the leases of its runs. Key: the tenant."""
 CIRCUIT_BREAKER = "circuit_breaker"
 """Entity of a circuit. Key: ``{capability}--{region}``, with ``--{tenant}`` for a tenant that has its own rules."""
 
-INPUT_VERSION = 3
+INPUT_VERSION = 4
 """Version of the run orchestration's input. From 2 on the items of maps tell the instance that waits for them, so that an
 approval's answer can be announced to it. From 3 on (``REPAIRS_SINCE``) a step that failed for good may have the plan repaired.
-Running instances keep the version they were started with."""
+From 4 on (``ROLLS_SINCE``) a long run is handed on to a fresh history (ADR 0001). Running instances keep the version they were
+started with."""
 REPAIRS_SINCE = 3
+ROLLS_SINCE = 4
+
+ROLL_AFTER = 100
+"""How much a history takes in before the run goes on in a fresh one, where the input says nothing else."""
 
 CANCEL_EVENT = "cancel"
 """External event that asks a run to stop. Its waiter lives as long as the run."""
@@ -39,6 +48,16 @@ def map_part_id(run_id: str, step: int, first: int) -> str:
     """The instance of the part of map number ``step`` that begins with item ``first``. A stable id: whoever looks for a part of a
     run finds it, and a second one of the same kind is refused."""
     return f"{run_id}.map-{step}-{first}"
+
+
+def apart_id(run_id: str, call: str) -> str:
+    """The instance that carries out one call of a run apart from the run's own history. The same call, the same instance."""
+    return f"{run_id}.{call}"
+
+
+def outcome_event(call: str) -> str:
+    """The external event that brings the outcome of a call that is carried out apart. One name for each call."""
+    return f"outcome.{call}"
 
 
 def approval_event(approval_id: str) -> str:

@@ -15,7 +15,17 @@ from typing import Any, Literal
 
 from engine.domain.status import RunStatus
 from engine.scheduler.backoff import RetryPolicy, delay_s
-from engine.scheduler.commands import AcquireLease, Command, Event, Issued, LeaseAnswered, RenewLease, Tick, WakeAt
+from engine.scheduler.commands import (
+    AcquireLease,
+    Command,
+    Event,
+    Issued,
+    LeaseAnswered,
+    LeaseCall,
+    RenewLease,
+    Tick,
+    WakeAt,
+)
 from engine.scheduler.report import progress
 from engine.scheduler.run import MAX_TIMER, RunRef, RunState, decide, evolve, new_run, refuse
 
@@ -132,8 +142,10 @@ def _gives_up_at(state: AdmittedState) -> datetime | None:
 
 def _issued(state: AdmittedState, terms: LeaseTerms, event: Issued) -> AdmittedState:
     if state.stage != "asking":
-        # The run asked for wake-ups of its own that were merged; it is told of exactly what it asked for.
-        state = replace(state, run=evolve(state.run, Issued(decide(state.run, event.at), event.at)))
+        # The run asked for wake-ups of its own that were merged; it is told of those it asked for.
+        own = (command for command in decide(state.run, event.at) if isinstance(command, WakeAt))
+        others = (command for command in event.commands if not isinstance(command, WakeAt | LeaseCall))
+        state = replace(state, run=evolve(state.run, Issued((*others, *own), event.at)))
     for command in event.commands:
         match command:
             case WakeAt():

@@ -45,9 +45,9 @@ def dumps(state: RunState) -> str:
         "cancelled": state.cancelled,
         "overdue": state.overdue,
         "recorded": state.recorded,
-        "give_up_at": _at(state.give_up_at),
-        "retry_at": _at(state.retry_at),
-        "armed_at": _at(state.armed_at),
+        "give_up_at": instant_out(state.give_up_at),
+        "retry_at": instant_out(state.retry_at),
+        "armed_at": instant_out(state.armed_at),
         "ending": state.ending,
         "undoing": [state.undoing, state.not_undone],
         "pause": _pause_out(state.pause),
@@ -69,7 +69,7 @@ def loads(text: str) -> RunState:
     return RunState(
         ref=RunRef(tenant_id, run_id, _instant(deadline_at), *version),
         phase=RunPhase(value["phase"]),
-        give_up_at=_maybe_instant(value["give_up_at"]),
+        give_up_at=instant_in(value["give_up_at"]),
         board=_board_in(value["board"]) if value["board"] is not None else None,
         attempt=value["attempt"],
         look=value.get("look", 0),
@@ -77,8 +77,8 @@ def loads(text: str) -> RunState:
         listening_to=listening_to,
         announced=announced,
         call_open=value["open"],
-        retry_at=_maybe_instant(value["retry_at"]),
-        armed_at=_maybe_instant(value["armed_at"]),
+        retry_at=instant_in(value["retry_at"]),
+        armed_at=instant_in(value["armed_at"]),
         cancelled=value["cancelled"],
         overdue=value["overdue"],
         ending=(RunStatus(value["ending"][0]), value["ending"][1]) if value["ending"] else None,
@@ -91,7 +91,7 @@ def loads(text: str) -> RunState:
     )
 
 
-def _at(instant: datetime | None) -> str | None:
+def instant_out(instant: datetime | None) -> str | None:
     return iso_utc(instant) if instant is not None else None
 
 
@@ -99,19 +99,19 @@ def _instant(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _maybe_instant(text: str | None) -> datetime | None:
+def instant_in(text: str | None) -> datetime | None:
     return _instant(text) if text is not None else None
 
 
 def _pause_out(pause: Pause) -> list[Any] | None:
-    return [*pause[:2], _at(pause.look_at), *pause[3:]] if pause != NO_PAUSE else None
+    return [*pause[:2], instant_out(pause.look_at), *pause[3:]] if pause != NO_PAUSE else None
 
 
 def _pause_in(value: list[Any] | None) -> Pause:
     if value is None:
         return NO_PAUSE
     number, looks, look_at, listening, resumed = value
-    return Pause(number, looks, _maybe_instant(look_at), listening, resumed)
+    return Pause(number, looks, instant_in(look_at), listening, resumed)
 
 
 def _board_out(board: Board) -> dict[str, Any]:

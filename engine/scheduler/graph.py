@@ -21,7 +21,8 @@ class Graph:
     """``dependants[i]`` lists (step, tolerated): who needs step ``i``, and whether they survive its skip or failure.
 
     ``rank_of[i]`` is the place of step ``i`` in order of preference: longest expected path to the end first (critical
-    path), then plan order; ``by_rank`` is its inverse. ``capacity`` is the number of calls that may be open at once.
+    path), then plan order; ``by_rank`` is its inverse. ``capacity`` is the number of calls that may be open at once;
+    ``expected_s`` is how long the whole graph is expected to take then, at the least.
     ``cap_masks[c]`` has the bits of the ranks of all steps that share the cap ``c``.
     """
 
@@ -32,6 +33,7 @@ class Graph:
     by_rank: tuple[int, ...] = field(compare=False, repr=False)
     capacity: int = field(compare=False)
     cap_masks: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    expected_s: float = field(default=0.0, compare=False)
 
     @property
     def steps(self) -> tuple[SkeletonStep, ...]:
@@ -63,30 +65,34 @@ def compile_graph(skeleton: Skeleton) -> Graph:
             dependants[need].append((index, need in step.tolerates))
     if min((skeleton.max_parallel, *skeleton.caps)) < 1:
         raise ValueError("the skeleton allows no step to run")
-    by_rank = _by_critical_path(steps, dependants)
+    tails_s = _tails(steps, dependants)
+    by_rank = sorted(range(len(steps)), key=lambda index: (-tails_s[index], index))
     rank_of = [0] * len(steps)
     cap_masks = [0] * len(skeleton.caps)
     for rank, index in enumerate(by_rank):
         rank_of[index] = rank
         if steps[index].cap:
             cap_masks[steps[index].cap - 1] |= 1 << rank
+    capacity = min(skeleton.max_parallel, IN_FLIGHT_CAP)
     return Graph(
         skeleton=skeleton,
         dependants=tuple(map(tuple, dependants)),
         need_counts=tuple(need_counts),
         rank_of=tuple(rank_of),
         by_rank=tuple(by_rank),
-        capacity=min(skeleton.max_parallel, IN_FLIGHT_CAP),
+        capacity=capacity,
         cap_masks=tuple(cap_masks),
+        expected_s=max(max(tails_s, default=0.0), sum(step.expected_s for step in steps) / capacity),
     )
 
 
-def _by_critical_path(steps: tuple[SkeletonStep, ...], dependants: list[list[tuple[int, bool]]]) -> list[int]:
+def _tails(steps: tuple[SkeletonStep, ...], dependants: list[list[tuple[int, bool]]]) -> list[float]:
+    """How long it takes from the start of each step to the end of the graph, along the longest way."""
     tail_s = [0.0] * len(steps)
     for index in range(len(steps) - 1, -1, -1):
         below_s = max((tail_s[dependant] for dependant, _ in dependants[index]), default=0.0)
         tail_s[index] = steps[index].expected_s + below_s
-    return sorted(range(len(steps)), key=lambda index: (-tail_s[index], index))
+    return tail_s
 
 
 def graph_from_wire(wire: dict[str, Any]) -> Graph:

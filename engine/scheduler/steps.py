@@ -148,6 +148,22 @@ def _lanes(item_count: int, limit: int) -> tuple[int, int]:
     return min(MAX_OPEN_PARTS, limit, parts), -(-item_count // parts)
 
 
+def open_calls(board: Board) -> tuple[StepCall, ...]:
+    """The calls that were issued and have not been answered, in plan order."""
+    calls: list[StepCall] = []
+    for step, record in enumerate(board.records()):
+        if record.status is not StepStatus.RUNNING:
+            continue
+        if record.stage is Stage.PARTS and record.progress is not None:
+            items, size = record.progress.item_count, _lanes(record.progress.item_count, 1)[1]
+            calls.extend(
+                RunMapPart(step, first, min(size, items - first), width) for first, width in record.progress.open_parts
+            )
+        elif not board.is_ready(step):
+            calls.extend(_calls_of(board, step, 1))
+    return tuple(calls)
+
+
 def issue(draft: Draft, call: StepCall) -> None:
     """Note that a call was issued. One that may not be issued now (a repetition) changes nothing."""
     if not draft.is_ready(call.step) or not _is_next(draft.record(call.step), call):

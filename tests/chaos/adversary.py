@@ -32,7 +32,7 @@ SHARES = {"agent": 0.75, "cancel": 0.2, "deadline": 0.15, "long": 0.15}
 """How many seeds a family takes part in; 0.35 where nothing is said."""
 
 
-TWISTS = {"people": 0.3, "undo": 0.35, "hold": 0.25, "fallback": 0.25, "terminate": 0.07}
+TWISTS = {"people": 0.3, "undo": 0.35, "hold": 0.25, "fallback": 0.25, "terminate": 0.07, "rolls": 0.6}
 """The same for what came later: drawn apart, so that the others stay what they were."""
 
 
@@ -71,6 +71,11 @@ class Adversary:
         from_at = self.start_at + timedelta(seconds=self.chance.choice((0, self.chance.uniform(0, 60))))
         store = self.chance.choice(("runs", "events", "payloads", "audit", "budgets", "tenants"))
         return Outage(store, from_at, from_at + timedelta(seconds=self.chance.uniform(1, 25)))
+
+    @property
+    def roll_after(self) -> int | None:
+        """How little a history of the run takes in; None for as much as it does in earnest."""
+        return random.Random(f"rolls/{self.seed}").choice((1, 2, 3, 5, 8, 13)) if self.has("rolls") else None
 
     def has(self, family: str) -> bool:
         """True when this family takes part."""

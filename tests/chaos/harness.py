@@ -85,8 +85,8 @@ async def _inline(function: Callable[..., Any], *args: Any, **kwargs: Any) -> An
 class Client:
     """The durable client of our triggers, on one engine: what the sweep needs of it."""
 
-    def __init__(self, engine: DurableEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: DurableEngine, roll_after: int | None) -> None:
+        self._engine, self._roll_after = engine, roll_after
 
     async def _ask(self, work: Any) -> Any:
         """The answer; ``OSError`` when the host died over it, as for anybody who talks to a process."""
@@ -97,7 +97,9 @@ class Client:
         return task.result()
 
     async def start_new(self, name: str, instance_id: str, client_input: Any) -> str:
-        """Start, with the input as JSON text inside a JSON document, as the SDK sends it."""
+        """Start, with the input as JSON text inside a JSON document, as the SDK sends it. Histories may have to be short."""
+        if self._roll_after is not None:
+            client_input = client_input | {"roll_after": self._roll_after}
         return await self._ask(self._engine.start_new(name, instance_id, json.dumps(json.dumps(client_input))))
 
     async def get_status(self, instance_id: str) -> Any:
@@ -208,7 +210,7 @@ class Chaos:
     def client(self) -> Client | None:
         """The durable client, while there is a host to talk to."""
         host = self._host
-        return Client(host.engine) if host is not None and not host.is_dead else None
+        return Client(host.engine, self.adversary.roll_after) if host is not None and not host.is_dead else None
 
     def deps(self) -> Deps:
         """Dependencies of somebody who acts on the run from outside."""
@@ -237,7 +239,7 @@ class Chaos:
                 deps = dataclasses.replace(
                     host.deps, runs=raw.runs, approvals=raw.approvals, tenants=cast(Any, raw.tenants)
                 )
-                await sweep(deps, cast(Any, Client(host.engine)))
+                await sweep(deps, cast(Any, Client(host.engine, self.adversary.roll_after)))
 
     async def _cancel(self, at_s: float, *, times: int) -> None:
         """Cancel as the HTTP route does: the store first, then the event, which may be lost or come several times."""
@@ -273,7 +275,7 @@ class Chaos:
                 run = await self.raw.runs.get(TENANT, self.run_id)
                 assert run is not None
                 with contextlib.suppress(LivoaError):
-                    await start(run, cast(Any, Client(host.engine)))
+                    await start(run, cast(Any, Client(host.engine, self.adversary.roll_after)))
             elif await self._is_over(host):
                 return
             elif not self.clock.advance_to_next():

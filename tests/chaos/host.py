@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 
 from azure.durable_functions import Orchestrator
 
+from activities import apart
 from activities import steps as step_activities
 from activities.compose_answer import compose_answer
 from activities.plan_run import plan_run
@@ -25,6 +26,7 @@ from local_host.durable.engine import DurableEngine, EngineOptions
 from local_host.durable.functions import ActivityError
 from orchestrators.map_orchestrator import map_orchestrator
 from orchestrators.run_orchestrator import run_orchestrator
+from orchestrators.step_orchestrator import step_orchestrator
 from planner_graph.degraded import DegradedComposer, DegradedPlanner
 from policy.builtin import BuiltinPolicyEngine
 from tests.chaos.adversary import Adversary
@@ -33,11 +35,13 @@ from tests.chaos.observer import DELIVERY, Observer
 from tests.chaos.plans import CATALOG
 from tests.chaos.stores import Chaotic, InlineStorage, RawStores
 from tests.chaos.twists import FourEyes
+from tests.support.durable_client import EngineClient
 from tests.support.world import QuietTelemetry
 
 ORCHESTRATORS = {
     names.RUN_ORCHESTRATOR: Orchestrator.create(run_orchestrator),
     names.MAP_ORCHESTRATOR: Orchestrator.create(map_orchestrator),
+    names.STEP_ORCHESTRATOR: Orchestrator.create(step_orchestrator),
 }
 Activity = Callable[[dict[str, Any], Deps], Awaitable[dict[str, Any]]]
 ACTIVITIES: dict[str, Activity] = {
@@ -48,6 +52,11 @@ ACTIVITIES: dict[str, Activity] = {
     names.COMPOSE_ANSWER: lambda payload, deps: compose_answer(payload, deps),
     names.UNDO_STEP: lambda payload, deps: step_activities.undo(payload, deps),
     names.FINISH_RUN: lambda payload, deps: finish_run(payload, deps),
+}
+WITH_CLIENT: dict[str, Callable[[dict[str, Any], Any], Awaitable[dict[str, Any]]]] = {
+    names.START_STEPS: apart.start_steps,
+    names.TELL_OUTCOME: apart.tell_outcome,
+    names.CHECKPOINT_RUN: lambda payload, _: apart.checkpoint_run(payload),
 }
 
 
@@ -91,6 +100,7 @@ class Host:
         )
         self.storage = InlineStorage(world.path / "hub.db", self)
         self.engine = DurableEngine(self, self.storage, self.clock, options)
+        self.client = Chaotic(EngineClient(self.engine), "client", self)
 
     def _deps(self, world: World) -> Deps:
         raw = world.raw
@@ -148,7 +158,7 @@ class Host:
 
     def has_activity(self, name: str) -> bool:
         """See ``DurableFunctions``."""
-        return name in ACTIVITIES
+        return name in ACTIVITIES or name in WITH_CLIENT
 
     def has_entity(self, name: str) -> bool:
         """See ``DurableFunctions``."""
@@ -189,7 +199,10 @@ class Host:
         token = DELIVERY.set(delivery)
         try:
             await self.point(f"{name}:begin")
-            result = await ACTIVITIES[name](payload, self.deps)
+            if name in WITH_CLIENT:
+                result = await WITH_CLIENT[name](payload, self.client)
+            else:
+                result = await ACTIVITIES[name](payload, self.deps)
             await self.point(f"{name}:end")
         except Exception as err:
             self.observer.faults[f"{name} raised {type(err).__name__}"] += 1

@@ -10,20 +10,21 @@ from pathlib import Path
 import azure.durable_functions as df
 
 import orchestrators
-from engine.domain.names import MAP_ORCHESTRATOR, RUN_ORCHESTRATOR
+from engine.domain.names import MAP_ORCHESTRATOR, RUN_ORCHESTRATOR, STEP_ORCHESTRATOR
 
 
-def test_both_orchestrators_are_registered_under_their_durable_names_with_the_parameter_called_context() -> None:
+def test_all_orchestrators_are_registered_under_their_durable_names_with_the_parameter_called_context() -> None:
     app = df.DFApp()
     app.register_functions(orchestrators.build())
     bindings = [json.loads(raw) for function in app.get_functions() for raw in function.get_raw_bindings()]
     triggers = [binding for binding in bindings if binding["type"] == "orchestrationTrigger"]
-    assert {trigger["orchestration"] for trigger in triggers} == {RUN_ORCHESTRATOR, MAP_ORCHESTRATOR}
+    assert {trigger["orchestration"] for trigger in triggers} == {RUN_ORCHESTRATOR, MAP_ORCHESTRATOR, STEP_ORCHESTRATOR}
     assert {trigger["name"] for trigger in triggers} == {"context"}
 
 
 def test_the_scheduler_and_the_orchestrators_import_without_the_sdk() -> None:
-    script = "import sys, orchestrators.run_orchestrator, orchestrators.map_orchestrator; print('azure' in sys.modules)"
+    modules = ", ".join(f"orchestrators.{kind}_orchestrator" for kind in ("run", "map", "step"))
+    script = f"import sys, {modules}; print('azure' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True
     )
