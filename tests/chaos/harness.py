@@ -62,6 +62,7 @@ class Evidence:
     seed: int
     families: frozenset[str]
     is_store_trouble: bool
+    roll_after: int | None
     plan: CheckedPlan
     max_parallel: int
     run: Run
@@ -329,6 +330,7 @@ class Chaos:
             seed=self.seed,
             families=self.adversary.families,
             is_store_trouble=self.adversary.is_store_trouble,
+            roll_after=self.adversary.roll_after,
             plan=self.plan,
             max_parallel=self.tenant.bounds.max_parallel_steps,
             run=run,

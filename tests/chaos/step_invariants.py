@@ -48,7 +48,7 @@ def needs_come_first(evidence: Evidence) -> None:
                 # delivery that comes long after may still make something of it.
                 status = evidence.steps[need].status
                 late = status is StepStatus.SUCCEEDED and "duplicates" not in evidence.families
-                goes_on = _is_delivered_after(evidence, need, call.serial)
+                goes_on = not _is_begun_again(evidence) and _is_delivered_after(evidence, need, call.serial)
                 early = late or goes_on or need not in tolerated[called]
                 assert not early, f"{call.key} was called before {need} was final"
                 continue
@@ -229,6 +229,11 @@ def _key(record: StepRecord) -> str:
     if record.step_id.endswith(UNDO_SUFFIX):
         return f"{key}/undo"
     return f"{key}/fallback" if record.degraded is not None else key
+
+
+def _is_begun_again(evidence: Evidence) -> bool:
+    """True when calls that were over may have been started apart once more, by a second delivery of what starts them."""
+    return evidence.roll_after is not None and bool(evidence.families & {"duplicates", "crash"})
 
 
 def _is_delivered_after(evidence: Evidence, step_id: str, serial: int) -> bool:
