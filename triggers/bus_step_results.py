@@ -27,11 +27,6 @@ _LOG = logging.getLogger("livoa.bus")
 class Message(Protocol):
     """The part of ``azure.functions.ServiceBusMessage`` that is used."""
 
-    @property
-    def message_id(self) -> str:
-        """Its id, as the sender gave it."""
-        ...
-
     def get_body(self) -> bytes:
         """Its body."""
         ...
@@ -42,7 +37,7 @@ async def take_result(message: Message, deps: Deps, client: DurableClient) -> No
     try:
         result = parse_result(message.get_body())
     except LivoaError as err:
-        _LOG.error("a message is no result", extra={"message_id": message.message_id, "reason": err.message})
+        _LOG.error("a message of the results' queue is none: %s", err.message, extra={"code": err.code})
         raise
     assignment = await take_back(result, deps)
     if assignment is not None:

@@ -116,6 +116,19 @@ def renewing(token: int, nonce: str, now: datetime) -> Rule[Leased | NotLeased]:
     return rule
 
 
+def releasing(token: int, nonce: str) -> Rule[Assignment | None]:
+    """Give back what the holder has and will not answer any more: queued and unsent again, under the same token."""
+
+    def rule(found: Assignment | None) -> tuple[Assignment | None, Assignment | None]:
+        if found is None or _not_holder(found, token, nonce) is not None:
+            return None, None
+        nobody = {"worker": None, "nonce_sha256": None, "lease_until_at": None}
+        back = found.model_copy(update={"status": AssignmentStatus.QUEUED, "sent_at": None, **nobody})
+        return back, back
+
+    return rule
+
+
 def finishing(token: int, nonce: str, response_ref: PayloadRef, now: datetime) -> Rule[Finished | NotLeased]:
     """Store the holder's answer; the same answer again finds it stored."""
 
@@ -199,6 +212,10 @@ class RuledAssignments(Assignments):
     ) -> Leased | NotLeased:
         """See ``Assignments.heartbeat``."""
         return await self._update(tenant_id, run_id, key, renewing(token, nonce, now))
+
+    async def release(self, tenant_id: str, run_id: str, key: str, token: int, *, nonce: str) -> Assignment | None:
+        """See ``Assignments.release``."""
+        return await self._update(tenant_id, run_id, key, releasing(token, nonce))
 
     async def finish(
         self, tenant_id: str, run_id: str, key: str, token: int, *, nonce: str, response_ref: PayloadRef, now: datetime

@@ -15,7 +15,7 @@ from engine.domain.run import PayloadRef
 
 LeaseRefusal = Literal["unknown", "superseded", "held", "ended"]
 """``unknown``: no such assignment of that tenant and run. ``superseded``: the token is not the latest. ``held``: a worker has it
-(even if that lease ran out: a lease is taken once for each token). ``ended``: finished or void."""
+(even if that lease ran out: it is taken once for each token, unless its holder gives it back). ``ended``: finished or void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,11 @@ class Assignments(Protocol):
     ) -> Leased | NotLeased:
         """Renew the lease of who holds it, also one that ran out and was not voided: nobody else has the work. ``ended`` or
         ``superseded`` tell the worker to stop."""
+        ...
+
+    async def release(self, tenant_id: str, run_id: str, key: str, token: int, *, nonce: str) -> Assignment | None:
+        """Give back what one holds, without an answer: it is queued and unsent again, for anybody to lease under the same token.
+        The answer of who gave it back does not count any more. None when it was not one's own."""
         ...
 
     async def finish(
@@ -127,6 +132,10 @@ class NoAssignments:
     ) -> Leased | NotLeased:
         """See ``Assignments``."""
         return NotLeased("unknown")
+
+    async def release(self, tenant_id: str, run_id: str, key: str, token: int, *, nonce: str) -> Assignment | None:
+        """See ``Assignments``."""
+        return None
 
     async def finish(
         self, tenant_id: str, run_id: str, key: str, token: int, *, nonce: str, response_ref: PayloadRef, now: datetime

@@ -7,7 +7,7 @@ from engine.step_runner.closing import finish_run
 from engine.step_runner.handover import send_command
 from engine.step_runner.maps import collect_map, expand_map
 from engine.step_runner.perform import perform_step
-from engine.step_runner.returns import parse_result, take_back
+from engine.step_runner.returns import parse_command, parse_result, take_back
 from engine.step_runner.reuse import reuse_finished
 from engine.step_runner.suspension import SUSPENDABLE, held
 from engine.step_runner.task import StepTask, task_of
@@ -20,6 +20,7 @@ __all__ = [
     "expand_map",
     "finish_run",
     "held",
+    "parse_command",
     "parse_result",
     "perform_step",
     "reuse_finished",

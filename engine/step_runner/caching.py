@@ -22,6 +22,7 @@ from engine.ports.deps import Deps
 from engine.ports.result_cache import CachedResult
 from engine.step_runner.authorise import CallInQuestion, Cleared
 from engine.step_runner.evidence import reused_entry
+from engine.step_runner.on_record import put_on_record
 from engine.step_runner.records import Journal
 
 _LOG = logging.getLogger("livoa.steps")
@@ -59,7 +60,7 @@ async def reused(cleared: Cleared, journal: Journal, deps: Deps) -> StepOutcome 
         output=output,
         made_by=known.run_id,
     )
-    await deps.audit.append(entry)
+    await put_on_record(entry, deps.audit)
     return await journal.succeeded(output)
 
 

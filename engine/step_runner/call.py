@@ -18,6 +18,7 @@ from engine.domain.telemetry_names import METRIC_STEP_DURATION
 from engine.plan import validate_output
 from engine.ports.deps import Deps
 from engine.step_runner.evidence import result_entry
+from engine.step_runner.on_record import put_on_record
 from engine.step_runner.persistence import persistently
 from engine.step_runner.records import Journal
 from engine.step_runner.task import StepTask
@@ -81,7 +82,7 @@ async def conclude(call: Call, capability: Capability, response: ExecuteResponse
         output=output,
         cost_micro_usd=cost,
     )
-    await persistently(lambda: call.deps.audit.append(entry))
+    await persistently(lambda: put_on_record(entry, call.deps.audit))
     await persistently(lambda: settle(call, cost))
     started_at = call.journal.started_at
     if started_at is not None:

@@ -53,18 +53,10 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     error = _with_effects(run.error or _error(payload.get("code")), not_undone)
     body = await _facts(run, status, error, not_undone, deps)
     await record_unknown_results(run, deps)
-    now = deps.clock.now()
-    await deps.audit.append(
-        AuditEntry(
-            tenant_id=run.tenant_id,
-            entry_id=f"{run.run_id}/{AuditType.RUN_FINISHED.value}",
-            type=AuditType.RUN_FINISHED,
-            at=now,
-            run_id=run.run_id,
-            actor=run.principal.subject,
-            body=body,
-        )
-    )
+    told = await deps.audit.append(_entry(run, body, deps))
+    if told.body.get("status") != status.value:
+        # Somebody else recorded another end first, as one who terminates a run that is just finishing: there is one end.
+        status, error = RunStatus(told.body["status"]), _error(told.body.get("code"))
     data = RunEventData(
         code=error.code if error else None,
         message=error.message if error else None,
@@ -77,6 +69,18 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
         "run finished", extra={"run_id": run.run_id, "status": status.value, "code": error.code if error else None}
     )
     return {}
+
+
+def _entry(run: Run, body: dict[str, Any], deps: Deps) -> AuditEntry:
+    return AuditEntry(
+        tenant_id=run.tenant_id,
+        entry_id=f"{run.run_id}/{AuditType.RUN_FINISHED.value}",
+        type=AuditType.RUN_FINISHED,
+        at=deps.clock.now(),
+        run_id=run.run_id,
+        actor=run.principal.subject,
+        body=body,
+    )
 
 
 async def _facts(

@@ -53,6 +53,7 @@ from engine.step_runner.caching import remember, reused
 from engine.step_runner.call import Call, call_deadline, conclude, request_of, settle
 from engine.step_runner.evidence import decision_entry, intent_entry
 from engine.step_runner.handover import hand_on, handed_on_before, is_handed_on, new_assignment, take_up
+from engine.step_runner.on_record import put_on_record
 from engine.step_runner.progress import ProgressReporter
 from engine.step_runner.records import Journal, allowed_attempts, answered, reason_to_fall_back
 from engine.step_runner.suspension import OUT_OF_BUDGET, held, suspend_for_budget
@@ -267,7 +268,7 @@ async def _denied(call: Call, barred: Barred, inputs_sha256: str) -> StepOutcome
         cures=barred.call.cures,
         code=barred.code,
     )
-    await call.deps.audit.append(entry)
+    await put_on_record(entry, call.deps.audit)
     await settle(call, 0)  # an earlier delivery may have been allowed, and died with its reservation
     return await call.journal.denied(barred.code, barred.message)
 
@@ -317,9 +318,13 @@ async def _intend(call: Call, cleared: Cleared, inputs_sha256: str, amount: int)
         masked=cleared.call.masked,
     )
     try:
-        await call.deps.audit.append(entry)
+        record = await put_on_record(entry, call.deps.audit)
         if cleared.capability.side_effect == "external":  # beyond recall, so not even the store may deny it later
-            await call.deps.checkpoints.make(call.task.tenant_id)
+            made = await call.deps.checkpoints.make(call.task.tenant_id)
+            if made is not None and made.size < record.seq:
+                raise LivoaError(
+                    "checkpoint.behind", "the backlog of the chain took more than one checkpoint", status=503
+                )
     except Exception:
         # Whatever keeps the intent from being written, or anchored, keeps the effect from happening.
         _LOG.exception("audit intent failed", extra={"run_id": call.task.run_id, "step_id": call.task.step_id})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engine.domain.audit import AuditEntry, AuditType
-from engine.domain.bus import Assignment, StepResult
+from engine.domain.bus import Assignment, StepCommand, StepResult
 from engine.domain.errors import LivoaError
 from engine.domain.strict_json import parse
 from engine.ports.assignments import Finished
@@ -16,19 +17,31 @@ from engine.ports.deps import Deps
 from engine.step_runner.persistence import persistently
 
 MAX_MESSAGE_BYTES = 64 * 1024
+M = TypeVar("M", bound=BaseModel)
 
 _LOG = logging.getLogger("livoa.bus")
 
 
 def parse_result(body: bytes) -> StepResult:
-    """The result in a message. ``LivoaError("bus.result_invalid")`` names the places that are wrong, not their content."""
+    """The result in a message. ``LivoaError("bus.result_invalid")`` names the fields that are wrong, not their content."""
+    return _parsed(StepResult, body, "bus.result_invalid")
+
+
+def parse_command(body: bytes) -> StepCommand:
+    """The command in a message. ``LivoaError("bus.command_invalid")`` likewise."""
+    return _parsed(StepCommand, body, "bus.command_invalid")
+
+
+def _parsed(model: type[M], body: bytes, code: str) -> M:
     try:
-        return StepResult.model_validate(parse(body, max_bytes=MAX_MESSAGE_BYTES))
+        return model.model_validate(parse(body, max_bytes=MAX_MESSAGE_BYTES))
     except LivoaError as err:
-        raise LivoaError("bus.result_invalid", f"the message is no acceptable JSON: {err.code}") from None
+        raise LivoaError(code, f"the message is no acceptable JSON: {err.code}") from None
     except ValidationError as err:
-        places = sorted({"/".join(map(str, one["loc"]))[:80] for one in err.errors(include_input=False)})
-        raise LivoaError("bus.result_invalid", f"the message is no result, see {', '.join(places[:5])}") from None
+        # A field that there is not may be named anything.
+        names = {str(one["loc"][0]) if one["loc"] else "" for one in err.errors(include_input=False)}
+        known = sorted(name if name in model.model_fields else "(unknown)" for name in names)
+        raise LivoaError(code, f"the message does not have the right form at: {', '.join(known)}") from None
 
 
 async def take_back(result: StepResult, deps: Deps) -> Assignment | None:
@@ -45,10 +58,7 @@ async def take_back(result: StepResult, deps: Deps) -> Assignment | None:
     )
     if isinstance(answer, Finished):
         return answer.assignment
-    _LOG.warning(
-        "a worker's answer does not count",
-        extra={"run_id": result.run_id, "reason": answer.reason, "fencing_token": result.token},
-    )
+    _LOG.warning("a worker's answer does not count", extra={"run_id": result.run_id, "code": answer.reason})
     known = await deps.assignments.get(*of)
     if known is not None:  # otherwise anybody who can send could fill somebody's chain
         await persistently(lambda: deps.audit.append(_refused(known, result, answer.reason, deps)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from engine.domain.audit import AuditEntry, AuditRecord, AuditType
 from engine.domain.run import Run
 from engine.ports.deps import Deps
+from engine.step_runner.on_record import put_on_record
 
 _ENDED_BY = {
     AuditType.DISPATCH_INTENDED: AuditType.DISPATCH_RESULT,
@@ -31,7 +32,7 @@ async def record_unknown_results(run: Run, deps: Deps) -> int:
         if len(records) < _PAGE:
             break
     for key, intent in open_intents.items():
-        await deps.audit.append(_entry(run, key, intent, deps))
+        await put_on_record(_entry(run, key, intent, deps), deps.audit)
     return len(open_intents)
 
 

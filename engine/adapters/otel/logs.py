@@ -26,6 +26,8 @@ FIELDS = (
     "route",
     "duration_ms",
     "incident",
+    "queue",
+    "worker",
 )
 
 

@@ -127,7 +127,7 @@ class _Sender:
                 # ValueError is what the SDK raises for a handler that was shut down under it.
                 self._drop()
                 if fresh or tried == _TRIES:
-                    _LOG.warning("message not sent", extra={"entity": self._entity, "error_type": type(err).__name__})
+                    _LOG.warning("nothing can be sent: %s", type(err).__name__, extra={"queue": self._entity})
                     raise unavailable(f"sending failed: {type(err).__name__}") from None
             except BaseException:
                 self._drop()  # cut off in the middle, it is in nobody knows which state

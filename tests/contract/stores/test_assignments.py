@@ -119,6 +119,26 @@ async def test_what_nobody_takes_lapses_at_its_deadline(stores: Stores) -> None:
     assert await stores.assignments.void(*OF, 1, now=later(3600), lapsed_only=True) == await row(stores)
 
 
+async def test_what_its_holder_gives_back_is_anybodys_and_the_holders_answer_counts_no_more(stores: Stores) -> None:
+    await stores.assignments.assign(assignment())
+    assert await stores.assignments.release(*OF, 1, nonce=NONCE) is None, "nobody holds it"
+    await stores.assignments.sent(*OF, 1, later(0))
+    await stores.assignments.lease(*OF, 1, worker="w", nonce=NONCE, now=later(1))
+    assert await stores.assignments.release(*OF, 1, nonce="o" * 43) is None, "not one's own"
+    assert await stores.assignments.release(*OF, 2, nonce=NONCE) is None
+    back = await stores.assignments.release(*OF, 1, nonce=NONCE)
+    assert back is not None
+    assert (back.status, back.token, back.sent_at, back.sends) == (AssignmentStatus.QUEUED, 1, None, 1)
+    assert await stores.assignments.release(*OF, 1, nonce=NONCE) is None
+    late = await stores.assignments.finish(*OF, 1, nonce=NONCE, response_ref=ref(), now=later(2))
+    assert late == NotLeased("unknown")
+    taken = await stores.assignments.lease(*OF, 1, worker="x", nonce="o" * 43, now=later(3))
+    assert isinstance(taken, Leased)
+    done = await stores.assignments.finish(*OF, 1, nonce="o" * 43, response_ref=ref(), now=later(4))
+    assert isinstance(done, Finished)
+    assert await stores.assignments.release(*OF, 1, nonce="o" * 43) is None
+
+
 async def test_the_end_of_a_run_ends_what_is_open(stores: Stores) -> None:
     for key in ("a", "b", "c"):
         await stores.assignments.assign(assignment(key))

@@ -81,6 +81,7 @@ CALLS: dict[tuple[type, str], tuple[Call, Any]] = {
         lambda s: s.assignments.heartbeat(*LENT, 1, nonce=NONCE, now=NOON), NotLeased("unknown")),
     (Assignments, "finish"): (
         lambda s: s.assignments.finish(*LENT, 1, nonce=NONCE, response_ref=ref(), now=NOON), NotLeased("unknown")),
+    (Assignments, "release"): (lambda s: s.assignments.release(*LENT, 1, nonce=NONCE), None),
     (Assignments, "void"): (lambda s: s.assignments.void(*LENT, 1, now=NOON, lapsed_only=False), None),
     (Assignments, "void_run"): (lambda s: s.assignments.void_run(FOREIGN, "run-1", NOON), ()),
     (Assignments, "remove_run"): (lambda s: s.assignments.remove_run(FOREIGN, "run-1"), 0),

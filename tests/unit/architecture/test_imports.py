@@ -21,6 +21,7 @@ HEAVY = (
 PACKAGES = (
     "activities",
     "agent_kit",
+    "bus_worker",
     "cli",
     "engine",
     "entities",

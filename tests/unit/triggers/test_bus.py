@@ -47,7 +47,7 @@ class Desk:
 
     async def take(self, body: bytes | StepResult) -> None:
         data = body if isinstance(body, bytes) else body.model_dump_json().encode()
-        message = SimpleNamespace(message_id="m-1", get_body=lambda: data)
+        message = SimpleNamespace(get_body=lambda: data)
         await take_result(message, self.world.deps, self.engine)
 
     async def status(self) -> AssignmentStatus:

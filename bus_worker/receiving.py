@@ -1,0 +1,223 @@
+"""The bus side of a worker: receives commands, settles each once the store knows who has its step, and runs them side by side.
+
+A receiver of the SDK belongs to one coroutine, which receives and settles; the steps themselves run beside it. Nothing is
+received without a free slot, so nothing waits in a worker that another could do. A queue with sessions is served by several
+receivers, each with one session for a turn; it is let go when it is empty, when the turn is over and when all slots are taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus_worker.step import Held, NothingToDo, Poison, Received, StepWorker
+from engine.adapters.bus_settings import WorkerSettings
+from engine.adapters.service_bus import BusConnection
+from engine.domain.errors import LivoaError
+
+_LOG = logging.getLogger("livoa.worker")
+
+LEAVE_RUNNING = "livoa.leave-running"
+RECEIVE_S = 1.0
+"""How long one look into a queue waits, and so how long a stop may go unnoticed."""
+ACCEPT_S = 20.0
+"""How long the bus looks for a session that has something."""
+TURN_S = 20.0
+"""How long one session may keep a receiver while others wait; shorter than any lock."""
+SETTLE_S = 10.0
+RETRY_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Between tries to reach a bus that is away."""
+
+
+@dataclass(slots=True)
+class Service:
+    """What a worker has under way. ``connected`` holds the queues that could be reached the last time that was tried."""
+
+    connection: BusConnection
+    worker: StepWorker
+    settings: WorkerSettings
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    connected: set[str] = field(default_factory=set)
+    running: dict[asyncio.Task[None], Held] = field(default_factory=dict)
+    _slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.settings.concurrency)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """What it serves."""
+        bus = self.connection.settings
+        return self.settings.queues or (bus.commands_queue, *bus.tenant_queues.values())
+
+    async def run(self) -> None:
+        """Serve until ``stopping`` is set, then drain: steps end within the given time, or are handed back."""
+        bus = self.connection.settings
+        each = min(self.settings.receivers, self.settings.concurrency) if bus.sessions else 1
+        serve = self._serve_sessions if bus.sessions else self._serve_queue
+        receivers = [
+            asyncio.create_task(self._for_ever(queue, serve), name=f"{queue}/{number}")
+            for queue in self.queues
+            for number in range(each)
+        ]
+        try:
+            await self.stopping.wait()
+        finally:
+            _, late = await asyncio.wait(receivers, timeout=2 * RECEIVE_S)
+            for task in late:  # one that waits for a session, or for a bus that is away
+                task.cancel()
+            await asyncio.gather(*receivers, return_exceptions=True)
+            await self._drain()
+
+    async def _drain(self) -> None:
+        if self.running:
+            _LOG.info("draining: %d steps under way", len(self.running))
+            await asyncio.wait(set(self.running), timeout=self.settings.drain_s)
+        left = dict(self.running)
+        await asyncio.gather(*(self.worker.give_back(held, LEAVE_RUNNING) for held in left.values()))
+        if left:
+            await asyncio.wait(set(left), timeout=SETTLE_S)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _for_ever(self, queue: str, serve: Any) -> None:
+        """Serve one queue with one receiver after another, whatever happens to the bus."""
+        from azure.core.exceptions import AzureError
+
+        failures = 0
+        while not self.stopping.is_set():
+            try:
+                await serve(queue)
+                failures = 0
+                continue
+            except (AzureError, OSError, ValueError, LivoaError) as err:
+                reason = err.code if isinstance(err, LivoaError) else type(err).__name__
+            if queue in self.connected or failures == 0:
+                _LOG.warning("queue lost: %s", reason, extra={"queue": queue})
+            self.connected.discard(queue)
+            await self._pause(RETRY_PAUSES_S[min(failures, len(RETRY_PAUSES_S) - 1)])
+            failures += 1
+
+    async def _serve_queue(self, queue: str) -> None:
+        """Until the bus fails or the worker stops: one receiver of a queue without sessions."""
+        async with self._receiver(queue) as receiver:
+            while await self._slot():
+                await self._receive(queue, receiver)
+
+    async def _serve_sessions(self, queue: str) -> None:
+        """The next session that has something, for one turn."""
+        from azure.servicebus import NEXT_AVAILABLE_SESSION
+        from azure.servicebus.exceptions import OperationTimeoutError
+
+        if not await self._slot():
+            return
+        opened = False
+        try:
+            options = {"session_id": NEXT_AVAILABLE_SESSION, "max_wait_time": ACCEPT_S}
+            async with self._receiver(queue, **options) as receiver:
+                opened = True  # from here on the turn answers for the slot
+                await self._turn(queue, receiver)
+        except OperationTimeoutError:
+            if opened:
+                raise
+            self.connected.add(queue)  # that there is nothing to do is an answer too
+        finally:
+            if not opened:
+                self._slots.release()
+
+    async def _turn(self, queue: str, receiver: Any) -> None:
+        """What is in one session, for a while. Comes with a slot, and leaves with none."""
+        loop = asyncio.get_running_loop()
+        over_at = loop.time() + TURN_S
+        while await self._receive(queue, receiver):
+            if self.stopping.is_set() or loop.time() > over_at or self._slots.locked():
+                return
+            await self._slots.acquire()
+
+    @asynccontextmanager
+    async def _receiver(self, queue: str, **options: Any) -> AsyncIterator[Any]:
+        client = self.connection.client(retry_total=0)
+        try:
+            receiver = client.get_queue_receiver(queue, prefetch_count=self.settings.prefetch, **options)
+            try:
+                await receiver.__aenter__()
+                self.connected.add(queue)
+                yield receiver
+            finally:
+                await _closed(receiver)
+        finally:
+            await _closed(client)
+
+    async def _receive(self, queue: str, receiver: Any) -> bool:
+        """Receive one command with a slot that was taken for it. False when there is none in time."""
+        runs = False
+        try:
+            messages = await receiver.receive_messages(max_message_count=1, max_wait_time=RECEIVE_S)
+            if not messages:
+                return False
+            runs, settle = await self._begin(queue, receiver, messages[0])
+            # Should this fail, the message comes again, and whoever receives it finds the step held.
+            async with asyncio.timeout(SETTLE_S):
+                await settle
+            return True
+        finally:
+            if not runs:
+                self._slots.release()
+
+    async def _begin(self, queue: str, receiver: Any, message: Any) -> tuple[bool, Awaitable[None]]:
+        """Take the step of a command. Whether it runs now (and gives its slot back by itself), and how to settle the message."""
+        bus = self.connection.settings
+        received = Received(_body(message), message.session_id if bus.sessions else None, bus.tenant_of(queue))
+        try:
+            taken = await self.worker.take(received)
+        except LivoaError as err:
+            _LOG.warning("step not taken", extra={"queue": queue, "code": err.code})
+            return False, receiver.abandon_message(message)
+        match taken:
+            case Poison(code, words):
+                _LOG.error("dead letter: %s", words, extra={"queue": queue, "code": code})
+                return False, receiver.dead_letter_message(message, reason=code, error_description=words)
+            case NothingToDo():
+                return False, receiver.complete_message(message)
+            case Held():
+                task = asyncio.create_task(self.worker.carry_out(taken))
+                self.running[task] = taken
+                task.add_done_callback(self._ended)
+                return True, receiver.complete_message(message)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self.running[task]
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("step broke off", exc_info=error)
+
+    async def _slot(self) -> bool:
+        """Wait for a free slot. False when the worker stops first."""
+        while not self.stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._slots.acquire(), RECEIVE_S)
+                return True
+        return False
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+
+
+def _body(message: Any) -> bytes:
+    """The bytes of a message whatever its sections; what is no data becomes something that is no command."""
+    try:
+        return b"".join(message.body)
+    except (TypeError, ValueError):
+        return b""
+
+
+async def _closed(handle: Any) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(SETTLE_S):
+            await handle.close()

@@ -1,0 +1,37 @@
+"""Putting a fact on record so that what stands there is that very fact.
+
+An id that is known keeps its record, which is right for the same fact delivered twice. But a second delivery may differ: policy,
+the catalog or what was read has changed since, or somebody with the database has written the id first. Such a fact gets a
+record of its own, beside the other.
+"""
+
+from __future__ import annotations
+
+from engine.domain.audit import AuditEntry, AuditRecord
+from engine.domain.errors import LivoaError
+from engine.evidence.canonical import canonical_sha256
+from engine.ports.audit_log import AuditLog
+
+
+async def put_on_record(entry: AuditEntry, audit: AuditLog) -> AuditRecord:
+    """The record that says what ``entry`` says, under its id or under one that its body's hash makes its own.
+
+    Raises what ``AuditLog.append`` does, and ``LivoaError("audit.entry_taken")`` when something else stands under both.
+    """
+    record = await audit.append(entry)
+    if _says(record, entry):
+        return record
+    own = entry.model_copy(update={"entry_id": f"{entry.entry_id}/{canonical_sha256(entry.body)[:16]}"})
+    record = await audit.append(own)
+    if not _says(record, own):
+        raise LivoaError("audit.entry_taken", "the audit log holds something else under this entry's id", status=500)
+    return record
+
+
+def _says(record: AuditRecord, entry: AuditEntry) -> bool:
+    return (record.type, record.run_id, record.actor, record.body) == (
+        entry.type,
+        entry.run_id,
+        entry.actor,
+        entry.body,
+    )

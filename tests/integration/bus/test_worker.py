@@ -1,0 +1,165 @@
+"""A worker on the real SDK and the emulator: from the queue to the answer, poison, a bus that goes away, and a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bus_worker.receiving import Service
+from bus_worker.step import StepWorker
+from engine.adapters.bus_settings import BusSettings, WorkerSettings
+from engine.adapters.service_bus import BusConnection, BusMessage, ServiceBusResults, ServiceBusStepQueue
+from engine.domain.bus import AssignmentStatus
+from engine.domain.outcomes import Dispatched, Succeeded
+from engine.step_runner import StepTask, parse_result, perform_step, take_back
+from local_host.queues import EntityOptions
+from tests.support.bus_emulator import Emulator
+from tests.support.world import World, plan_of, step
+
+WAIT_S = 60
+STEPS = 6
+QUEUES = {
+    "with-sessions": EntityOptions(sessions=True, lock_s=30, max_delivery_count=3),
+    "plain": EntityOptions(lock_s=30, max_delivery_count=3),
+    "step-results": EntityOptions(),
+}
+
+
+class Stage:
+    """A run of a few steps for workers, and everything they need."""
+
+    def __init__(self, emulator: Emulator, *, sessions: bool) -> None:
+        self.emulator = emulator
+        self.queue = "with-sessions" if sessions else "plain"
+        settings = BusSettings(connection=emulator.connection_string, commands_queue=self.queue, sessions=sessions)
+        self.connection = BusConnection(settings)
+        self.world = World()
+        self.world.deps = dataclasses.replace(self.world.deps, step_queue=ServiceBusStepQueue(self.connection))
+        self.ids = [f"s{number}" for number in range(STEPS)]
+        self.service: Service | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def serve(self, **settings: float) -> Service:
+        worker = StepWorker(self.world.deps, ServiceBusResults(self.connection), "w1")
+        self.service = Service(self.connection, worker, WorkerSettings(**settings))
+        self._serving = asyncio.create_task(self.service.run())
+        return self.service
+
+    async def begin(self) -> None:
+        steps = [step(step_id, "calc.fit_fast", n=number) for number, step_id in enumerate(self.ids)]
+        await self.world.submit(plan_of(*steps, uses=self.ids))
+        for step_id in self.ids:
+            assert isinstance(await self.perform(step_id), Dispatched)
+
+    async def perform(self, step_id: str) -> object:
+        task = StepTask(tenant_id="contoso", run_id="run-1", step_id=step_id, attempt=1)
+        return await perform_step(task, self.world.deps)
+
+    async def statuses(self) -> list[AssignmentStatus]:
+        found = [await self.world.deps.assignments.get("contoso", "run-1", f"run-1/{step_id}") for step_id in self.ids]
+        return [one.status for one in found]
+
+    async def until(self, condition) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not await condition():  # noqa: ASYNC110 - it is the store that changes, and a store has no event
+                await asyncio.sleep(0.05)
+
+    async def all_done(self) -> bool:
+        return set(await self.statuses()) == {AssignmentStatus.FINISHED}
+
+    async def stop(self) -> None:
+        if self.service is not None:
+            self.service.stopping.set()
+            await asyncio.wait_for(self._serving, WAIT_S)
+            self.service = None
+
+    def dead(self) -> list[tuple[str | None, str | None]]:
+        found = self.emulator.broker.receive(f"{self.queue}/$DeadLetterQueue", 100)
+        return [(one.dead_letter_reason, one.dead_letter_description) for one in found]
+
+
+@pytest.fixture
+def emulator(tmp_path: Path):
+    built = Emulator(tmp_path, QUEUES)
+    yield built
+    built.close()
+
+
+@pytest.fixture(params=[True, False], ids=["sessions", "plain"])
+async def stage(request: pytest.FixtureRequest, emulator: Emulator) -> AsyncIterator[Stage]:
+    built = Stage(emulator, sessions=request.param)
+    yield built
+    await built.stop()
+    await built.connection.close()
+
+
+async def test_steps_go_from_the_queue_to_an_agent_and_their_answers_come_back(stage):
+    await stage.begin()
+    service = stage.serve(concurrency=4)
+    await stage.until(stage.all_done)
+    assert service.connected == {stage.queue}
+    results: list = []
+
+    async def arrived() -> bool:
+        results.extend(stage.emulator.broker.receive("step-results", 10))
+        return len(results) == STEPS
+
+    await stage.until(arrived)
+    for one in results:
+        assert await take_back(parse_result(one.message.body), stage.world.deps) is not None
+    for number, step_id in enumerate(stage.ids):
+        assert await stage.perform(step_id) == Succeeded()
+        assert await stage.world.output(step_id) == {"n": 2 * number}
+    assert len(stage.world.invoker.calls) == STEPS
+    await stage.stop()
+    assert stage.dead() == []
+    assert not stage.emulator.broker.peek(stage.queue, 0, 10)
+
+
+async def test_poison_is_a_dead_letter_with_its_reason_and_keeps_nobody_waiting(stage):
+    session = "contoso--1" if stage.queue == "with-sessions" else None
+    await stage.connection.send(stage.queue, BusMessage(b"\x00", "m-1", session_id=session))
+    await stage.connection.send(stage.queue, BusMessage(b'{"version": 1}', "m-2", session_id=session))
+    await stage.begin()
+    stage.serve(concurrency=2, receivers=1)
+    await stage.until(stage.all_done)
+    await stage.stop()
+    dead = stage.dead()
+    assert [reason for reason, _ in dead] == ["bus.command_invalid", "bus.command_invalid"]
+    assert "tenant_id" in dead[1][1]
+
+
+async def test_a_bus_that_goes_away_and_comes_back_loses_no_step(stage):
+    await stage.begin()
+    stage.emulator.stop()
+    service = stage.serve(concurrency=2)
+    await asyncio.sleep(0.3)
+    assert service.connected == set()
+    stage.emulator.start()
+    await stage.until(stage.all_done)
+    assert len(stage.world.invoker.effects) == STEPS
+
+
+async def test_a_stop_hands_back_what_does_not_end_in_time_and_the_next_worker_takes_it_up(stage):
+    begun = asyncio.Event()
+
+    class Stuck:
+        async def invoke(self, capability, request, **_):
+            begun.set()
+            await asyncio.Event().wait()
+
+    invoker = stage.world.deps.invoker
+    stage.world.deps = dataclasses.replace(stage.world.deps, invoker=Stuck())
+    await stage.begin()
+    stage.serve(concurrency=1, drain_s=0)
+    await asyncio.wait_for(begun.wait(), WAIT_S)
+    await stage.stop()
+    assert set(await stage.statuses()) == {AssignmentStatus.QUEUED}
+    stage.world.deps = dataclasses.replace(stage.world.deps, invoker=invoker)
+    stage.serve(concurrency=4)
+    await stage.until(stage.all_done)
+    assert {(one.attempt, one.token) for one in stage.world.deps.assignments._rows.values()} == {(1, 1)}
