@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("cli.commands.audit", "what is on record about a run; export the chain, verify it offline"),
     "tenant": ("cli.commands.tenant", "show or narrow a tenant's configuration, list its changes"),
     "policy": ("cli.commands.policy", "try policies offline: golden requests, a linter, the schema"),
+    "dlq": ("cli.commands.dlq", "messages that the bus has put aside: list, show, replay"),
     "token": ("cli.commands.token", "mint a development token"),
     "host": ("cli.commands.host", "run any Functions app on the embedded host"),
 }
