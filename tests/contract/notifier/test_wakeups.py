@@ -257,3 +257,37 @@ async def test_an_event_written_by_another_process_ends_a_wait_at_once(
         assert await waiting
     await here.dispose()
     await there.dispose()
+
+
+@needs_its_own
+@pytest.mark.redis
+async def test_a_reader_misses_and_repeats_nothing_while_redis_goes_and_comes_back(
+    server: RedisServer, redis: Callable[..., RedisWakeups], tmp_path: Path
+) -> None:
+    """The store has the events, Redis only says that there are some: without it they come later, and all of them."""
+    clock, url = FixedClock(), f"sqlite:///{tmp_path / 'livoa.db'}"
+    channels = [redis(server), redis(server)]
+    await heard(*channels)
+    here, there = (Database(url, clock, wakeups=channel) for channel in channels)
+    await SqlRunStore(here, clock).create(run(), [], None)
+    seen: list[int] = []
+
+    async def follow() -> None:
+        log = SqlEventLog(here, clock)
+        while len(seen) < 90:
+            await log.wait("contoso", "run-1", after_seq=len(seen), timeout_s=30)
+            seen.extend(one.seq for one in await log.read("contoso", "run-1", after_seq=len(seen), limit=7))
+
+    following = asyncio.create_task(follow())
+    writer = SqlEventLog(there, clock)
+    for number in range(90):
+        if number == 30:
+            server.stop()
+        if number == 60:
+            server.start()
+        await writer.append("contoso", "run-1", [event(f"k{number}")])
+    async with asyncio.timeout(60):
+        await following
+    assert seen == list(range(1, 91))
+    await here.dispose()
+    await there.dispose()
