@@ -74,13 +74,14 @@ def _new(
     deps: Deps,
 ) -> Approval:
     now = deps.clock.now()
+    provenance = run.proposed_plan.provenance if run.proposed_plan is not None else run.provenance
     return Approval(
         tenant_id=run.tenant_id,
         run_id=run.run_id,
         approval_id=approval_id,
         binding=binding,
-        plan_version=1,
-        vetting_id=run.provenance.vetting_id if run.provenance is not None else "",
+        plan_version=run.plan_version + 1,
+        vetting_id=provenance.vetting_id if provenance is not None else "",
         arguments_ref=plan_ref,
         reasons=decision.reasons[:_MAX_FINDINGS],
         findings=decision.findings[:_MAX_FINDINGS],

@@ -6,13 +6,13 @@ asked about; when this is delivered again after the answer, the stored plan goes
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Any
 
-from activities.payloads import load_json, load_request
+from activities.payloads import load_request
 from activities.plan_approval import CANCELLED, ask_about_plan, needs_a_person
+from activities.plan_facts import load_plan, origin_of, planned, told_of, vetted
 from engine.domain.approval import Approval
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
@@ -20,12 +20,10 @@ from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import DegradedEventData, EventType, NewEvent, PlanEventData, new_event
 from engine.domain.policy import Cures, PlanPolicyDecision
 from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, Run
-from engine.domain.skeleton import to_wire
 from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import DEGRADED, OPERATION, PLAN_HASH, RUN_ID, SPAN_PLAN
 from engine.domain.tenant import TenantConfig
-from engine.evidence.canonical import canonical_sha256
-from engine.plan import CheckedPlan, check_plan, skeleton_of
+from engine.plan import CheckedPlan
 from engine.ports.deps import Deps
 from engine.ports.planner import NoPlan
 from engine.ports.run_store import RunChange
@@ -102,7 +100,7 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     if (suspended := held(run)) is not None:
         return dict(suspended.model_dump(mode="json"))
     if run.plan_ref is not None:
-        kept = await _load_plan(run, run.plan_ref, tenant, deps)
+        kept = await load_plan(run, run.plan_ref, tenant, deps)
         if run.plan_version:
             return await _planned_again(run, kept, tenant, deps)
         return await _resume(await _begin(run, deps), tenant, kept, run.plan_ref, deps)
@@ -125,7 +123,7 @@ async def _plan(run: Run, deps: Deps, span: Span) -> dict[str, Any]:
     span.set(PLAN_HASH, plan.plan_hash)
     await _audit_plan(run, prepared, plan, decision, deps)
     ref = await deps.payloads.put(run.tenant_id, run.run_id, plan.canonical_bytes())
-    stored = _Stored(plan, ref, _origin(prepared), provenance_of(proposal), proposal.degraded_reason)
+    stored = _Stored(plan, ref, origin_of(prepared), provenance_of(proposal), proposal.degraded_reason)
     return await _by_decision(run, case, stored, decision, deps, on_record=True)
 
 
@@ -151,7 +149,7 @@ async def _resume(run: Run, tenant: TenantConfig, plan: CheckedPlan, ref: Payloa
     request = await load_request(run, deps)
     case = PlanningCase(run.run_id, run.principal, tenant, request, run.deadline_at, run.traceparent)
     await open_account(case, deps)
-    stored = _Stored(plan, ref, _told(run.provenance), run.provenance, run.degraded_reason)
+    stored = _Stored(plan, ref, told_of(run.provenance), run.provenance, run.degraded_reason)
     decision = await decide_plan(case, run.provenance, plan, deps)
     return await _by_decision(run, case, stored, decision, deps, on_record=False)
 
@@ -195,7 +193,7 @@ async def _hold(run: Run, stored: _Stored, decision: PlanPolicyDecision, deps: D
     change = RunChange(
         plan_ref=stored.ref,
         plan_hash=stored.plan.plan_hash,
-        provenance=_vetted(stored.provenance, stored.plan, decision, deps),
+        provenance=vetted(stored.provenance, stored.plan, decision, deps),
         degraded_reason=stored.degraded_reason,
     )
     events = _proposed(stored, new_event(EventType.PLAN_PROPOSED, _facts(stored)))
@@ -220,27 +218,11 @@ async def _begin(run: Run, deps: Deps) -> Run:
         return current
 
 
-async def _load_plan(run: Run, ref: PayloadRef, tenant: TenantConfig, deps: Deps) -> CheckedPlan:
-    document = await load_json(run, ref, deps)
-    return await asyncio.to_thread(_checked, document, tenant, deps)
-
-
-def _checked(document: Any, tenant: TenantConfig, deps: Deps) -> CheckedPlan:
-    result = check_plan(document, tenant=tenant, catalog=deps.catalog)
-    if result.plan is None:
-        raise LivoaError("plan.no_longer_valid", "the stored plan no longer passes its checks", status=422)
-    return result.plan
-
-
-def _planned(plan: CheckedPlan, tenant: TenantConfig) -> dict[str, Any]:
-    return {"status": "planned", "skeleton": to_wire(skeleton_of(plan, max_parallel=tenant.bounds.max_parallel_steps))}
-
-
 async def _planned_again(run: Run, plan: CheckedPlan, tenant: TenantConfig, deps: Deps) -> dict[str, Any]:
     """The skeleton of a plan in force, once the work that is taken over from another run stands in this one's records."""
     if run.parent_run_id is not None:
         await reuse_finished(run, plan, deps)
-    return _planned(plan, tenant)
+    return planned(plan, tenant)
 
 
 async def _audit_plan(
@@ -249,7 +231,7 @@ async def _audit_plan(
     body: JsonObject = {
         "plan_hash": plan.plan_hash,
         "steps": len(plan.steps),
-        **_origin(prepared),
+        **origin_of(prepared),
         "catalog": deps.catalog.version,
         "verdict": decision.verdict.value,
         "policies": list(decision.policy_ids),
@@ -259,7 +241,7 @@ async def _audit_plan(
     await deps.audit.append(
         AuditEntry(
             tenant_id=run.tenant_id,
-            entry_id=f"{run.run_id}/plan/{plan.plan_hash}",
+            entry_id=f"{run.run_id}/plan/{plan.plan_hash[:16]}",
             type=_audit_type(decision),
             at=deps.clock.now(),
             run_id=run.run_id,
@@ -286,7 +268,7 @@ async def _audit_last_word(
     await deps.audit.append(
         AuditEntry(
             tenant_id=run.tenant_id,
-            entry_id=f"{run.run_id}/plan/{stored.plan.plan_hash}/{kind.value}",
+            entry_id=f"{run.run_id}/plan/{stored.plan.plan_hash[:16]}/{kind.value}",
             type=kind,
             at=deps.clock.now(),
             run_id=run.run_id,
@@ -300,30 +282,6 @@ def _audit_type(decision: PlanPolicyDecision) -> AuditType:
     if decision.allows:
         return AuditType.PLAN_VALIDATED
     return AuditType.PLAN_PROPOSED if needs_a_person(decision) else AuditType.PLAN_REJECTED
-
-
-def _told(provenance: PlanProvenance) -> JsonObject:
-    """Who made the plan, as events tell it, from what the run's record keeps of it."""
-    told: JsonObject = {
-        "source": provenance.source,
-        "playbook": provenance.playbook,
-        "model": provenance.model,
-        "router": provenance.router,
-    }
-    return {name: value for name, value in told.items() if value is not None}
-
-
-def _origin(prepared: PreparedPlan) -> JsonObject:
-    """Who made the plan, as events and the audit record tell it: names, codes and counts."""
-    proposal = prepared.proposal
-    told: JsonObject = {"source": proposal.source, "playbook": proposal.playbook, "model": proposal.model}
-    if proposal.source != "caller":
-        told["attempts"] = len(proposal.violations_by_attempt) + 1
-        told["fallbacks"] = list(fallbacks_of(proposal.route)) or None
-    if proposal.route is not None:
-        told["router"] = proposal.route.router
-    told["serial_edges"] = len(prepared.serial_edges) or None
-    return {name: value for name, value in told.items() if value is not None}
 
 
 def _facts(stored: _Stored) -> PlanEventData:
@@ -351,7 +309,7 @@ async def _accept(
         plan_ref=stored.ref,
         plan_hash=plan.plan_hash,
         plan_version=1,
-        provenance=_vetted(stored.provenance, plan, decision, deps),
+        provenance=vetted(stored.provenance, plan, decision, deps),
         degraded_reason=stored.degraded_reason,
     )
     try:
@@ -359,25 +317,10 @@ async def _accept(
     except ConflictError as err:
         current = await deps.runs.get(run.tenant_id, run.run_id)
         if current is not None and current.plan_ref is not None and current.plan_version:
-            return await _load_plan(current, current.plan_ref, tenant, deps)
+            return await load_plan(current, current.plan_ref, tenant, deps)
         raise LivoaError("run.cancelled", "the run was cancelled while it was planned", status=503) from err
     _LOG.info("plan accepted", extra={"run_id": run.run_id, "status": RunStatus.RUNNING.value})
     return plan
-
-
-def _vetted(provenance: PlanProvenance, plan: CheckedPlan, decision: PlanPolicyDecision, deps: Deps) -> PlanProvenance:
-    facts = {
-        "plan_hash": plan.plan_hash,
-        "policy_set": decision.policy_set_hash,
-        "catalog": deps.catalog.version,
-    }
-    return provenance.model_copy(
-        update={
-            "policy_set_hash": decision.policy_set_hash,
-            "catalog_version": deps.catalog.version,
-            "vetting_id": canonical_sha256(facts),
-        }
-    )
 
 
 def _no_plan(outcome: NoPlan) -> _Refusal:

@@ -11,11 +11,12 @@ import azure.durable_functions as df
 from activities import apart, steps
 from activities import compose_answer as composing
 from activities import plan_run as planning
+from activities import repair_plan as repairing
 from engine.domain import names
 from engine.ports.deps import Deps, DepsProvider
 from engine.step_runner import finish_run as finishing
 
-_WITH_CLIENT = frozenset({names.PLAN_RUN, names.PERFORM_STEP, names.START_STEPS, names.TELL_OUTCOME})
+_WITH_CLIENT = frozenset({names.PLAN_RUN, names.REPAIR_PLAN, names.PERFORM_STEP, names.START_STEPS, names.TELL_OUTCOME})
 """Activities that look at circuits or at other instances, which only a durable client leads to."""
 _LOG = logging.getLogger("livoa.activities")
 
@@ -46,6 +47,9 @@ def build(deps: DepsProvider) -> df.Blueprint:
     async def plan_run(payload: dict, client: str) -> dict:  # type: ignore[type-arg]  # the worker accepts plain classes only
         return await guarded(planning.plan_run(payload, through(client)))
 
+    async def repair_plan(payload: dict, client: str) -> dict:  # type: ignore[type-arg]  # as above
+        return await guarded(repairing.repair_plan(payload, through(client)))
+
     async def perform_step(payload: dict, client: str) -> dict:  # type: ignore[type-arg]  # as above
         return await guarded(steps.perform(payload, through(client)))
 
@@ -75,6 +79,7 @@ def build(deps: DepsProvider) -> df.Blueprint:
 
     registered: tuple[tuple[str, Any], ...] = (
         (names.PLAN_RUN, plan_run),
+        (names.REPAIR_PLAN, repair_plan),
         (names.PERFORM_STEP, perform_step),
         (names.EXPAND_MAP, expand_map),
         (names.COLLECT_MAP, collect_map),

@@ -22,6 +22,7 @@ _RUN_EVENTS = {
     "run.accepted": "accepted",
     "plan.proposed": "planning",
     "plan.vetted": "running",
+    "plan.repaired": "running",
     "run.resumed": "running",
     "run.suspended": "suspended",
     "run.succeeded": "succeeded",

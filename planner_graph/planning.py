@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -19,10 +19,10 @@ from engine.domain.policy import Cures, PlanPolicyDecision, PlanPolicyRequest, V
 from engine.domain.principal import Principal
 from engine.domain.run import PlanProvenance, RunRequest
 from engine.domain.tenant import TenantConfig
-from engine.plan import CheckedPlan, CheckResult, check_plan
+from engine.plan import CheckedPlan, CheckResult, check_plan, repair_violations
 from engine.ports.budget import DailyLimits
 from engine.ports.deps import Deps
-from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Route
+from engine.ports.planner import NoPlan, PlanningTask, PlanProposal, Route, SuffixRepair
 from planner_graph.serialisation import needless_edges
 from planner_graph.state import Finding
 
@@ -52,7 +52,8 @@ Proposed = PlanProposal | OwnPlan
 
 @dataclass(frozen=True, slots=True)
 class PlanningCase:
-    """Who wants what planned, for whom, and by when."""
+    """Who wants what planned, for whom, and by when. With ``repair`` only the rest of a plan; ``written_by`` is then who wrote
+    the plan so far, whose steps stay."""
 
     run_id: str
     principal: Principal
@@ -60,6 +61,9 @@ class PlanningCase:
     request: RunRequest
     deadline_at: datetime
     traceparent: str | None = None
+    plan_version: int = 1
+    repair: SuffixRepair | None = None
+    written_by: PlanProvenance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def cost_limit(tenant: TenantConfig, request: RunRequest) -> int:
 
 
 async def _propose(case: PlanningCase, deps: Deps) -> Proposed | NoPlan:
-    if case.request.plan is not None:
+    if case.request.plan is not None and case.repair is None:
         return OwnPlan(case.request.plan)
 
     async def review(proposal: PlanProposal) -> tuple[Violation, ...]:
@@ -161,20 +165,35 @@ def planning_task(case: PlanningCase, deps: Deps) -> PlanningTask:
         tenant=case.tenant,
         deadline_at=min(case.deadline_at, deps.clock.now() + PLANNING_TIME),
         actor=case.principal.subject,
+        plan_version=case.plan_version,
+        repair=case.repair,
         traceparent=case.traceparent,
     )
 
 
 async def _check(case: PlanningCase, document: JsonObject, deps: Deps) -> CheckResult:
     # In a thread: a large plan takes seconds, and other activities share the loop.
-    return await asyncio.to_thread(
+    result = await asyncio.to_thread(
         check_plan, document, tenant=case.tenant, catalog=deps.catalog, constraints=case.request.constraints
     )
+    if case.repair is None or result.plan is None:
+        return result
+    repair = case.repair
+    changed = repair_violations(repair.plan, result.plan.document, repair.failed_step_id, repair.taken)
+    return replace(result, plan=None, violations=changed) if changed else result
 
 
 async def vet_plan(case: PlanningCase, proposal: Proposed, plan: CheckedPlan, deps: Deps) -> PlanPolicyDecision:
     """The early policy decision over a checked plan."""
-    return await decide_plan(case, provenance_of(proposal), plan, deps)
+    return await decide_plan(case, provenance_in(case, proposal), plan, deps)
+
+
+def provenance_in(case: PlanningCase, proposal: Proposed) -> PlanProvenance:
+    """Who wrote the plan, before it is vetted. A repaired one is trusted no more than either of its parts."""
+    made, before = provenance_of(proposal), case.written_by
+    if before is None:
+        return made
+    return made.model_copy(update={"seen_integrity": min(made.seen_integrity, before.seen_integrity)})
 
 
 async def decide_plan(

@@ -1,4 +1,4 @@
-"""Planning only the rest of a run: finished steps stay as they are, the model proposes what comes after them.
+"""Planning only the rest of a run: what a failure has not touched stays as it is, the model proposes what replaces the rest.
 
 The result is a whole plan again, so that the same checks and the same policy see all of it. A step id that any version of the
 plan has used is never used for another step. Running such a plan is not decided here.
@@ -31,13 +31,14 @@ def suffix_text(repair: SuffixRepair) -> str:
         finished=spotlight("finished steps", json.dumps(finished, ensure_ascii=False), _MAX_SUMMARIES_CHARS),
         failed=repair.failed_step_id,
         code=repair.failed_code,
-        taken=", ".join(_steps(repair)),
+        taken=", ".join(dict.fromkeys((*_steps(repair), *repair.taken))),
     )
 
 
 def join(lowered: Lowered, repair: SuffixRepair) -> Lowered | Rejected:
     """The whole plan: kept steps verbatim, then the new ones. Refused where a new step takes an id that was used before."""
     old = _steps(repair)
+    taken = {*old, *repair.taken}
     faults = [
         Violation(
             code="proposal.id_taken",
@@ -45,7 +46,7 @@ def join(lowered: Lowered, repair: SuffixRepair) -> Lowered | Rejected:
             message="this id belongs to a step of the earlier plan; a new step has a new id",
         )
         for index, step in enumerate(lowered.document["steps"])
-        if step["id"] in old
+        if step["id"] in taken
     ]
     if faults:
         return Rejected(tuple(faults))
@@ -58,11 +59,16 @@ def join(lowered: Lowered, repair: SuffixRepair) -> Lowered | Rejected:
 
 
 def integrity_of(repair: SuffixRepair, catalog: Catalog) -> int:
-    """The meet over the summaries: what the capabilities that made them can be trusted with at most."""
-    return min((_ceiling(step.capability, catalog) for step in repair.finished), default=3)
+    """The meet over what the planner sees of outputs: the summaries, and the code of the failure, which an agent chose."""
+    seen = [step.capability for step in repair.finished if step.summary]
+    failed = _steps(repair).get(repair.failed_step_id, {})
+    seen.append(failed.get("capability") or "")
+    return min(_ceiling(capability, catalog) for capability in seen)
 
 
 def _ceiling(capability: str, catalog: Catalog) -> int:
+    if not capability:  # a wait or a question: the engine's own output
+        return 3
     found = catalog.capabilities.get(capability)
     return found.output_label.integrity if found is not None else 0
 

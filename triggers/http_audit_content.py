@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PAGE = 1_000
-_KEPT = ("prompt_sha256", "output_sha256", "request_sha256", "plan_hash", "answer_sha256")
+_KEPT = (
+    "prompt_sha256",
+    "output_sha256",
+    "request_sha256",
+    "plan_hash",
+    "replaced_plan_hash",
+    "diff_sha256",
+    "answer_sha256",
+)
 """Fields of records that commit to content which the payload store keeps."""
 
 

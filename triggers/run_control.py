@@ -16,7 +16,7 @@ from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import EventType, NewEvent, RunEventData, new_event
 from engine.domain.names import TENANT_QUOTA, map_part_id, resume_event
-from engine.domain.run import Run
+from engine.domain.run import PayloadRef, Run
 from engine.domain.status import RunStatus, StepStatus
 from engine.domain.tenant import TenantConfig
 from engine.plan import check_plan
@@ -127,9 +127,11 @@ async def _wake(run: Run, call: Call) -> None:
 
 
 async def _plan_of(run: Run, deps: Deps) -> JsonObject | None:
-    if run.plan_ref is None:
-        return None
-    plan: JsonObject = json.loads(await deps.payloads.get(run.tenant_id, run.run_id, run.plan_ref))
+    return await _payload(run, run.plan_ref, deps) if run.plan_ref is not None else None
+
+
+async def _payload(run: Run, ref: PayloadRef, deps: Deps) -> JsonObject:
+    plan: JsonObject = json.loads(await deps.payloads.get(run.tenant_id, run.run_id, ref))
     return plan
 
 
@@ -142,7 +144,8 @@ async def _part_ids(run: Run, plan: JsonObject | None, deps: Deps) -> list[str]:
     counts = {r.step_id: r.item_count or 0 for r in records if r.kind == "map" and not r.status.is_final}
     if not any(counts.values()):
         return []
-    order = await asyncio.to_thread(_order, plan, tenant, deps)
+    plans = [await _payload(run, version.plan_ref, deps) for version in run.earlier_plans]
+    order = await asyncio.to_thread(_order, [*plans, plan], tenant, deps)
     return [
         map_part_id(run.run_id, place, first)
         for place, step_id in enumerate(order)
@@ -150,10 +153,16 @@ async def _part_ids(run: Run, plan: JsonObject | None, deps: Deps) -> list[str]:
     ]
 
 
-def _order(plan: JsonObject, tenant: TenantConfig, deps: Deps) -> Iterable[str]:
-    """The ids of the steps in the order of the skeleton, by which instances are named."""
-    checked = check_plan(plan, tenant=tenant, catalog=deps.catalog).plan
-    return [checked.plan.steps[index].id for index in checked.order] if checked is not None else []
+def _order(plans: Iterable[JsonObject], tenant: TenantConfig, deps: Deps) -> Iterable[str]:
+    """The ids of the steps by their numbers, by which instances are named: in the order of the skeleton, and what a later
+    version of the plan has added behind that."""
+    ids: dict[str, None] = {}
+    for plan in plans:
+        checked = check_plan(plan, tenant=tenant, catalog=deps.catalog).plan
+        if checked is None:
+            return []
+        ids |= dict.fromkeys(checked.plan.steps[index].id for index in checked.order)
+    return list(ids)
 
 
 async def _give_place_back(run: Run, call: Call) -> None:

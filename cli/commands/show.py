@@ -56,6 +56,8 @@ def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[st
     if view.get("parent_run_id"):
         from_step = f", from {view['rerun_from']} on" if view.get("rerun_from") else ""
         console.print(f"does {view['parent_run_id']} again{from_step}", markup=False, highlight=False)
+    if view.get("plan_version", 0) > 1:
+        console.print(f"version {view['plan_version']} of the plan: a failed step had it repaired", highlight=False)
     if plan is not None:
         console.print(plan_tree(plan["plan"], plan["plan_hash"]))
     states = [

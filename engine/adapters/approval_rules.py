@@ -79,11 +79,15 @@ def closed(approvals: Iterable[Approval], now: datetime) -> tuple[Approval, ...]
 
 
 def _asking_status(run: Run, approval: Approval, *, busy: bool) -> RunStatus | None:
-    waits = RunStatus.PLANNING if approval.binding.kind == "plan" else RunStatus.RUNNING
-    return RunStatus.AWAITING_APPROVAL if run.status is waits and not busy else None
+    return RunStatus.AWAITING_APPROVAL if run.status is _asked_in(approval) and not busy else None
+
+
+def _asked_in(approval: Approval) -> RunStatus:
+    """The status of a run that asks this: its first plan is asked about before it runs, a repaired one while it does."""
+    return RunStatus.PLANNING if approval.binding.kind == "plan" and approval.plan_version <= 1 else RunStatus.RUNNING
 
 
 def _going_on(run: Run, approval: Approval) -> RunStatus | None:
     if run.status is not RunStatus.AWAITING_APPROVAL:
         return None
-    return RunStatus.PLANNING if approval.binding.kind == "plan" else RunStatus.RUNNING
+    return _asked_in(approval)

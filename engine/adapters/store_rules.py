@@ -13,7 +13,7 @@ from typing import Any
 from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError, NotFoundError
 from engine.domain.events import NewEvent
-from engine.domain.run import Run, StepRecord
+from engine.domain.run import PlanVersion, Run, StepRecord
 from engine.domain.status import FINAL_RUN_STATUSES, RunStatus, StepStatus
 from engine.ports.run_store import RunChange
 
@@ -57,6 +57,8 @@ def changed(
         "plan_hash": change.plan_hash,
         "plan_version": change.plan_version,
         "provenance": change.provenance,
+        "proposed_plan": change.proposed_plan,
+        "repairs_decided": change.repairs_decided,
         "answer_ref": change.answer_ref,
         "degraded_reason": change.degraded_reason,
         "error": change.error,
@@ -64,6 +66,13 @@ def changed(
         "suspended_reason": change.suspended_reason,
     }
     update = {name: value for name, value in fields.items() if value is not None}
+    for version in (change.proposed_plan, change.next_plan):
+        if version is not None and version.plan_version != run.plan_version + 1:
+            raise ConflictError("run.conflict", f"the plan in force is version {run.plan_version}")
+    if change.repairs_decided is not None and change.repairs_decided <= run.repairs_decided:
+        raise ConflictError("run.conflict", f"repair {change.repairs_decided} is decided already")
+    if change.next_plan is not None:
+        update |= _replanned(run, change.next_plan)
     if run.answer_ref is not None:
         update.pop("answer_ref", None)  # of two deliveries of the same work the first one's answer stands
     if run.status.is_final:
@@ -73,6 +82,20 @@ def changed(
         update["suspensions"] = run.suspensions + 1
     cost = run.cost_micro_usd + (0 if repeated else change.add_cost_micro_usd)
     return Run(**(dict(run) | update | {"cost_micro_usd": cost, "version": run.version + 1, "updated_at": now}))
+
+
+def _replanned(run: Run, version: PlanVersion) -> dict[str, Any]:
+    """What a new version of the plan changes; the one in force is kept as an earlier one."""
+    replaced = (run.plan_in_force,) if run.plan_in_force is not None else ()
+    return {
+        "plan_ref": version.plan_ref,
+        "plan_hash": version.plan_hash,
+        "plan_version": version.plan_version,
+        "provenance": version.provenance,
+        "plan_repair": version.repair,
+        "earlier_plans": (*run.earlier_plans, *replaced),
+        "proposed_plan": None,
+    }
 
 
 def resumed(run: Run, record: StepRecord, now: datetime) -> Run | None:

@@ -76,6 +76,16 @@ class PlanProvenance(Frozen):
     vetting_id: str = ""
 
 
+class PlanVersion(Frozen):
+    """One version of a run's plan. ``repair`` is the number of the repair that it comes from; 0 for the first version."""
+
+    plan_version: int = Field(ge=1)
+    plan_ref: PayloadRef
+    plan_hash: str
+    provenance: PlanProvenance
+    repair: int = Field(default=0, ge=0)
+
+
 class ErrorInfo(Frozen):
     """Why something ended badly: stable code and words for people."""
 
@@ -88,7 +98,9 @@ class Run(Frozen):
 
     ``suspensions`` counts how often it was suspended, ``suspended_reason`` says why it was the last time: somebody asked for it,
     or its budget did not cover a step. A run that does another one again has that as ``parent_run_id``, from the step
-    ``rerun_from`` on where one was named.
+    ``rerun_from`` on where one was named. ``earlier_plans`` are the versions that repairs have replaced, oldest first;
+    ``plan_repair`` is the repair that the plan in force comes from (0: none), ``proposed_plan`` a version that waits for a
+    person, ``repairs_decided`` the last repair that was accepted or refused.
     """
 
     tenant_id: WireId
@@ -105,6 +117,10 @@ class Run(Frozen):
     plan_ref: PayloadRef | None = None
     plan_hash: str | None = None
     provenance: PlanProvenance | None = None
+    plan_repair: int = 0
+    earlier_plans: tuple[PlanVersion, ...] = ()
+    proposed_plan: PlanVersion | None = None
+    repairs_decided: int = 0
     answer_ref: PayloadRef | None = None
     degraded_reason: str | None = None
     error: ErrorInfo | None = None
@@ -115,6 +131,19 @@ class Run(Frozen):
     suspensions: int = 0
     suspended_reason: Literal["request", "budget"] | None = None
     version: int = 1
+
+    @property
+    def plan_in_force(self) -> PlanVersion | None:
+        """The version of the plan that runs, once one was accepted."""
+        if not self.plan_version or self.plan_ref is None or self.plan_hash is None or self.provenance is None:
+            return None
+        return PlanVersion(
+            plan_version=self.plan_version,
+            plan_ref=self.plan_ref,
+            plan_hash=self.plan_hash,
+            provenance=self.provenance,
+            repair=self.plan_repair,
+        )
 
     @property
     def degraded(self) -> bool:

@@ -63,7 +63,8 @@ class ModelChoice(Frozen):
 
 
 class PlannerRules(Frozen):
-    """How planning works for this tenant. ``max_repairs`` bounds how often a rejected proposal goes back to the model.
+    """How planning works for this tenant. ``max_repairs`` bounds how often a rejected proposal goes back to the model,
+    ``max_run_repairs`` how often the plan of one run is planned anew because a step failed (0: a failure is one).
 
     ``reads_documents`` shows the texts of documents to the planner model, marked as data. It then knows more and is trusted
     less: every side effect it plans waits for a person. Without it the planner sees only that documents are there, and steps
@@ -72,6 +73,7 @@ class PlannerRules(Frozen):
 
     self_critique: Literal["never", "on_risk", "always"] = "on_risk"
     max_repairs: int = Field(default=2, ge=0, le=5)
+    max_run_repairs: int = Field(default=2, ge=0, le=5)
     reads_documents: bool = False
 
 

@@ -32,7 +32,7 @@ NARROWED_NUMBERS: Mapping[str, tuple[str, ...]] = {
     ),
     "budgets": ("daily_cost_micro_usd", "daily_tokens"),
     "quota": ("max_concurrent_runs", "submissions_per_minute", "burst"),
-    "planner": ("max_repairs",),
+    "planner": ("max_repairs", "max_run_repairs"),
     "approvals": ("timeout_s",),
 }  # fmt: skip
 """Limits that the admin may lower. Other fields of these parts are the operator's."""

@@ -17,12 +17,15 @@ from engine.ports.commitments import Commitments, Committer
 
 COMMITTED = frozenset({
     "answer_sha256",
+    "approved_plan_hash",
     "arguments_sha256",
+    "diff_sha256",
     "facts_sha256",
     "inputs_sha256",
     "output_sha256",
     "plan_hash",
     "prompt_sha256",
+    "replaced_plan_hash",
     "request_sha256",
     "step_hash",
     "vetting_id",

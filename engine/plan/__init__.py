@@ -33,6 +33,7 @@ from engine.plan.contracts import validate_inputs, validate_output
 from engine.plan.estimates import falls_back, max_attempts
 from engine.plan.results import CheckedPlan, CheckResult
 from engine.plan.skeletons import skeleton_of
+from engine.plan.versions import PlanDiff, diff_of, repair_violations, spoilt_by
 
 __all__ = [
     "ABSENT",
@@ -44,6 +45,7 @@ __all__ = [
     "CheckResult",
     "CheckedPlan",
     "Plan",
+    "PlanDiff",
     "Retry",
     "Step",
     "Unbound",
@@ -54,13 +56,16 @@ __all__ = [
     "bind_inputs",
     "bind_wait",
     "check_plan",
+    "diff_of",
     "evaluate_when",
     "falls_back",
     "max_attempts",
     "parse_checked_plan",
     "plan_schema",
     "referenced_steps",
+    "repair_violations",
     "skeleton_of",
+    "spoilt_by",
     "validate_inputs",
     "validate_output",
 ]

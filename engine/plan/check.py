@@ -18,6 +18,7 @@ The codes, each with the JSON Pointer of the offence:
   ``plan.for_each_not_array``, ``plan.when_type``
 - bounds: ``plan.too_many_steps``, ``plan.depth``, ``plan.fan_out``, ``plan.wall_time``, ``plan.cost``,
   ``plan.skeleton_too_large``
+- repairs of a plan that runs (``engine.plan.versions``): ``plan.repair_changes``, ``plan.repair_reuses_id``
 - warnings: ``plan.edge_inferred``, ``plan.template_unused``, ``plan.cache_ignored``, ``plan.retry_ignored``,
   ``plan.on_failure_as_fail``
 """

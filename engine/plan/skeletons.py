@@ -9,10 +9,11 @@ from engine.plan.results import CheckedPlan, StepTiming
 _NO_RETRY = Retry()
 
 
-def skeleton_of(checked: CheckedPlan, *, max_parallel: int | None = None) -> Skeleton:
+def skeleton_of(checked: CheckedPlan, *, max_parallel: int | None = None, max_repairs: int = 0) -> Skeleton:
     """The skeleton: steps in ``checked.order``, edges as indexes into it, no inputs, no literals, nobody's text.
 
-    ``max_parallel`` is the tenant's bound of the time of the check unless given.
+    ``max_parallel`` is the tenant's bound of the time of the check unless given. ``max_repairs`` is how often the plan may be
+    repaired; one without a step that asks for it never is.
     """
     parallel = max_parallel if max_parallel is not None else checked.max_parallel
     place = {index: position for position, index in enumerate(checked.order)}
@@ -33,7 +34,8 @@ def skeleton_of(checked: CheckedPlan, *, max_parallel: int | None = None) -> Ske
         )
         for index in checked.order
     )
-    return Skeleton(steps, parallel, checked.plan_hash, tuple(filter(None, caps.values())))
+    repairs = max_repairs if any(step.on_failure == "repair" for step in steps) else 0
+    return Skeleton(steps, parallel, checked.plan_hash, tuple(filter(None, caps.values())), repairs)
 
 
 def _skeleton_step(

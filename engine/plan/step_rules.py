@@ -22,7 +22,6 @@ from engine.plan.scope import Reader, Reading, atoms_of, default_paths, with_def
 
 SERVED_DELIVERIES = frozenset({"tool", "http", "service_bus"})
 """How capabilities can be called today. Others are refused at check time instead of failing at run time."""
-SERVED_ON_FAILURE = frozenset({"fail", "skip"})
 _ORDERED = ("lt", "le", "gt", "ge")
 _MAX_SUGGESTED = 3
 _MAX_SUGGESTING = 20
@@ -59,8 +58,8 @@ class StepRules:
             self._check_wait(entry, step)
         if step.on_failure == "fallback":
             self._check_fallback(step, (entry.place, "on_failure"))
-        elif step.on_failure not in SERVED_ON_FAILURE:
-            message = f"{step.on_failure!r} is not served yet: a failure of this step is treated as 'fail'"
+        elif step.on_failure == "repair" and not self._tenant.planner.max_run_repairs:
+            message = "this tenant has no plans repaired: a failure of this step is treated as 'fail'"
             self._findings.warn("plan.on_failure_as_fail", (entry.place, "on_failure"), message)
         if step.capability is not None:
             self._check_call(entry, step, facts)

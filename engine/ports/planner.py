@@ -48,7 +48,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class FinishedStep:
-    """A step whose work is kept when the rest is planned anew: a typed summary, never raw output."""
+    """A step that stays when the rest is planned anew. ``summary`` tells the shape of its output, never the output, and is empty
+    while there is none."""
 
     step_id: str
     capability: str
@@ -58,12 +59,13 @@ class FinishedStep:
 
 @dataclass(frozen=True, slots=True)
 class SuffixRepair:
-    """Plan only the rest: what is finished, which step failed and with which code."""
+    """Plan only the rest: what stays, which step failed and with which code. ``taken`` are the ids of all versions so far."""
 
     plan: JsonObject
     finished: tuple[FinishedStep, ...]
     failed_step_id: str
     failed_code: str
+    taken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

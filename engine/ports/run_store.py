@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from engine.domain.events import NewEvent, RunEvent
-from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, Run, StepRecord
+from engine.domain.run import ErrorInfo, PayloadRef, PlanProvenance, PlanVersion, Run, StepRecord
 from engine.domain.status import RunStatus
 
 
@@ -39,13 +39,21 @@ class RunPage:
 
 @dataclass(frozen=True, slots=True)
 class RunChange:
-    """Fields to set; None leaves a field as it is."""
+    """Fields to set; None leaves a field as it is.
+
+    ``proposed_plan`` is a version of the plan that waits for a person. ``next_plan`` replaces the plan in force, which has to be
+    of the version before it: of two writers at once the first one's version stands. So it is
+    for ``repairs_decided``: a repair that was accepted or refused stays so.
+    """
 
     status: RunStatus | None = None
     plan_ref: PayloadRef | None = None
     plan_hash: str | None = None
     plan_version: int | None = None
     provenance: PlanProvenance | None = None
+    proposed_plan: PlanVersion | None = None
+    next_plan: PlanVersion | None = None
+    repairs_decided: int | None = None
     answer_ref: PayloadRef | None = None
     degraded_reason: str | None = None
     error: ErrorInfo | None = None
@@ -83,7 +91,8 @@ class RunStore(Protocol):
         *,
         only_from: frozenset[RunStatus] | None = None,
     ) -> Run:
-        """Apply a change. With ``only_from``, a run in another status is left alone: ``ConflictError("run.conflict")``.
+        """Apply a change. With ``only_from``, a run in another status is left alone: ``ConflictError("run.conflict")``; so is
+        one whose plan is not of the version before ``proposed_plan`` or ``next_plan``, or whose repair is decided already.
 
         A run in a final status never leaves it: a change of status then raises ``ConflictError("run.finished")``; finishing it
         again the same way keeps the first ``finished_at`` and ``error``. Cost is added unless every event handed in was known

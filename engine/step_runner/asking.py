@@ -60,6 +60,8 @@ async def ask(
     binding = _binding(question, task, view)
     approval_id = approval_id_of(task.run_id, binding)
     known = await deps.approvals.get(task.tenant_id, task.run_id, approval_id)
+    if known is None and (known := await _survivor(binding, task, view, deps)) is not None:
+        approval_id, binding = known.approval_id, known.binding
     if known is None:
         known = await _new(question, binding, approval_id, task, view, deps)
         await deps.audit.append(approval_entry(known))
@@ -98,6 +100,25 @@ def _binding(question: Question, task: StepTask, view: StepView) -> ApprovalBind
         arguments_sha256=question.arguments_sha256,
         policy_set_hash=question.decision.policy_set_hash if question.decision is not None else "",
     )
+
+
+async def _survivor(binding: ApprovalBinding, task: StepTask, view: StepView, deps: Deps) -> Approval | None:
+    """The question as it was asked, or answered with a yes, under an earlier version of the plan.
+
+    It is the same question when nothing of it has changed but the plan around the step: capability, bound inputs, condition,
+    transitive needs and policy set are those of then.
+    """
+    earlier = {version.plan_hash for version in view.run.earlier_plans}
+    if not earlier:
+        return None
+    same = binding.model_dump(exclude={"plan_hash"})
+    this_step = step_hash(view.plan, view.step, binding.arguments_sha256)
+    for known in reversed(await deps.approvals.of_run(task.tenant_id, task.run_id)):
+        alive = known.status in (ApprovalStatus.PENDING, ApprovalStatus.GRANTED)
+        asked_then = known.binding.plan_hash in earlier and known.binding.model_dump(exclude={"plan_hash"}) == same
+        if alive and asked_then and known.step_hash == this_step:
+            return known
+    return None
 
 
 async def _new(

@@ -229,6 +229,7 @@ _STEP_MESSAGES = {
     "step.needs_denied": "policy denied a step it needs",
     "step.needs_skipped": "a step it needs was skipped",
     "step.needs_cancelled": "a step it needs was cancelled",
+    "step.replaced": "a repair of the plan put other steps in its place",
     "activity.crashed": "the engine failed while the step ran; nothing is known of its result",
     "undo.still_open": "nothing is known of the step's end, so its effect may stand",
     "run.cancelled": "the run was cancelled first",

@@ -97,10 +97,13 @@ def intent_entry(
     ``redacted`` and ``masked`` are pointers into the inputs: places, not values.
     """
     cured: JsonObject = {"redacted": list(redacted)} if redacted else {}
+    earlier: JsonObject = {}
     if masked:
         cured["masked"] = list(masked)
     if approval is not None:
         cured |= {"approval_id": approval.approval_id, "approved_by": approval.decided_by}
+        if approval.binding.plan_hash != plan_hash:  # the step is the same one in this version of the plan
+            earlier = {"approved_plan_hash": approval.binding.plan_hash, "step_hash": approval.step_hash}
     return _entry(
         task,
         principal,
@@ -115,6 +118,7 @@ def intent_entry(
             "inputs_sha256": inputs_sha256,
             "reserved_micro_usd": reserved_micro_usd,
             "decision": _decision_body(decision) | cured,
+            **earlier,
         },
     )
 

@@ -117,18 +117,40 @@ async def load_view(task: StepTask, run: Run, deps: Deps) -> StepView:
     """
     if run.plan_ref is None or run.plan_hash is None:
         raise LivoaError("step.no_plan", "the run has no plan", status=409)
-    if run.plan_ref.sha256 != run.plan_hash:  # the plan is stored in the form that its hash is the hash of
-        raise LivoaError("plan.tampered", "the stored plan is not the one that was vetted", status=409)
     tenant = await deps.tenants.get(run.tenant_id)
     if tenant is None:
         raise NotFoundError("policy.tenant_unknown", "the tenant is not known any more")
-    plan: Plan = await _CACHE.read(run, run.plan_ref, "plan", _parse_plan, deps)
+    plan = await _plan(run, run.plan_ref, run.plan_hash, deps)
     step = plan.step(task.step_id)
+    if step is None and task.purpose == "compensation":
+        run, plan, step = await _replaced(run, plan, task, deps)
     if step is None:
         raise NotFoundError("step.unknown", f"the plan has no step {task.step_id}")
     request: RunRequest = await _CACHE.read(run, run.request_ref, "request", RunRequest.model_validate_json, deps)
     outputs = await _outputs(run, _references(step, task), deps)
-    return StepView(run, tenant, plan, run.plan_hash, step, request, outputs)
+    return StepView(run, tenant, plan, run.plan_hash or "", step, request, outputs)
+
+
+async def _plan(run: Run, ref: PayloadRef, plan_hash: str, deps: Deps) -> Plan:
+    if ref.sha256 != plan_hash:  # the plan is stored in the form that its hash is the hash of
+        raise LivoaError("plan.tampered", "the stored plan is not the one that was vetted", status=409)
+    plan: Plan = await _CACHE.read(run, ref, "plan", _parse_plan, deps)
+    return plan
+
+
+async def _replaced(run: Run, plan: Plan, task: StepTask, deps: Deps) -> tuple[Run, Plan, Step | None]:
+    """The run as it was when the plan still had this step: a repair has replaced it, but what it did can be undone."""
+    for version in reversed(run.earlier_plans):
+        earlier = await _plan(run, version.plan_ref, version.plan_hash, deps)
+        if (step := earlier.step(task.step_id)) is not None:
+            then = {
+                "plan_ref": version.plan_ref,
+                "plan_hash": version.plan_hash,
+                "plan_version": version.plan_version,
+                "provenance": version.provenance,
+            }
+            return run.model_copy(update=then), earlier, step
+    return run, plan, None
 
 
 def _references(step: Step, task: StepTask) -> set[str]:

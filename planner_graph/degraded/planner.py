@@ -35,9 +35,12 @@ class DegradedPlanner:
 
     async def propose(self, task: PlanningTask, review: Review) -> PlanProposal | NoPlan:
         """Fill the playbook that the intent asks for, when there is one without doubt and its required parameters are there.
+        A playbook is a whole plan: there is none for the rest of one.
 
         It does not ask ``review``: a playbook that fails its checks has no repair here, and whoever called sees it fail.
         """
+        if task.repair is not None:
+            return NoPlan(code="plan.unplannable", message="no model could plan the rest", degraded_reason=self._reason)
         router = self._routers.of(self._catalog, task.tenant)
         route = await _routed(router, task)
         if not route.in_scope or not router.playbooks:

@@ -10,7 +10,7 @@ import pytest
 
 from engine.domain.run import RunConstraints
 from engine.domain.skeleton import MAX_SKELETON_BYTES, size_bytes
-from engine.domain.tenant import Bounds
+from engine.domain.tenant import Bounds, PlannerRules
 from engine.plan import CheckResult, check_plan, parse_checked_plan, plan_schema, skeleton_of
 
 from .samples import CATALOG, TENANT, plan, ref, step, tenant_for
@@ -265,8 +265,10 @@ def test_what_is_accepted_with_a_caveat_is_said() -> None:
     )
     harmful = step("b", "email.send", inputs={"to": "t", "body": "b"}, retry={"max_attempts": 5})
     harmful["compensate_with"] = {"capability": "open.any"}
-    result = check(plan(caveats, harmful))
+    tenant = TENANT.model_copy(update={"planner": PlannerRules(max_run_repairs=0)})
+    result = check(plan(caveats, harmful), tenant=tenant)
     assert result.ok
+    assert "plan.on_failure_as_fail" not in {each.code for each in check(plan(caveats, harmful)).warnings}
     assert [(each.code, each.pointer) for each in result.warnings] == [
         ("plan.cache_ignored", "/steps/0/cache"),
         ("plan.template_unused", "/steps/0/inputs/t/unused"),
