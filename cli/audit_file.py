@@ -43,14 +43,17 @@ class Checked:
     tenant: str | None
     anchored: int = 0
     checkpoints: int = 0
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """The signed checkpoints that a file is held against, and the PEM file of the keys that may have signed them."""
+    """The signed checkpoints that a file is held against, the PEM file of the keys that may have signed them, and how many
+    seconds a record may have waited for its checkpoint (None: any)."""
 
     anchors: Path
     public_key: Path
+    within_s: float | None = None
 
 
 def check(path: Path, tenant: str | None, noted: Head | None, witness: Witness | None = None) -> Checked:
@@ -75,10 +78,11 @@ def check(path: Path, tenant: str | None, noted: Head | None, witness: Witness |
     if witness is None:
         report = Report(verify(records, owner, expected_head=noted))
     else:
-        report = verify_anchored(records, owner, read_anchors(witness.anchors, owner), keys, expected_head=noted)
+        anchors = read_anchors(witness.anchors, owner)
+        report = verify_anchored(records, owner, anchors, keys, expected_head=noted, within_s=witness.within_s)
     findings = [Finding(v.code, _line(v.pointer), v.message, _checkpoint(v.pointer)) for v in report.findings]
     head = Head(records[-1].seq, records[-1].hash) if records else Head()
-    return Checked(findings, head, owner, report.anchored, report.checkpoints)
+    return Checked(findings, head, owner, report.anchored, report.checkpoints, report.waited_s)
 
 
 def read_anchors(folder: Path, tenant: str) -> list[Anchor]:

@@ -64,6 +64,12 @@ def _configure_verify(verify: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("--head", metavar="SEQ:HASH", help="a head noted elsewhere, which the chain must contain")
     verify.add_argument("--anchors", type=Path, metavar="DIR", help="signed checkpoints to hold it against")
+    verify.add_argument(
+        "--anchored-within",
+        type=float,
+        metavar="SECONDS",
+        help="the longest that a record may have waited for its checkpoint",
+    )
     verify.add_argument("--pubkey", type=Path, metavar="FILE", help="PEM file of the keys that may have signed them")
 
 
@@ -229,7 +235,9 @@ def _verify(options: argparse.Namespace) -> ExitCode:
     noted = head_of(options.head) if options.head is not None else None
     if (options.anchors is None) != (options.pubkey is None):
         raise CliError("--anchors and --pubkey go together", exit_code=ExitCode.USAGE, code="cli.usage")
-    witness = Witness(options.anchors, options.pubkey) if options.anchors is not None else None
+    if options.anchored_within is not None and options.anchors is None:
+        raise CliError("--anchored-within needs --anchors", exit_code=ExitCode.USAGE, code="cli.usage")
+    witness = Witness(options.anchors, options.pubkey, options.anchored_within) if options.anchors is not None else None
     checked = check(options.file, options.tenant, noted, witness)
     if options.json:
         print_json(_as_json(checked))
@@ -251,6 +259,7 @@ def _as_json(checked: Checked) -> dict[str, Any]:
         "head": f"{checked.head.seq}:{checked.head.hash}",
         "checkpoints": checked.checkpoints,
         "anchored": checked.anchored,
+        "waited_s": checked.waited_s,
         "findings": found,
     }
 
@@ -263,6 +272,8 @@ def _say_sound(checked: Checked, *, witness: bool, noted: bool) -> None:
     head = checked.head
     held = f", {checked.checkpoints} signed checkpoints up to record {checked.anchored}" if witness else ""
     say(f"sound: {head.seq} records of {checked.tenant}, head {head.seq}:{head.hash}{held}")
+    if witness:
+        progress(f"The longest that a record waited for its checkpoint: {checked.waited_s:.0f} s.")
     if witness and checked.anchored < head.seq:
         progress(f"Records {checked.anchored + 1} to {head.seq} are held by the chain alone.")
     elif not witness and not noted:

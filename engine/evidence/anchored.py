@@ -1,7 +1,8 @@
 """Checks a copy of a chain against the signed checkpoints somebody else keeps. Needs nothing but the two and the public keys.
 
 What a chain alone cannot show is shown here: a tail cut off below an anchor, and a chain that was rewritten as a whole. Records
-behind the last anchor are held by the chain alone, and ``Report.anchored`` says where that begins.
+behind the last anchor are held by the chain alone, and ``Report.anchored`` says where that begins. Who can rewrite the chain and
+remove the anchors too can have it signed anew, but not at an earlier time: ``Report.waited_s`` shows that.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from engine.evidence.signed import PublicKeys, holds, take_apart
 
 @dataclass(slots=True)
 class Report:
-    """``findings`` (none: sound), the last record that a signed checkpoint holds, and how many checkpoints held."""
+    """``findings`` (none: sound), the last record that a signed checkpoint holds, how many checkpoints held, and the longest that
+    a record waited for the first checkpoint that holds it, by the time of either."""
 
     findings: list[Violation] = field(default_factory=list)
     anchored: int = 0
     checkpoints: int = 0
+    waited_s: float = 0.0
 
     def find(self, code: str, pointer: str, message: str) -> None:
         """Add a finding."""
@@ -38,6 +41,7 @@ def verify(
     keys: PublicKeys,
     *,
     expected_head: Head | None = None,
+    within_s: float | None = None,
 ) -> Report:
     """Check a tenant's whole chain and its anchors, in order of their numbers. Pointers of anchors are ``/anchors/{number}``.
 
@@ -45,12 +49,14 @@ def verify(
     ``engine.evidence.chain.verify``: ``anchor.none``, ``anchor.unreadable``, ``anchor.signer_unknown``,
     ``anchor.signature_invalid``, ``anchor.foreign_tenant``, ``anchor.misplaced`` (it carries another number), ``anchor.missing``
     (one was removed), ``anchor.link_broken`` (does not continue the one before it), ``anchor.shrinks``,
-    ``anchor.note_mismatch`` (the chain tells of another anchor), ``chain.cut`` (the copy ends before an anchored record) and
-    ``chain.rewritten`` (other records than those that were anchored).
+    ``anchor.note_mismatch`` (the chain tells of another anchor), ``chain.cut`` (the copy ends before an anchored record),
+    ``chain.rewritten`` (other records than those that were anchored) and, with ``within_s``, ``anchor.late`` (a record waited
+    longer than that for its checkpoint: nobody could make one, or the chain was rewritten and signed anew).
     """
     report = Report(verify_chain(records, tenant_id, expected_head=expected_head))
     checked = _checkpoints(tenant_id, anchors, keys, report)
     _compare(records, checked, expected_head, report)
+    _compare_times(records, checked, within_s, report)
     _compare_notes(records, dict(checked), report)
     return report
 
@@ -133,6 +139,24 @@ def _compare(
         report.anchored, report.checkpoints = checkpoint.size, report.checkpoints + 1
 
 
+def _compare_times(
+    records: Sequence[AuditRecord], checked: list[tuple[Anchor, Checkpoint]], within_s: float | None, report: Report
+) -> None:
+    """How long records had waited for the first checkpoint that holds them. Notes of checkpoints wait for nobody."""
+    before = 0
+    for anchor, checkpoint in checked[: report.checkpoints]:
+        facts = (record for record in records[before : checkpoint.size] if record.type is not AuditType.CHECKPOINT)
+        first = min(facts, key=lambda record: record.at, default=None)
+        before = checkpoint.size
+        if first is None:
+            continue
+        waited_s = (checkpoint.at - first.at).total_seconds()
+        report.waited_s = max(report.waited_s, waited_s)
+        if within_s is not None and waited_s > within_s:
+            words = f"record {first.seq} had waited {waited_s:.0f} s for checkpoint {anchor.number}, the first that holds it"
+            report.find("anchor.late", f"/anchors/{anchor.number}", words)
+
+
 def _compare_notes(records: Sequence[AuditRecord], checked: dict[Anchor, Checkpoint], report: Report) -> None:
     """Every checkpoint that the chain tells of must be there, as the chain tells of it."""
     kept = {anchor.number: anchor.sha256 for anchor in checked}
@@ -140,7 +164,7 @@ def _compare_notes(records: Sequence[AuditRecord], checked: dict[Anchor, Checkpo
     for record in records:
         number = record.body.get("number") if record.type is AuditType.CHECKPOINT else None
         place = f"/anchors/{number}"
-        if number is None or place in told:
+        if not isinstance(number, int) or place in told:
             continue
         if number not in kept:
             words = f"checkpoint {number}, of which record {record.seq} tells, is missing"

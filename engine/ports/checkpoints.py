@@ -1,6 +1,7 @@
 """Checkpoints of audit chains: who signs them, where they are anchored, and the door through which they are made.
 
-Signer and anchors belong into other hands than the audit store: whoever can write all three can rewrite the past.
+Signer and anchors belong into other hands than the audit store: the signer signs whatever chain is sound, so whoever can write
+the store and remove anchors can rewrite the past, though not its time.
 """
 
 from __future__ import annotations

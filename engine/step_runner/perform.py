@@ -14,6 +14,7 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
+from engine.domain.audit import AuditRecord
 from engine.domain.base import iso_utc
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
@@ -320,16 +321,21 @@ async def _intend(call: Call, cleared: Cleared, inputs_sha256: str, amount: int)
     try:
         record = await put_on_record(entry, call.deps.audit)
         if cleared.capability.side_effect == "external":  # beyond recall, so not even the store may deny it later
-            made = await call.deps.checkpoints.make(call.task.tenant_id)
-            if made is not None and made.size < record.seq:
-                raise LivoaError(
-                    "checkpoint.behind", "the backlog of the chain took more than one checkpoint", status=503
-                )
+            await _anchored(record, call.deps)
     except Exception:
         # Whatever keeps the intent from being written, or anchored, keeps the effect from happening.
         _LOG.exception("audit intent failed", extra={"run_id": call.task.run_id, "step_id": call.task.step_id})
         return False
     return True
+
+
+async def _anchored(record: AuditRecord, deps: Deps) -> None:
+    """Raises unless a checkpoint holds the record. Only one machine may do without any."""
+    made = await deps.checkpoints.make(record.tenant_id)
+    if made is None and deps.settings.environment != "local":
+        raise LivoaError("checkpoint.none", "this host makes no checkpoints", status=503)
+    if made is not None and made.size < record.seq:
+        raise LivoaError("checkpoint.behind", "the backlog of the chain took more than one checkpoint", status=503)
 
 
 async def _invoke(call: Call, capability: Capability, now: datetime, deadline_at: datetime) -> ExecuteResponse:

@@ -82,8 +82,10 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _numbers(folder: Path) -> list[int]:
+    """Those that belong there: a copy in another folder is no anchor, or an old one could be made to look like the latest."""
     found = (_FILE.fullmatch(name) for name in os.listdir(folder))  # noqa: PTH208 - names are all that is needed
-    return sorted(int(match[1]) for match in found if match)
+    numbers = sorted(int(match[1]) for match in found if match)
+    return [number for number in numbers if number // A_FOLDER == int(folder.name)]
 
 
 def _anchor(folder: Path, number: int) -> Anchor:

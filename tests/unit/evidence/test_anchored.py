@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -190,3 +190,42 @@ async def test_records_behind_the_last_anchor_are_said_to_be_held_by_the_chain_a
 async def test_what_is_no_signed_checkpoint_is_unreadable_and_nothing_else(copy: Copy, text: str) -> None:
     copy.anchors[0] = Anchor(1, text)
     assert "anchor.unreadable" in copy.codes()
+
+
+async def test_a_chain_that_was_rewritten_and_signed_anew_shows_in_the_times_alone(tmp_path: Path) -> None:
+    """Who can write the database and remove anchors, and has no key: the host signs what is sound."""
+    copy, later = await copied(tmp_path), NOW + timedelta(days=1)
+    audit, anchors = MemoryAuditLog(), FilesAnchors(tmp_path / "emptied")
+    for record in rebuilt(copy.records):
+        if record.type is not AuditType.CHECKPOINT:
+            await audit.append(AuditEntry(**{name: getattr(record, name) for name in AuditEntry.model_fields}))
+    made = await Checkpointer(audit, anchors, copy.signer, FixedClock(later)).make("contoso")
+    assert made is not None
+    forged = await audit.read("contoso", after_seq=0, limit=made.size)
+    kept = await anchors.read("contoso", after=0, limit=9)
+    report = verify(forged, "contoso", kept, copy.keys)
+    assert (report.findings, report.waited_s) == ([], 86_400.0)
+    late = verify(forged, "contoso", kept, copy.keys, within_s=3_600)
+    assert [(f.code, f.pointer) for f in late.findings] == [("anchor.late", "/anchors/1")]
+
+
+async def test_an_honest_copy_has_waited_for_no_checkpoint(copy: Copy) -> None:
+    report = verify(copy.records, "contoso", copy.anchors, copy.keys, within_s=60)
+    assert (report.findings, report.waited_s) == ([], 0)
+
+
+async def test_a_note_whose_number_is_none_is_no_crash(copy: Copy) -> None:
+    note = next(record for record in copy.records if record.type is AuditType.CHECKPOINT)
+    copy.records[note.seq - 1] = note.model_copy(update={"body": {"number": [1]}})
+    assert "chain.hash_mismatch" in copy.codes()
+
+
+async def test_a_copy_of_an_old_anchor_elsewhere_is_not_the_latest(tmp_path: Path) -> None:
+    copy = await copied(tmp_path)
+    anchors = FilesAnchors(tmp_path / "anchors")
+    decoy = tmp_path / "anchors" / "contoso" / "000000999" / "000000000001.jws"
+    decoy.parent.mkdir()
+    decoy.write_text(copy.anchors[0].jws)
+    latest = await anchors.latest("contoso")
+    assert latest is not None
+    assert latest.number == 3

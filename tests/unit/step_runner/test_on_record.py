@@ -85,6 +85,19 @@ async def test_an_external_call_waits_for_a_checkpoint_that_reaches_its_intent(s
     assert len(world.invoker.calls) == calls
 
 
+@pytest.mark.parametrize(("environment", "calls"), [("local", 1), ("azure", 0)])
+async def test_where_nobody_makes_checkpoints_only_one_machine_calls_what_is_beyond_recall(
+    environment: str, calls: int
+) -> None:
+    world = World()
+    settings = dataclasses.replace(world.deps.settings, environment=environment)
+    world.deps = dataclasses.replace(world.deps, settings=settings)
+    await world.submit(plan_of(step("tell", "mail.send"), step("look", "calc.double")))
+    await world.perform("tell")
+    assert await world.perform("look") == Succeeded()
+    assert [call.capability for call in world.invoker.calls].count("mail.send") == calls
+
+
 async def test_the_output_that_stands_is_on_record_when_a_second_delivery_was_answered_otherwise() -> None:
     world = World()
     await world.submit(plan_of(step("look", "calc.double", n=1), uses=["look"]))
