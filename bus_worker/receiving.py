@@ -21,7 +21,6 @@ from engine.domain.errors import LivoaError
 
 _LOG = logging.getLogger("livoa.worker")
 
-LEAVE_RUNNING = "livoa.leave-running"
 RECEIVE_S = 1.0
 """How long one look into a queue waits, and so how long a stop may go unnoticed."""
 ACCEPT_S = 20.0
@@ -43,6 +42,7 @@ class Service:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     connected: set[str] = field(default_factory=set)
     running: dict[asyncio.Task[None], Held] = field(default_factory=dict)
+    _opening: set[asyncio.Task[None]] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,8 +67,10 @@ class Service:
         try:
             await self.stopping.wait()
         finally:
+            for task in self._opening:  # it waits for a session or for a bus, and holds nothing
+                task.cancel()
             _, late = await asyncio.wait(receivers, timeout=2 * RECEIVE_S)
-            for task in late:  # one that waits for a session, or for a bus that is away
+            for task in late:
                 task.cancel()
             await asyncio.gather(*receivers, return_exceptions=True)
             await self._drain()
@@ -78,7 +80,7 @@ class Service:
             _LOG.info("draining: %d steps under way", len(self.running))
             await asyncio.wait(set(self.running), timeout=self.settings.drain_s)
         left = dict(self.running)
-        await asyncio.gather(*(self.worker.give_back(held, LEAVE_RUNNING) for held in left.values()))
+        await asyncio.gather(*(self.worker.give_back(held) for held in left.values()))
         if left:
             await asyncio.wait(set(left), timeout=SETTLE_S)
         for task in left:
@@ -145,13 +147,22 @@ class Service:
         try:
             receiver = client.get_queue_receiver(queue, prefetch_count=self.settings.prefetch, **options)
             try:
-                await receiver.__aenter__()
+                await self._open(receiver)
                 self.connected.add(queue)
                 yield receiver
             finally:
                 await _closed(receiver)
         finally:
             await _closed(client)
+
+    async def _open(self, receiver: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._opening.add(task)
+        try:
+            await receiver.__aenter__()
+        finally:
+            self._opening.discard(task)
 
     async def _receive(self, queue: str, receiver: Any) -> bool:
         """Receive one command with a slot that was taken for it. False when there is none in time."""

@@ -15,16 +15,18 @@ from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from engine.domain.bus import Assignment, StepCommand, StepResult, session_of
+from engine.domain.bus import Assignment, StepCommand, StepResult, nonce_sha256, session_of
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
+from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse
 from engine.domain.run import PayloadRef
 from engine.domain.telemetry_names import AGENT_NAME, OPERATION, RUN_ID, SPAN_AGENT, STEP_ATTEMPT, STEP_ID, TOOL_NAME
 from engine.ports.assignments import Finished, NotLeased
 from engine.ports.deps import Deps
+from engine.ports.invoker import LEAVE_RUNNING
 from engine.ports.telemetry import Attribute
-from engine.step_runner import parse_command, send_command
+from engine.step_runner import ProgressReporter, StepTask, parse_command, send_command
 
 _LOG = logging.getLogger("livoa.worker")
 
@@ -142,21 +144,36 @@ class StepWorker:
                 if isinstance(error, Exception):
                     _LOG.error("step broke off", exc_info=error, extra=held.facts)
 
-    async def give_back(self, held: Held, leave_running: str) -> None:
+    async def give_back(self, held: Held) -> None:
         """Let go of a step whose call is under way, without an answer: somebody else takes it up, under the same key.
 
-        The call is cancelled with ``leave_running``, so that the agent goes on with it.
+        The agent goes on with it.
         """
         held.is_given_back = True
         if held.call is not None:
-            held.call.cancel(leave_running)
+            held.call.cancel(LEAVE_RUNNING)
             await asyncio.wait({held.call})
 
     async def _work(self, held: Held) -> None:
+        await self._tell_taken(held)
         response = await self._respond(held)
         if held.is_given_back and (held.call is None or held.call.cancelled()):
             return await self._return_to_queue(held)
         return await self._answer(held, response)
+
+    async def _tell_taken(self, held: Held) -> None:
+        """Say in the run's event log who has the step. A courtesy: the work does not wait for a store that is away."""
+        at = held.assignment
+        data = StepEventData(
+            step_id=at.step_id, attempt=at.attempt, item=at.item, capability=at.capability, worker=self.name
+        )
+        # Somebody who takes up what was handed back says so too, under the same attempt.
+        key = f"step.progressed/{at.key}#{at.attempt}/taken-{nonce_sha256(held.nonce)[:12]}"
+        try:
+            event = new_event(EventType.STEP_PROGRESSED, data, key)
+            await self.deps.events.append(at.tenant_id, at.run_id, [event])
+        except LivoaError as err:
+            _LOG.warning("who has the step could not be told", extra=held.facts | {"code": err.code})
 
     async def _respond(self, held: Held) -> ExecuteResponse:
         """What the agent says, or why it was not asked."""
@@ -208,7 +225,12 @@ class StepWorker:
             remaining_s = (request.deadline_at - self.deps.clock.now()).total_seconds()
             try:
                 async with asyncio.timeout(max(remaining_s, 0) + OVERTIME_S):
-                    response = await self.deps.invoker.invoke(capability, request, traceparent=span.traceparent)
+                    response = await self.deps.invoker.invoke(
+                        capability,
+                        request,
+                        traceparent=span.traceparent,
+                        progress=ProgressReporter(_task_of(at), capability.name, self.deps),
+                    )
             except TimeoutError:
                 response = _failed("agent.timeout", "no answer in time", retryable=True)
             except Exception as err:
@@ -283,6 +305,17 @@ class StepWorker:
                     raise
             await self.sleep(pause_s)
         return await act()
+
+
+def _task_of(at: Assignment) -> StepTask:
+    return StepTask(
+        tenant_id=at.tenant_id,
+        run_id=at.run_id,
+        step_id=at.step_id,
+        item=at.item,
+        attempt=at.attempt,
+        purpose=at.purpose,
+    )
 
 
 def _misplaced(command: StepCommand, received: Received) -> Poison | None:

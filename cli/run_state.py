@@ -36,7 +36,8 @@ _RUN_EVENTS = {
 
 @dataclass(slots=True)
 class StepState:
-    """One step as the events tell it. ``items_done`` of ``items`` for a ``for_each`` step."""
+    """One step as the events tell it. ``items_done`` of ``items`` for a ``for_each`` step; ``worker``
+    has or had it, over the bus."""
 
     step_id: str
     capability: str = ""
@@ -46,6 +47,7 @@ class StepState:
     items: int | None = None
     items_done: int = 0
     note: str = ""
+    worker: str = ""
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ class RunState:
         if data.get("item") is not None:
             step.items_done += kind == "step.succeeded"
             return
+        step.worker = data.get("worker") or step.worker
         step.status = _STEP_EVENTS[kind]
         step.attempt = data.get("attempt", step.attempt)
         step.duration_ms = data.get("duration_ms", step.duration_ms)

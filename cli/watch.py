@@ -89,6 +89,8 @@ def line_of(event: Mapping[str, Any]) -> str:
         )
         mark = STATUS_MARK.get(word, "▶" if word == "started" else "↻")
         return f"  {mark} {clean(data.get('step_id', '?')):<18} {word:<10} {extra}".rstrip()
+    if kind == "step.progressed" and data.get("worker") and data.get("item") is None:
+        return f"  ⇢ {clean(data.get('step_id', '?')):<18} on {one_line(data['worker'])}, over the bus"
     if kind.startswith("approval."):
         return _approval_line(kind.removeprefix("approval."), data)
     if kind.startswith(("run.", "plan.", "degraded.", "budget.exhausted", "breaker.")):

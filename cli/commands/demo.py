@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         from cli.commands import three_ways
 
         return three_ways.run(options, options.intent or INTENTS[options.tenant], data)
-    progress(f"starting the host and the sample agents (logs: {data / 'logs'})")
+    progress(f"starting the host, the sample agents and a worker (logs: {data / 'logs'})")
     with StackProcess(data, arguments=model_arguments(options)) as stack:
         progress(f"{stack.url} is up after {time.monotonic() - started:.1f} s")
         return _one_run(options, stack.url, data, started)
@@ -89,17 +89,22 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
     run_id = api.submit({"intent": intent})["run_id"]
     crash = Crash(data) if options.crash else None
     try:
-        watch_run(api, run_id, deadline=started + options.timeout, on_event=crash.see if crash else lambda event: None)
+        state = watch_run(
+            api, run_id, deadline=started + options.timeout, on_event=crash.see if crash else lambda event: None
+        )
     except CliError as err:
         raise _out_of_time(err, options, data) from err
     view, steps = api.run(run_id), api.steps(run_id)
     result = result_of(view, steps, time.monotonic() - submitted)
+    result["workers"] = {step.step_id: step.worker for step in state.steps.values() if step.worker}
     if crash is not None:
         result["crash"] = crash.report()
     if options.json:
         print_json(result)
     else:
         show_answer(view, steps, result["seconds"])
+        for step_id, worker in result["workers"].items():
+            progress(f"step {step_id} went over the bus (AMQP) and ran on {worker}, a process of its own")
         leading = same_options(data, options.tenant)
         _say_next(f"{url}/api/runs/{run_id}", run_id, leading, crash, models=as_typed(options))
     good = view["status"] == "succeeded" and (crash is None or crash.held())

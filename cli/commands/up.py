@@ -1,4 +1,4 @@
-"""`./livoa up`: the host and the sample agents, kept running until told to stop."""
+"""`./livoa up`: the host, the sample agents and a worker, kept running until told to stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--port", type=_port, default=7071, help="port of the API on 127.0.0.1; 0 for a free one (7071)"
     )
     parser.add_argument("--data", type=Path, help="folder for state, keys and logs (default: LIVOA_HOME, else .livoa)")
+    parser.add_argument(
+        "--workers", type=_workers, default=1, metavar="N",
+        help="processes that carry out steps sent over the bus (1); 0: no bus, the host calls every agent itself",
+    )  # fmt: skip
     add_model_options(parser)
+
+
+def _workers(text: str) -> int:
+    from cli.stack.local import MAX_WORKERS
+
+    number = int(text)
+    if not 0 <= number <= MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"must be 0 to {MAX_WORKERS}")
+    return number
 
 
 def _port(text: str) -> int:
@@ -46,19 +59,19 @@ def run(options: argparse.Namespace) -> ExitCode:
     host_settings = model_environment(options)
     before = os.umask(0o077)  # content, keys and logs of every process of the stack are for this user only
     try:
-        return asyncio.run(_serve(usable(home(options.data)), options.port, host_settings, as_json=options.json))
+        return asyncio.run(_serve(usable(home(options.data)), options, host_settings))
     finally:
         os.umask(before)
 
 
-async def _serve(data: Path, port: int, host_settings: Mapping[str, str], *, as_json: bool) -> ExitCode:
+async def _serve(data: Path, options: argparse.Namespace, host_settings: Mapping[str, str]) -> ExitCode:
     from cli.connection import data_option
     from cli.stack.local import LocalStack
 
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    stack = LocalStack(data, port, host_settings=host_settings)
+    stack = LocalStack(data, options.port, host_settings=host_settings, workers=options.workers)
     starting = asyncio.create_task(stack.__aenter__())
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,7 +81,7 @@ async def _serve(data: Path, port: int, host_settings: Mapping[str, str], *, as_
         return ExitCode.OK
     facts = starting.result()
     try:
-        if as_json:
+        if options.json:
             print_json(facts.as_json())
         else:
             progress(f"Livoa is up at {facts.url} (process {facts.pid}, data {facts.data}). Ctrl-C stops it.")

@@ -77,7 +77,7 @@ def steps_table(steps: Iterable[StepState]) -> Table:
             Text(clean(step.status), style=style),
             str(step.attempt),
             duration(step.duration_ms),
-            Text(items + one_line(step.note, 60), style="dim"),
+            Text(items + one_line(step.note or (step.worker and f"on {step.worker}"), 60), style="dim"),
         )
     return table
 

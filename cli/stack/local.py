@@ -1,4 +1,4 @@
-"""The stack of one machine: the sample agents and the embedded host with our app, sharing one data folder.
+"""The stack of one machine: the sample agents, the embedded host with our app, and workers, sharing one data folder.
 
 Knows which processes there are and what they must be told; what the app does with it is the app's business.
 """
@@ -26,6 +26,9 @@ from cli.tokens import open_issuer
 
 HEALTH_TIMEOUT_S = 60.0
 PORT_TAKEN = 5  # exit code of local_host
+BUS_FILE = "service-bus.connection"  # in the host's data folder, while its bus is there
+WORKER_DRAIN_S = 5
+MAX_WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class StackFacts:
 
 
 class LocalStack:
-    """Agents and host as supervised children. Use as an async context manager; leaving it stops everything."""
+    """Agents, host and workers as supervised children. Use as an async context manager; leaving it stops everything."""
 
     def __init__(
         self,
@@ -51,10 +54,12 @@ class LocalStack:
         notify: Callable[[str], None] = progress,
         *,
         host_settings: Mapping[str, str] | None = None,
+        workers: int = 1,
     ) -> None:
         self._data = data
         self._port = port
         self._host_settings = dict(host_settings or {})
+        self._workers = workers
         self._supervisor = Supervisor(notify)
         self._owns_file = False
 
@@ -84,10 +89,19 @@ class LocalStack:
         open_issuer(self._data)  # the agents read its keys, so they must be there first
         agents = await self._supervisor.start(self._spec("agents", self._agents_command, {}))
         environment = {**self._host_settings, "LIVOA_AGENT_ENDPOINTS": json.dumps(agents.facts["endpoints"])}
-        host = await self._supervisor.start(self._spec("host", self._host_command, environment))
+        if self._workers:
+            # The host writes the file when its bus is there; a worker tries until it is.
+            environment["LIVOA_BUS_CONNECTION_FILE"] = str(self._data / "host" / BUS_FILE)
+            environment["LIVOA_WORKER_DRAIN_S"] = os.environ.get("LIVOA_WORKER_DRAIN_S") or str(WORKER_DRAIN_S)
+        names = [f"worker-{number}" for number in range(1, self._workers + 1)]
+        host, *workers = await asyncio.gather(
+            self._supervisor.start(self._spec("host", self._host_command, environment)),
+            *(self._supervisor.start(self._spec(name, _worker_command(name), environment)) for name in names),
+        )
         facts = StackFacts(str(host.facts["url"]), os.getpid(), self._data)
         await _until_healthy(facts.url)
-        host.on_ready = lambda: self._write_file(facts, host, agents)
+        for child in (host, *workers):
+            child.on_ready = lambda: self._write_file(facts, host, agents, workers)
         host.on_ready()
         return facts
 
@@ -123,10 +137,16 @@ class LocalStack:
     def _host_command(self, last: Mapping[str, Any]) -> list[str]:
         port = _port_of(last) or self._port
         where = ["--port", str(port), "--data", str(self._data / "host")]
+        if self._workers:
+            where += ["--amqp-port", str(last.get("amqp_port", 0))]
         return [sys.executable, "-m", "local_host", "--app", str(ROOT), *where, "--json"]
 
-    def _write_file(self, facts: StackFacts, host: Child, agents: Child) -> None:
-        pids = {"host_pid": host.facts.get("pid"), "agents_pid": agents.facts.get("pid")}
+    def _write_file(self, facts: StackFacts, host: Child, agents: Child, workers: list[Child]) -> None:
+        pids = {
+            "host_pid": host.facts.get("pid"),
+            "agents_pid": agents.facts.get("pid"),
+            "worker_pids": {worker.spec.name: worker.facts.get("pid") for worker in workers},
+        }
         content = {**facts.as_json(), **pids, "agents_url": agents.facts["url"]}
         temporary = self._data / f"{STACK_FILE}.new"
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -138,6 +158,14 @@ class LocalStack:
             with contextlib.suppress(OSError):
                 (self._data / STACK_FILE).unlink()
         await self._supervisor.stop()
+
+
+def _worker_command(name: str) -> Callable[[Mapping[str, Any]], list[str]]:
+    def command(last: Mapping[str, Any]) -> list[str]:
+        where = ["--name", name, "--health-port", str(_port_of(last) or 0)]
+        return [sys.executable, "-m", "bus_worker", *where, "--json"]
+
+    return command
 
 
 def _port_of(facts: Mapping[str, Any]) -> int:

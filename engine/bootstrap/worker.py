@@ -23,8 +23,12 @@ class WorkerParts:
     settings: WorkerSettings
 
     async def close(self) -> None:
-        """Close what the running loop has open on the bus."""
+        """Close what the running loop has open on the bus and to agents."""
+        from engine.adapters.http_agents import HttpAgentInvoker
+
         await self.connection.close()
+        if isinstance(self.deps.invoker, HttpAgentInvoker):
+            await self.deps.invoker.close()
 
 
 def build_worker(settings: Settings | None = None) -> WorkerParts:

@@ -102,7 +102,8 @@ class PlanEventData(Frozen):
 
 
 class StepEventData(Frozen):
-    """Data of ``step.*``. ``item`` counts from 0 inside a ``for_each`` step; ``progress`` runs from 0 to 1."""
+    """Data of ``step.*``. ``item`` counts from 0 inside a ``for_each`` step; ``progress`` runs from 0 to 1.
+    ``worker`` has taken the step off the bus."""
 
     step_id: WireId
     attempt: int = Field(default=1, ge=1)
@@ -113,6 +114,7 @@ class StepEventData(Frozen):
     duration_ms: int | None = None
     item_count: int | None = None
     progress: float | None = Field(default=None, ge=0, le=1)
+    worker: str | None = Field(default=None, max_length=100)
 
 
 class ApprovalEventData(Frozen):

@@ -7,6 +7,7 @@ from engine.step_runner.closing import finish_run
 from engine.step_runner.handover import send_command
 from engine.step_runner.maps import collect_map, expand_map
 from engine.step_runner.perform import perform_step
+from engine.step_runner.progress import ProgressReporter
 from engine.step_runner.returns import parse_command, parse_result, take_back
 from engine.step_runner.reuse import reuse_finished
 from engine.step_runner.suspension import SUSPENDABLE, held
@@ -15,6 +16,7 @@ from engine.step_runner.undo import undo_step
 
 __all__ = [
     "SUSPENDABLE",
+    "ProgressReporter",
     "StepTask",
     "collect_map",
     "expand_map",

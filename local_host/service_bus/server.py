@@ -74,5 +74,8 @@ class ServiceBusServer:
         self._open.add(task)
         try:
             await Connection(reader, writer, self._broker, self._key, self._clock).serve()
+        except asyncio.CancelledError:
+            # Only `stop` cancels it, and it ends here; asyncio would report a cancelled connection as an error.
+            writer.close()
         finally:
             self._open.discard(task)

@@ -72,7 +72,7 @@ class Stack:
         facts = self.facts()
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for pid in (facts["host_pid"], facts["agents_pid"]):
+        for pid in (facts["host_pid"], facts["agents_pid"], *facts.get("worker_pids", {}).values()):
             until_gone(pid)
 
     def executions(self) -> dict[str, str]:

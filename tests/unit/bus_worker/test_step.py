@@ -14,9 +14,10 @@ from bus_worker.step import Held, NothingToDo, Poison, Received, StepWorker
 from engine.adapters.memory import MemoryCatalog
 from engine.domain.bus import AssignmentStatus, StepResult, command_of
 from engine.domain.errors import LivoaError
-from engine.domain.execute import EXECUTE_RESPONSE, ExecuteFailed, ExecuteSucceeded
+from engine.domain.execute import EXECUTE_RESPONSE, ExecuteFailed, ExecuteProgress, ExecuteSucceeded
 from engine.domain.outcomes import Dispatched, Failed, Succeeded
 from engine.domain.status import RunStatus
+from engine.ports.invoker import LEAVE_RUNNING
 from engine.step_runner import take_back
 from local_host.durable.clock import VirtualClock
 from tests.support.world import CAPABILITIES, START, World, plan_of, step
@@ -32,10 +33,12 @@ class SlowInvoker:
         self.clock, self.seconds, self.calls, self.effects = clock, 5.0, [], {}
         self.cancelled_with, self.error = [], None
 
-    async def invoke(self, capability, request, **_):
+    async def invoke(self, capability, request, *, traceparent=None, progress=None):
         self.calls.append(request)
         try:
-            await self.clock.sleep_s(self.seconds)
+            for fraction in (0.25, 0.5, 0.75, 1.0):
+                await self.clock.sleep_s(self.seconds / 4)
+                await progress(ExecuteProgress(fraction=fraction, message="fitting"))
         except asyncio.CancelledError as err:
             self.cancelled_with.append(err.args[0] if err.args else None)
             raise
@@ -134,6 +137,10 @@ async def test_from_the_command_to_the_steps_success(desk):
     assert await take_back(result, desk.deps) is not None
     assert await desk.world.perform("fit") == Succeeded()
     assert await desk.world.output("fit") == {"n": 8}
+    log = await desk.deps.events.read(*OF[:2], after_seq=0, limit=100)
+    told = [event.data for event in log if event.type.value == "step.progressed"]
+    assert [one.get("worker") for one in told] == ["w1", None, None, None, None]
+    assert [one.get("progress") for one in told[1:]] == [0.25, 0.5, 0.75, 1.0]
     (request,) = desk.invoker.calls
     assert (request.idempotency_key, request.attempt, request.inputs) == (KEY, 1, {"n": 4})
 
@@ -285,9 +292,9 @@ async def test_a_step_that_is_handed_back_costs_no_attempt_and_its_call_goes_on(
     held = await desk.taken()
     task = asyncio.ensure_future(desk.worker.carry_out(held))
     await desk.pass_s(25)
-    await desk.worker.give_back(held, "leave-it")
+    await desk.worker.give_back(held)
     await desk.until(task)
-    assert desk.invoker.cancelled_with == ["leave-it"]
+    assert desk.invoker.cancelled_with == [LEAVE_RUNNING]
     row = await desk.row()
     assert (row.status, row.token, row.worker, row.attempt) == (AssignmentStatus.QUEUED, 1, None, 1)
     assert desk.world.queue.ids == [f"{KEY}#1", f"{KEY}#1.1"]
@@ -301,9 +308,12 @@ async def test_a_step_that_is_done_while_it_is_handed_back_is_answered(desk):
     held = await desk.taken()
     task = asyncio.ensure_future(desk.worker.carry_out(held))
     await desk.pass_s(1)
-    desk.clock.advance_s(4)
-    await asyncio.wait({held.call})
-    await desk.worker.give_back(held, "leave-it")
+    for _ in range(100):
+        if not held.call.done():
+            desk.clock.advance_s(0.5)
+            await asyncio.sleep(0)
+    assert held.call.done()
+    await desk.worker.give_back(held)
     await desk.until(task)
     assert await desk.world.perform("fit") == Succeeded()
 
