@@ -48,15 +48,19 @@ class KeyedAuditLog:
 
     async def append(self, entry: AuditEntry) -> AuditRecord:
         """See ``AuditLog.append``."""
+        return await self._inner.append(await self.as_recorded(entry))
+
+    async def as_recorded(self, entry: AuditEntry) -> AuditEntry:
+        """See ``RewritingAuditLog.as_recorded``."""
         if entry.run_id is None or not _hashes(entry.body):
-            return await self._inner.append(entry)
+            return entry
         try:
             committer = await self._commitments.get(entry.tenant_id, entry.run_id)
         except LivoaError as err:
             if err.code != "payload.erased":
                 raise
-            return await self._inner.append(keyed(entry, None))
-        return await self._inner.append(keyed(entry, committer))
+            return keyed(entry, None)
+        return keyed(entry, committer)
 
     async def read(
         self, tenant_id: str, *, after_seq: int, limit: int, run_id: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from engine.domain.audit import AuditEntry, AuditRecord
-from engine.ports.audit_log import AuditLog
+from engine.ports.audit_log import AuditLog, as_recorded
 from engine.ports.checkpoints import Checkpoints
 
 EVERY_RECORDS = 1_000
@@ -31,6 +31,10 @@ class WatchedAuditLog:
             except Exception:
                 _LOG.exception("no checkpoint could be made", extra={"tenant_id": record.tenant_id})
         return record
+
+    async def as_recorded(self, entry: AuditEntry) -> AuditEntry:
+        """See ``RewritingAuditLog.as_recorded``."""
+        return await as_recorded(entry, self._inner)
 
     async def read(
         self, tenant_id: str, *, after_seq: int, limit: int, run_id: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engine.domain.audit import AuditEntry, AuditRecord
 
@@ -20,3 +20,17 @@ class AuditLog(Protocol):
     ) -> tuple[AuditRecord, ...]:
         """Records with ``seq > after_seq`` in order, optionally of one run."""
         ...
+
+
+@runtime_checkable
+class RewritingAuditLog(AuditLog, Protocol):
+    """An audit log whose records say the same as their entries in another form, such as commitments in the place of hashes."""
+
+    async def as_recorded(self, entry: AuditEntry) -> AuditEntry:
+        """The entry as ``append`` chains it, so that a record can be held against it. Raises what ``append`` does."""
+        ...
+
+
+async def as_recorded(entry: AuditEntry, log: AuditLog) -> AuditEntry:
+    """What a record of this entry says in that log."""
+    return await log.as_recorded(entry) if isinstance(log, RewritingAuditLog) else entry

@@ -10,7 +10,7 @@ from __future__ import annotations
 from engine.domain.audit import AuditEntry, AuditRecord
 from engine.domain.errors import LivoaError
 from engine.evidence.canonical import canonical_sha256
-from engine.ports.audit_log import AuditLog
+from engine.ports.audit_log import AuditLog, as_recorded
 
 
 async def put_on_record(entry: AuditEntry, audit: AuditLog) -> AuditRecord:
@@ -18,12 +18,13 @@ async def put_on_record(entry: AuditEntry, audit: AuditLog) -> AuditRecord:
 
     Raises what ``AuditLog.append`` does, and ``LivoaError("audit.entry_taken")`` when something else stands under both.
     """
+    wanted = await as_recorded(entry, audit)
     record = await audit.append(entry)
-    if _says(record, entry):
+    if _says(record, wanted):
         return record
-    own = entry.model_copy(update={"entry_id": f"{entry.entry_id}/{canonical_sha256(entry.body)[:16]}"})
+    own = entry.model_copy(update={"entry_id": f"{entry.entry_id}/{canonical_sha256(wanted.body)[:16]}"})
     record = await audit.append(own)
-    if not _says(record, own):
+    if not _says(record, await as_recorded(own, audit)):
         raise LivoaError("audit.entry_taken", "the audit log holds something else under this entry's id", status=500)
     return record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,11 @@ from engine.domain.outcomes import Failed, Succeeded
 from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.evidence import canonical_sha256
+from engine.evidence.commitments import KeyedAuditLog
+from engine.evidence.watched import WatchedAuditLog
 from engine.ports.checkpoints import NoCheckpoints
+from engine.step_runner.on_record import put_on_record
+from tests.support.payloads import keyring
 from tests.support.world import START, World, plan_of, step
 
 
@@ -46,6 +51,21 @@ async def test_an_intent_whose_id_is_taken_by_another_fact_is_recorded_as_it_is_
     assert [record.body.get("inputs_sha256") for record in found] == [None, named]
     await world.finish(RunStatus.SUCCEEDED)
     assert await records(world, AuditType.RESULT_UNKNOWN) == []
+
+
+async def test_records_that_commit_by_keyed_hashes_are_held_against_what_they_commit_to(tmp_path: Path) -> None:
+    world = World()
+    log = KeyedAuditLog(world.deps.audit, keyring(tmp_path))
+    world.deps = dataclasses.replace(world.deps, audit=WatchedAuditLog(log, NoCheckpoints()))
+    await world.submit(plan_of(step("tell", "mail.send", n=7)))
+    assert await world.perform("tell") == Succeeded()
+    (intent,) = await records(world, AuditType.DISPATCH_INTENDED)
+    assert "committed_with" in intent.body
+    other = intent.body | {"inputs_sha256": "0" * 64}
+    changed = entry(world, intent.entry_id, intent.type, other).model_copy(update={"actor": intent.actor})
+    assert (await put_on_record(changed, world.deps.audit)).seq != intent.seq, "another fact"
+    assert (await put_on_record(changed, world.deps.audit)).seq != intent.seq
+    assert len(await records(world, AuditType.DISPATCH_INTENDED)) == 2
 
 
 async def test_no_call_is_made_when_its_intent_cannot_be_put_on_record_under_any_id() -> None:
