@@ -81,6 +81,10 @@ class Api:
         """A page of runs: ``{runs, next_cursor}``."""
         return self._json("GET", "/api/runs", query=query)
 
+    def run_counts(self, **query: Any) -> dict[str, Any]:
+        """How many runs of the tenant stand where: ``{total, by_status, is_complete}``."""
+        return self._json("GET", "/api/run-counts", query=query)
+
     def run(self, run_id: str) -> dict[str, Any]:
         """One run, with its answer once there is one."""
         return self._json("GET", f"/api/runs/{quote(run_id, safe='')}")

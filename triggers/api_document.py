@@ -32,7 +32,17 @@ from triggers.http_rerun import RerunRequest
 from triggers.plan_views import PlanPreview, RouteView
 from triggers.problems import PROBLEM_JSON, TYPE_PREFIX
 from triggers.schemas import Problem, schema
-from triggers.views import Accepted, DurableStatus, EventPage, PlanView, RunList, RunSummary, RunView, StepList
+from triggers.views import (
+    Accepted,
+    DurableStatus,
+    EventPage,
+    PlanView,
+    RunCountsView,
+    RunList,
+    RunSummary,
+    RunView,
+    StepList,
+)
 
 _JSON = "application/json"
 _SSE = "text/event-stream"
@@ -40,7 +50,7 @@ _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
     Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditContent, AuditPage, BreakerList, Checkpoint, CheckpointPage,
     DurableStatus, EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView,
-    RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
+    RunCountsView, RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -108,6 +118,11 @@ _OBJECT = {"type": "object"}
 _LIMIT = {"type": "integer", "minimum": 1}
 _POLL = ("Location", "Retry-After")
 _WIRE_ID = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,100}$"}
+_TIME = {"type": "string", "format": "date-time"}
+_WITHIN = (
+    _query("since", "Only runs created at or after this time.", _TIME),
+    _query("until", "Only runs created before this time.", _TIME),
+)
 _PAGE_OF_AUDIT = (
     _query("after", "next_after of the page before; 0 for the first.", {"type": "integer", "minimum": 0, "default": 0}),
     _query("limit", "Records a page.", _LIMIT | {"maximum": 1_000, "default": 1_000}),
@@ -138,10 +153,17 @@ DOCS: dict[str, Doc] = {
         {200: _json("A page.", RunList, examples.RUN_LIST)},
         (
             _query("status", "Only runs of this status.", {"enum": [status.value for status in RunStatus]}),
-            _query("cursor", "next_cursor of the page before, with the same status.", {"type": "string"}),
+            *_WITHIN,
+            _query("cursor", "next_cursor of the page before, with the same filters.", {"type": "string"}),
             _query("limit", "Runs a page.", _LIMIT | {"maximum": 200, "default": 50}),
         ),
         refusals=({400: ("query.invalid", "cursor.invalid")},),
+    ),
+    "count_runs": Doc(
+        "How many runs of the tenant stand where; of at most 10,000, the newest.",
+        {200: _json("The counts.", RunCountsView, examples.RUN_COUNTS)},
+        _WITHIN,
+        refusals=({400: ("query.invalid",)},),
     ),
     "get_run": Doc(
         "One run, with its answer once there is one.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.domain.status import RunStatus
 from engine.domain.tenant import TenantConfig
 
 RUN_ID = "run-01jc5t9w3v7n8q2x4z6b8d0f2h"
@@ -149,6 +150,11 @@ AUDIT_PAGE: dict[str, Any] = {
 }
 RERUN = {"from": "spend"}
 RESUME = {"max_cost_micro_usd": 2_000_000}
+RUN_COUNTS: dict[str, Any] = {
+    "total": 3,
+    "by_status": {status.value: 0 for status in RunStatus} | {"succeeded": 2, "running": 1},
+    "is_complete": True,
+}
 RUN_LIST: dict[str, Any] = {"runs": [RUN_SUMMARY], "next_cursor": None}
 
 STATUS_RUNNING: dict[str, Any] = {

@@ -10,17 +10,19 @@ from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError, NotFoundError
 from engine.domain.ids import is_wire_id, undo_id
+from engine.domain.principal import Role
 from engine.domain.run import Run, StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.deps import Deps, DepsProvider
-from engine.ports.run_store import RunChange
+from engine.ports.run_store import RunChange, RunFilter
 from triggers.endpoint import Call, Endpoint, build_blueprint
 from triggers.http_adapter import JSON, HttpResponse, json_response
-from triggers.run_access import READERS, SUBMITTERS, integer_query, may_see, run_of
+from triggers.run_access import READERS, SUBMITTERS, integer_query, may_see, run_of, time_query
 from triggers.starting import ask_to_cancel, is_started, try_start
 from triggers.submission import append_audit, read_submission, submit
 from triggers.views import (
     PlanView,
+    RunCountsView,
     RunList,
     StepList,
     StepView,
@@ -48,14 +50,28 @@ async def submit_run(call: Call) -> HttpResponse:
 
 
 async def list_runs(call: Call) -> HttpResponse:
-    """``GET /api/runs?status=&cursor=&limit=``: a page, newest first."""
+    """``GET /api/runs?status=&since=&until=&cursor=&limit=``: a page, newest first."""
     limit = integer_query(call, "limit", default=50, low=1, high=MAX_PAGE)
     page = await call.deps.runs.page(
-        call.principal.tenant_id, status=_status_query(call), cursor=call.request.query.get("cursor"), limit=limit
+        call.principal.tenant_id,
+        status=_status_query(call),
+        cursor=call.request.query.get("cursor"),
+        limit=limit,
+        since=time_query(call, "since"),
+        until=time_query(call, "until"),
     )
     # The cursor goes by what was read, not by what is shown, so a filtered page can be short and nothing is skipped.
     shown = tuple(summary_of(run) for run in page.runs if may_see(call.principal, run))
     return json_response(RunList(runs=shown, next_cursor=page.next_cursor).model_dump(mode="json"))
+
+
+async def count_runs(call: Call) -> HttpResponse:
+    """``GET /api/run-counts?since=&until=``: how many runs of the tenant stand where."""
+    which = RunFilter(since=time_query(call, "since"), until=time_query(call, "until"))
+    counts = await call.deps.runs.counts(call.principal.tenant_id, which)
+    by_status = {status: counts.by_status.get(status, 0) for status in RunStatus}
+    body = RunCountsView(total=sum(by_status.values()), by_status=by_status, is_complete=counts.is_complete)
+    return json_response(body.model_dump(mode="json"))
 
 
 def _status_query(call: Call) -> RunStatus | None:
@@ -193,6 +209,7 @@ def _cancel_entry(run: Run, call: Call) -> AuditEntry:
 ENDPOINTS = (
     Endpoint("submit_run", "POST", "runs", submit_run, SUBMITTERS, needs_client=True),
     Endpoint("list_runs", "GET", "runs", list_runs, READERS),
+    Endpoint("count_runs", "GET", "run-counts", count_runs, frozenset({Role.RUNS_READ})),
     Endpoint("get_run", "GET", "runs/{run_id}", get_run, READERS),
     Endpoint("get_run_status", "GET", "runs/{run_id}/status", get_status, READERS),
     Endpoint("get_run_plan", "GET", "runs/{run_id}/plan", get_plan, READERS),

@@ -5,6 +5,8 @@ A run of another tenant, or of another person for callers who may see only their
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from engine.domain.errors import LivoaError, NotFoundError
 from engine.domain.ids import is_wire_id
 from engine.domain.principal import Principal, Role
@@ -13,6 +15,7 @@ from triggers.endpoint import Call
 
 READERS = frozenset({Role.RUNS_READ, Role.RUNS_SUBMIT})
 SUBMITTERS = frozenset({Role.RUNS_SUBMIT})
+_MAX_TIME_CHARS = 40
 
 
 def may_see(principal: Principal, run: Run) -> bool:
@@ -32,6 +35,21 @@ async def run_of(call: Call) -> Run:
         if run is not None and may_see(call.principal, run):
             return run
     raise NotFoundError("run.not_found", "There is no such run.")
+
+
+def time_query(call: Call, name: str) -> datetime | None:
+    """An instant of the query in RFC 3339, with its offset. Raises ``LivoaError("query.invalid")``."""
+    text = call.request.query.get(name)
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text) if len(text) <= _MAX_TIME_CHARS else None
+        if found is not None and found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    message = f"{name} must be a date and time with an offset, such as 2026-11-29T10:00:00Z."
+    raise LivoaError("query.invalid", message, pointer=f"/{name}")
 
 
 def integer_query(call: Call, name: str, *, default: int, low: int, high: int) -> int:

@@ -84,6 +84,15 @@ class RunList(Frozen):
     next_cursor: str | None
 
 
+class RunCountsView(Frozen):
+    """How many runs of a tenant stand where. Every status is there. Not ``is_complete``: there are more runs than are
+    counted, and these are the newest of them."""
+
+    total: int
+    by_status: dict[RunStatus, int]
+    is_complete: bool
+
+
 class Accepted(Frozen):
     """The answer to a submission, in the shape that durable clients know. Every URI is one of ours and checks the tenant."""
 

@@ -6,6 +6,7 @@ Adapters differ in how they make a write atomic, never in what it means. Nothing
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ from engine.domain.errors import ConflictError, LivoaError, NotFoundError
 from engine.domain.events import NewEvent
 from engine.domain.run import PlanVersion, Run, StepRecord
 from engine.domain.status import FINAL_RUN_STATUSES, RunStatus, StepStatus
-from engine.ports.run_store import RunChange
+from engine.ports.run_store import MAX_COUNTED, RunChange, RunCounts
 
 MAX_LIMIT = 1_000
 """Most rows one read returns, whatever the caller asks for."""
@@ -26,6 +27,11 @@ NO_ITEM = -1
 def bounded(limit: int) -> int:
     """``limit`` confined to 1..MAX_LIMIT."""
     return max(1, min(limit, MAX_LIMIT))
+
+
+def counted(newest: Sequence[RunStatus]) -> RunCounts:
+    """The counts over statuses, newest run first, of which there may be one more than are counted."""
+    return RunCounts(Counter(newest[:MAX_COUNTED]), is_complete=len(newest) <= MAX_COUNTED)
 
 
 def run_not_found(run_id: str) -> NotFoundError:

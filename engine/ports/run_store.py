@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -27,6 +27,29 @@ class CreateResult:
 
     outcome: Literal["created", "existing", "mismatch"]
     run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs of a tenant: of a status, created at or after ``since`` and before ``until`` (aware). None narrows nothing."""
+
+    status: RunStatus | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+ALL_RUNS = RunFilter()
+MAX_COUNTED = 10_000
+"""How many runs are looked at for one answer to ``RunStore.counts``: the newest ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """How many runs stand where; a status without runs is absent. ``is_complete`` is false when there are more than were counted,
+    which are then the newest ``MAX_COUNTED``."""
+
+    by_status: Mapping[RunStatus, int]
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +101,22 @@ class RunStore(Protocol):
         """The run, or None when it is absent or another tenant's."""
         ...
 
-    async def page(self, tenant_id: str, *, status: RunStatus | None, cursor: str | None, limit: int) -> RunPage:
-        """Runs of a tenant, newest first, keyset paging. A malformed or foreign cursor: ``LivoaError("cursor.invalid")``."""
+    async def page(
+        self,
+        tenant_id: str,
+        *,
+        status: RunStatus | None,
+        cursor: str | None,
+        limit: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> RunPage:
+        """Runs of a tenant, newest first, keyset paging; narrowed as by ``RunFilter``. A malformed cursor, or one of another
+        tenant or filter: ``LivoaError("cursor.invalid")``."""
+        ...
+
+    async def counts(self, tenant_id: str, which: RunFilter = ALL_RUNS) -> RunCounts:
+        """How many runs of a tenant stand where. At most ``MAX_COUNTED`` are looked at."""
         ...
 
     async def change(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from engine.adapters.cosmos.across_tenants import find_across_tenants
 from engine.adapters.cosmos.connection import MovedError, UnsureError
@@ -20,6 +21,7 @@ from engine.adapters.run_cursor import cursor_after, position_of
 from engine.adapters.store_rules import (
     bounded,
     changed,
+    counted,
     distinct,
     event_data,
     event_data_text,
@@ -32,10 +34,37 @@ from engine.domain.base import iso_utc
 from engine.domain.events import EventType, NewEvent
 from engine.domain.run import Run, StepRecord
 from engine.domain.status import RunStatus
-from engine.ports.run_store import CreateResult, IdempotencyClaim, RunChange, RunPage
+from engine.ports.run_store import (
+    ALL_RUNS,
+    MAX_COUNTED,
+    CreateResult,
+    IdempotencyClaim,
+    RunChange,
+    RunCounts,
+    RunFilter,
+    RunPage,
+)
 
 _STEPS_AT_ONCE = 10_000
 """More steps or items than any plan may have."""
+
+
+_NEWEST_FIRST = ("createdAt", "runId")
+
+
+def _narrowed(which: RunFilter) -> tuple[list[str], dict[str, Any]]:
+    """Conditions and their parameters."""
+    where, parameters = ["c.kind = 'run'"], dict[str, Any]()
+    if which.status is not None:
+        where.append("c.status = @status")
+        parameters["status"] = which.status.value
+    if which.since is not None:
+        where.append("c.createdAt >= @since")
+        parameters["since"] = iso_utc(which.since)
+    if which.until is not None:
+        where.append("c.createdAt < @until")
+        parameters["until"] = iso_utc(which.until)
+    return where, parameters
 
 
 class CosmosRunStore:
@@ -69,19 +98,40 @@ class CosmosRunStore:
         head = await self._partitions.head(tenant_id, run_id)
         return head.run if head is not None else None
 
-    async def page(self, tenant_id: str, *, status: RunStatus | None, cursor: str | None, limit: int) -> RunPage:
+    async def page(
+        self,
+        tenant_id: str,
+        *,
+        status: RunStatus | None,
+        cursor: str | None,
+        limit: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> RunPage:
         """See ``RunStore.page``. At most 1,000 runs a page."""
-        size, where, parameters = bounded(limit), ["c.kind = 'run'"], {}
-        if status is not None:
-            where.append("c.status = @status")
-            parameters["status"] = status.value
+        size, which = bounded(limit), RunFilter(status, since, until)
+        where, parameters = _narrowed(which)
         if cursor is not None:
-            parameters["at"], parameters["run"] = position_of(cursor, tenant_id, status)
+            parameters["at"], parameters["run"] = position_of(cursor, tenant_id, which)
             where.append("(c.createdAt < @at OR (c.createdAt = @at AND c.runId < @run))")
-        find = Find(" AND ".join(where), parameters, size + 1, ("createdAt", "runId"), descending=True)
+        find = Find(" AND ".join(where), parameters, size + 1, _NEWEST_FIRST, descending=True)
         found = await self._partitions.repository(tenant_id).find(find)
         runs = tuple(run_of(document) for document in found[:size])
-        return RunPage(runs, cursor_after(runs[-1], status) if len(found) > size else None)
+        return RunPage(runs, cursor_after(runs[-1], which) if len(found) > size else None)
+
+    async def counts(self, tenant_id: str, which: RunFilter = ALL_RUNS) -> RunCounts:
+        """See ``RunStore.counts``. Only the statuses are fetched."""
+        where, parameters = _narrowed(which)
+        newest = Find(
+            " AND ".join(where),
+            parameters,
+            MAX_COUNTED + 1,
+            _NEWEST_FIRST,
+            descending=True,
+            fields=("status", "createdAt"),
+        )
+        found = await self._partitions.repository(tenant_id).find(newest)
+        return counted([RunStatus(document["status"]) for document in found])
 
     async def change(
         self,

@@ -8,11 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from engine.adapters.run_cursor import cursor_after, position_of
 from engine.adapters.store_rules import (
     bounded,
     changed,
+    counted,
     distinct,
     event_data,
     event_data_text,
@@ -30,7 +32,7 @@ from engine.domain.run_messages import LIFECYCLE_EVENTS
 from engine.domain.status import RunStatus
 from engine.ports.clock import Clock
 from engine.ports.run_messages import WaitingRun
-from engine.ports.run_store import CreateResult, IdempotencyClaim, RunChange, RunPage
+from engine.ports.run_store import ALL_RUNS, CreateResult, IdempotencyClaim, RunChange, RunCounts, RunFilter, RunPage
 
 
 @dataclass(slots=True)
@@ -84,19 +86,43 @@ class MemoryRunStore:
             held = self._runs.get((tenant_id, run_id))
             return held.run if held else None
 
-    async def page(self, tenant_id: str, *, status: RunStatus | None, cursor: str | None, limit: int) -> RunPage:
+    async def page(
+        self,
+        tenant_id: str,
+        *,
+        status: RunStatus | None,
+        cursor: str | None,
+        limit: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> RunPage:
         """See ``RunStore.page``. At most 1,000 runs a page."""
-        position = position_of(cursor, tenant_id, status) if cursor is not None else None
+        which = RunFilter(status, since, until)
+        position = position_of(cursor, tenant_id, which) if cursor is not None else None
+        found = [run for run in self._matching(tenant_id, which) if position is None or _place(run) < position]
+        size = bounded(limit)
+        more = len(found) > size
+        return RunPage(tuple(found[:size]), cursor_after(found[size - 1], which) if more else None)
+
+    async def counts(self, tenant_id: str, which: RunFilter = ALL_RUNS) -> RunCounts:
+        """See ``RunStore.counts``."""
+        return counted([run.status for run in self._matching(tenant_id, which)])
+
+    def _matching(self, tenant_id: str, which: RunFilter) -> list[Run]:
+        """Runs of a tenant, newest first."""
         with self._lock:
             runs = [held.run for (tenant, _), held in self._runs.items() if tenant == tenant_id]
-        found = sorted(
-            (run for run in runs if status in (None, run.status) and (position is None or _place(run) < position)),
+        return sorted(
+            (
+                run
+                for run in runs
+                if which.status in (None, run.status)
+                and (which.since is None or run.created_at >= which.since)
+                and (which.until is None or run.created_at < which.until)
+            ),
             key=_place,
             reverse=True,
         )
-        size = bounded(limit)
-        more = len(found) > size
-        return RunPage(tuple(found[:size]), cursor_after(found[size - 1], status) if more else None)
 
     async def change(
         self,

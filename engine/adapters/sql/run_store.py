@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, or_, select, update
@@ -17,6 +18,7 @@ from engine.adapters.store_rules import (
     NO_ITEM,
     bounded,
     changed,
+    counted,
     distinct,
     is_over,
     replaces,
@@ -30,7 +32,16 @@ from engine.domain.events import NewEvent
 from engine.domain.run import Run, StepRecord
 from engine.domain.status import RunStatus
 from engine.ports.clock import Clock
-from engine.ports.run_store import CreateResult, IdempotencyClaim, RunChange, RunPage
+from engine.ports.run_store import (
+    ALL_RUNS,
+    MAX_COUNTED,
+    CreateResult,
+    IdempotencyClaim,
+    RunChange,
+    RunCounts,
+    RunFilter,
+    RunPage,
+)
 
 _OF_RUN = (RUNS.c.tenant_id == bindparam("p_tenant"), RUNS.c.run_id == bindparam("p_run"))
 _RUN = select(RUNS).where(*_OF_RUN)
@@ -104,14 +115,30 @@ class SqlRunStore:
         row = await self._database.read(lambda connection: connection.execute(_RUN, parameters).one_or_none())
         return _run_of(row) if row is not None else None
 
-    async def page(self, tenant_id: str, *, status: RunStatus | None, cursor: str | None, limit: int) -> RunPage:
+    async def page(
+        self,
+        tenant_id: str,
+        *,
+        status: RunStatus | None,
+        cursor: str | None,
+        limit: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> RunPage:
         """See ``RunStore.page``. At most 1,000 runs a page."""
         size = bounded(limit)
-        position = position_of(cursor, tenant_id, status) if cursor is not None else None
-        query = _page_query(tenant_id, status, position).limit(size + 1)
+        which = RunFilter(status, since, until)
+        position = position_of(cursor, tenant_id, which) if cursor is not None else None
+        query = _narrowed(select(RUNS), tenant_id, which, position).limit(size + 1)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         runs = tuple(_run_of(row) for row in rows[:size])
-        return RunPage(runs, cursor_after(runs[-1], status) if len(rows) > size else None)
+        return RunPage(runs, cursor_after(runs[-1], which) if len(rows) > size else None)
+
+    async def counts(self, tenant_id: str, which: RunFilter = ALL_RUNS) -> RunCounts:
+        """See ``RunStore.counts``. An index holds all that is read."""
+        newest = _narrowed(select(RUNS.c.status), tenant_id, which, None).limit(MAX_COUNTED + 1)
+        rows = await self._database.read(lambda connection: connection.execute(newest).scalars().all())
+        return counted([RunStatus(status) for status in rows])
 
     async def change(
         self,
@@ -245,10 +272,14 @@ def _put_step(connection: Connection, step: StepRecord) -> bool:
     return True
 
 
-def _page_query(tenant_id: str, status: RunStatus | None, position: tuple[str, str] | None) -> Select[Any]:
-    query = select(RUNS).where(RUNS.c.tenant_id == tenant_id)
-    if status is not None:
-        query = query.where(RUNS.c.status == status.value)
+def _narrowed(query: Select[Any], tenant_id: str, which: RunFilter, position: tuple[str, str] | None) -> Select[Any]:
+    query = query.where(RUNS.c.tenant_id == tenant_id)
+    if which.status is not None:
+        query = query.where(RUNS.c.status == which.status.value)
+    if which.since is not None:
+        query = query.where(RUNS.c.created_at >= iso_utc(which.since))
+    if which.until is not None:
+        query = query.where(RUNS.c.created_at < iso_utc(which.until))
     if position is not None:
         created_at, run_id = position
         earlier = and_(RUNS.c.created_at == created_at, RUNS.c.run_id < run_id)

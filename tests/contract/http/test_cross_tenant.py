@@ -46,6 +46,7 @@ REPLIES: dict[str, Any] = {"answer_approval": {"decision": "approve"}}
 WITH_ID = [e for e in all_endpoints() if isinstance(e, Endpoint) and PLACEHOLDER.search(e.path)]
 WITHOUT_ID = {
     "submit_run",
+    "count_runs",
     "list_runs",
     "check_plan",
     "route_intent",

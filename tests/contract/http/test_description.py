@@ -59,7 +59,8 @@ def test_every_endpoint_is_described_and_nothing_else(document: dict[str, Any]) 
 def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
     described = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
     assert described == {
-        "POST /runs", "GET /runs", "GET /runs/{run_id}", "GET /runs/{run_id}/status", "GET /runs/{run_id}/plan",
+        "POST /runs", "GET /runs", "GET /run-counts", "GET /runs/{run_id}",
+        "GET /runs/{run_id}/status", "GET /runs/{run_id}/plan",
         "GET /runs/{run_id}/steps", "GET /runs/{run_id}/steps/{step_id}/output", "GET /runs/{run_id}/events",
         "GET /runs/{run_id}/approvals", "POST /runs/{run_id}/approvals/{subject}", "GET /approvals",
         "POST /runs/{run_id}/cancel", "POST /runs/{run_id}/suspend", "POST /runs/{run_id}/resume",

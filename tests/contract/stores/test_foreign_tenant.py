@@ -27,7 +27,7 @@ from engine.ports.models import ModelUsage
 from engine.ports.payload_store import PayloadStore
 from engine.ports.result_cache import CachedResult, ResultCache
 from engine.ports.run_messages import Outbox
-from engine.ports.run_store import EventLog, RunChange, RunStore
+from engine.ports.run_store import EventLog, RunChange, RunCounts, RunStore
 from tests.contract.stores.builders import NOON, approval, assignment, claim, entry, event, ref, run, sha, step
 from tests.contract.stores.conftest import Stores
 from tests.support.payloads import sealed_payloads
@@ -49,6 +49,7 @@ def _approval_id(stores: Stores) -> str:
 CALLS: dict[tuple[type, str], tuple[Call, Any]] = {
     (RunStore, "get"): (lambda s: s.runs.get(FOREIGN, "run-1"), None),
     (RunStore, "page"): (lambda s: _runs(s), ()),
+    (RunStore, "counts"): (lambda s: s.runs.counts(FOREIGN), RunCounts({}, is_complete=True)),
     (RunStore, "change"): (
         lambda s: s.runs.change(FOREIGN, "run-1", RunChange(status=RunStatus.CANCELLING), [event("foreign")]), NotFoundError),
     (RunStore, "put_step"): (lambda s: s.runs.put_step(step(tenant_id=FOREIGN, status=StepStatus.FAILED)), NotFoundError),

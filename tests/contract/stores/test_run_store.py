@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import string
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from engine.domain.errors import ConflictError, LivoaError, NotFoundError
 from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.run import ErrorInfo, Run
 from engine.domain.status import RunStatus, StepStatus
-from engine.ports.run_store import RunChange
+from engine.ports.run_store import ALL_RUNS, RunChange, RunFilter
 from tests.contract.stores.builders import NOON, broken_event, claim, event, principal, ref, run, step
 from tests.contract.stores.conftest import Stores
 
@@ -360,6 +361,55 @@ async def test_pages_can_be_confined_to_a_status(stores: Stores) -> None:
     assert await pages(stores, RunStatus.ACCEPTED, limit=2) == [["run-3", "run-1"]]
 
 
+async def test_pages_and_counts_can_be_confined_to_a_time(stores: Stores) -> None:
+    for number in range(6):
+        await stores.runs.create(run(f"run-{number}", minute=number), [], None)
+    await stores.runs.create(run("run-9", "fabrikam", minute=3), [], None)
+    await stores.runs.change("contoso", "run-2", RunChange(status=RunStatus.FAILED))
+    within = RunFilter(since=NOON + timedelta(minutes=1), until=NOON + timedelta(minutes=5))
+    found: list[str] = []
+    cursor: str | None = None
+    for _ in range(3):
+        page = await stores.runs.page(
+            "contoso", status=RunStatus.ACCEPTED, cursor=cursor, limit=2, since=within.since, until=within.until
+        )
+        found += [one.run_id for one in page.runs]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        with pytest.raises(LivoaError):
+            await stores.runs.page("contoso", status=RunStatus.ACCEPTED, cursor=cursor, limit=2, since=within.since)
+    assert found == ["run-4", "run-3", "run-1"]
+    counts = await stores.runs.counts("contoso", within)
+    assert (dict(counts.by_status), counts.is_complete) == ({RunStatus.ACCEPTED: 3, RunStatus.FAILED: 1}, True)
+
+
+async def test_counts_are_of_one_tenant_and_follow_every_change(stores: Stores) -> None:
+    assert dict((await stores.runs.counts("contoso")).by_status) == {}
+    for number in range(5):
+        await stores.runs.create(run(f"run-{number}", minute=number), [], None)
+    await stores.runs.create(run("run-0", "fabrikam"), [], None)
+    await stores.runs.change("contoso", "run-1", RunChange(status=RunStatus.RUNNING))
+    await stores.runs.change("contoso", "run-1", RunChange(status=RunStatus.SUCCEEDED))
+    counts = await stores.runs.counts("contoso")
+    assert dict(counts.by_status) == {RunStatus.ACCEPTED: 4, RunStatus.SUCCEEDED: 1}
+    assert dict((await stores.runs.counts("fabrikam")).by_status) == {RunStatus.ACCEPTED: 1}
+
+
+async def test_no_more_than_so_many_are_counted_and_they_are_the_newest(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("store_rules", "sql.run_store", "cosmos.run_store"):
+        monkeypatch.setattr(f"engine.adapters.{module}.MAX_COUNTED", 3)
+    for number in range(4):
+        await stores.runs.create(run(f"run-{number}", minute=number), [], None)
+    await stores.runs.change("contoso", "run-0", RunChange(status=RunStatus.FAILED))
+    counts = await stores.runs.counts("contoso")
+    assert (dict(counts.by_status), counts.is_complete) == ({RunStatus.ACCEPTED: 3}, False)
+    newer = await stores.runs.counts("contoso", RunFilter(since=NOON + timedelta(minutes=1)))
+    assert newer.is_complete
+
+
 async def test_a_cursor_of_another_tenant_or_filter_is_refused(stores: Stores) -> None:
     for tenant_id in ("contoso", "fabrikam"):
         for number in range(2):
@@ -384,15 +434,15 @@ async def test_a_malformed_cursor_is_refused(stores: Stores, cursor: str) -> Non
 
 @given(st.data())
 def test_every_edit_of_a_cursor_is_refused(data: st.DataObject) -> None:
-    cursor = cursor_after(run(), None)
+    cursor = cursor_after(run(), ALL_RUNS)
     at = data.draw(st.integers(0, len(cursor) - 1))
     character = data.draw(st.sampled_from(string.ascii_letters + string.digits + "-_=+/"))
     edited = cursor[:at] + character + cursor[at + 1 :]
     if edited == cursor:
-        assert position_of(cursor, "contoso", None) == ("2026-01-05T12:00:00.000000Z", "run-1")
+        assert position_of(cursor, "contoso", ALL_RUNS) == ("2026-01-05T12:00:00.000000Z", "run-1")
         return
     with pytest.raises(LivoaError):
-        position_of(edited, "contoso", None)
+        position_of(edited, "contoso", ALL_RUNS)
 
 
 async def test_unfinished_runs_of_all_tenants_come_oldest_first(stores: Stores) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.domain.answer import Answer
+from engine.domain.base import iso_utc
 from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.principal import Role
 from engine.domain.run import ErrorInfo, StepRecord
@@ -162,6 +163,26 @@ async def test_a_list_can_be_confined_to_a_status(world: World) -> None:
     assert [run["run_id"] for run in page["runs"]] == [done]
 
 
+async def test_a_list_and_the_counts_can_be_confined_to_a_time(world: World) -> None:
+    first = await world.submitted()
+    world.clock.pass_s(60)
+    at = iso_utc(world.clock.now())
+    second = await world.submitted()
+    for target, ids in ((f"since={at}", [second]), (f"until={at}", [first]), (f"since={at}&until={at}", [])):
+        assert [run["run_id"] for run in (await world.get(f"/api/runs?{target}")).json["runs"]] == ids
+        counts = (await world.get(f"/api/run-counts?{target}")).json
+        assert (counts["total"], counts["by_status"]["accepted"], counts["is_complete"]) == (len(ids), len(ids), True)
+    with_offset = at.replace("Z", "%2B00:00")
+    assert len((await world.get(f"/api/runs?since={with_offset}")).json["runs"]) == 1
+
+
+async def test_the_counts_are_of_ones_own_tenant_and_not_for_those_who_see_only_their_own_runs(world: World) -> None:
+    await world.submitted()
+    assert (await world.get("/api/run-counts", token=world.token("fabrikam"))).json["total"] == 0
+    answer = await world.get("/api/run-counts", token=world.token("contoso", roles=(Role.RUNS_SUBMIT,)))
+    assert (answer.status, answer.code) == (403, "auth.role_missing")
+
+
 async def test_a_cursor_of_another_tenant_is_refused(world: World) -> None:
     for _ in range(2):
         await world.submitted()
@@ -182,6 +203,10 @@ async def test_a_cursor_of_another_tenant_is_refused(world: World) -> None:
         ("/api/runs?limit=", "query.invalid"),
         ("/api/runs?limit=" + "9" * 5_000, "query.invalid"),
         ("/api/runs?status=done", "query.invalid"),
+        ("/api/runs?since=yesterday", "query.invalid"),
+        ("/api/runs?since=2026-11-29T10:00:00", "query.invalid"),
+        ("/api/runs?until=0001-01-01T00:00:00%2B23:00", "query.invalid"),
+        ("/api/run-counts?until=" + "9" * 5_000, "query.invalid"),
         ("/api/runs?status=", "query.invalid"),
         ("/api/runs?cursor=x", "cursor.invalid"),
         ("/api/runs?cursor=", "cursor.invalid"),
