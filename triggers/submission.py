@@ -34,6 +34,7 @@ from engine.domain.tenant import PLATFORM_MAX_JSON_DEPTH, TenantConfig
 from engine.ports.deps import Deps
 from engine.ports.identity import Rejection, Speaker
 from engine.ports.run_store import IdempotencyClaim
+from engine.step_runner.on_record import put_on_record
 from triggers.http_adapter import JSON, DurableClient, HttpRequest, read_body
 from triggers.starting import is_started, start, try_start
 
@@ -220,7 +221,7 @@ def new_run(
 async def append_audit(entry: AuditEntry, deps: Deps) -> None:
     """Append, or refuse to go on: ``LivoaError("audit.unavailable", status=503)``."""
     try:
-        await deps.audit.append(entry)
+        await put_on_record(entry, deps.audit)
     except Exception as err:
         raise LivoaError(
             "audit.unavailable",
@@ -291,8 +292,8 @@ async def _repeated(
     run: Run, submission: Submission, tenant: TenantConfig, client: DurableClient, now: datetime
 ) -> Run:
     """The same submission once more: answer with its run, and start that if whoever accepted it never got to it."""
-    if run.request_ref.sha256 != submission.sha256:
-        raise key_reused()
+    if run.request_ref.sha256 != submission.sha256 or run.parent_run_id is not None:
+        raise key_reused()  # a rerun has the request of its parent, and is another request
     if run.status in _NOT_STARTED and not await is_started(run, client):
         if now - run.created_at < timedelta(seconds=START_GRACE_S):
             raise _in_flight()

@@ -80,7 +80,8 @@ async def _undo_call(run: Run, record: StepRecord, deps: Deps) -> UndoOutcome:
 async def _undo_map(run: Run, record: StepRecord, deps: Deps) -> UndoOutcome:
     items = await deps.runs.items(run.tenant_id, run.run_id, record.step_id)
     known = {undo.item: undo for undo in await deps.runs.items(run.tenant_id, run.run_id, undo_id(record.step_id))}
-    effects = sorted((item for item in items if item.status is StepStatus.SUCCEEDED), key=_last_first, reverse=True)
+    own = (item for item in items if item.status is StepStatus.SUCCEEDED and item.reused_from is None)
+    effects = sorted(own, key=_last_first, reverse=True)
     left = [item for item in effects if not _is_final(known.get(item.item))]
     for item in left[:UNDO_BATCH]:
         outcome = await _undo(run, item, known.get(item.item), deps)

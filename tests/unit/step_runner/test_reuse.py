@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from activities.plan_run import plan_run
+from engine.domain.audit import AuditType
 from engine.domain.errors import ConflictError
-from engine.domain.outcomes import Succeeded
+from engine.domain.outcomes import Expanded, Succeeded
 from engine.domain.run import ErrorInfo, StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.plan import check_plan
-from engine.step_runner import StepTask, perform_step, undo_step
+from engine.step_runner import StepTask, collect_map, expand_map, perform_step, undo_step
 from engine.step_runner.reuse import reusable, reuse_finished
 from tests.support.world import World, doubled, failing, plan_of, step
 
@@ -58,7 +59,8 @@ def test_what_stands_is_what_succeeded_and_comes_after_nothing_that_is_done_agai
     done: dict[str, str], rerun_from: str | None, kept: tuple[str, ...]
 ) -> None:
     plan = checked(World(), *CHAIN)
-    assert sorted(reusable(plan, records(**done), rerun_from)) == sorted(kept)
+    found, begun = reusable(plan, records(**done), rerun_from)
+    assert (sorted(found), begun) == (sorted(kept), ())
 
 
 async def again(world: World, rerun_from: str | None = None) -> dict[str, Any]:
@@ -128,3 +130,66 @@ async def test_without_its_parent_nothing_is_guessed() -> None:
     orphan = run.model_copy(update={"parent_run_id": "run-gone"})
     with pytest.raises(ConflictError, match="gone"):
         await reuse_finished(orphan, checked(world, step("a")), world.deps)
+
+
+MAPPED = step("m", "mail.send", n={"$ref": "item#"}, for_each={"$ref": "steps.r#/items"})
+
+
+async def half_done(world: World) -> None:
+    """A run whose map has one item that failed, and three whose effects were had."""
+    await world.submit(plan_of(step("r", "calc.range", n=4), MAPPED))
+    await world.perform("r")
+    world.invoker.behaviours["mail.send"] = lambda request: (
+        failing("agent.error", retryable=False)(request) if request.inputs["n"] == 1 else doubled(request)
+    )
+    task = StepTask(tenant_id="contoso", run_id="run-1", step_id="m")
+    await expand_map(task, world.deps)
+    for item in range(4):
+        await world.perform("m", item=item)
+    await collect_map(task, 4, world.deps)
+    await world.finish(RunStatus.FAILED)
+    world.invoker.behaviours["mail.send"] = doubled
+    world.invoker.calls.clear()
+
+
+async def test_of_a_map_that_failed_only_the_items_are_done_again_that_did_not_succeed() -> None:
+    world = World(max_fan_out=10)
+    await half_done(world)
+    await again(world)
+    task = StepTask(tenant_id="contoso", run_id="run-2", step_id="m")
+    assert await expand_map(task, world.deps) == Expanded(item_count=4)
+    for item in range(4):
+        assert await perform_step(task.model_copy(update={"item": item}), world.deps) == Succeeded()
+    assert await collect_map(task, 4, world.deps) == Succeeded(item_count=4)
+    assert [call.idempotency_key for call in world.invoker.calls] == ["run-2/m/1"]
+
+
+async def test_items_of_a_map_from_which_the_run_is_done_again_are_done_again() -> None:
+    world = World(max_fan_out=10)
+    await half_done(world)
+    await again(world, "r")
+    assert await world.runs.items("contoso", "run-2", "m") == ()
+
+
+async def test_items_that_another_run_has_done_are_that_runs_to_undo() -> None:
+    world = World(max_fan_out=10)
+    await half_done(world)
+    await again(world)
+    task = StepTask(tenant_id="contoso", run_id="run-2", step_id="m")
+    await expand_map(task, world.deps)
+    assert (await undo_step(task, world.deps)).status == "undone"
+    assert world.invoker.calls == []
+
+
+async def test_what_is_taken_over_is_on_record_with_whose_work_it_is() -> None:
+    world = World(max_fan_out=10)
+    await half_done(world)
+    for _ in range(2):
+        await again(world)
+    found = await world.deps.audit.read("contoso", after_seq=0, limit=999, run_id="run-2")
+    told = [(r.body["step"], r.body.get("item")) for r in found if r.type is AuditType.RESULT_REUSED]
+    assert told == [("r", None), ("m", 0), ("m", 2), ("m", 3)]
+    record = await world.runs.get_step("contoso", "run-2", "r")
+    assert record is not None
+    assert record.output_ref is not None
+    assert record.output_ref.sha256 in [r.body.get("output_sha256") for r in found]

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from engine.domain.approval import ApprovalStatus
+from engine.domain.audit import AuditType
+from engine.domain.errors import LivoaError
 from engine.domain.principal import Role
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.run_store import RunChange
@@ -137,6 +139,24 @@ async def test_a_raised_budget_stands_before_the_run_goes_on(world: World) -> No
     state = await world.deps.budgets.state("contoso", run_id)
     assert state is not None
     assert state.limit_micro_usd == 2_000
+
+
+async def test_a_resumption_that_died_and_is_asked_for_with_another_budget_is_another_record(world: World) -> None:
+    run_id = await planned(world)
+    await world.deps.budgets.open("contoso", run_id, limit_micro_usd=1_000)
+    await world.post(f"/api/runs/{run_id}/suspend")
+    change = world.runs.change
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise LivoaError("store.unavailable", "no", status=503)
+
+    world.runs.change = fails  # type: ignore[method-assign]
+    assert (await world.post(f"/api/runs/{run_id}/resume", {"max_cost_micro_usd": 2_000})).status == 503
+    world.runs.change = change  # type: ignore[method-assign]
+    assert (await world.post(f"/api/runs/{run_id}/resume", {"max_cost_micro_usd": 3_000})).status == 202
+    found = await world.audit.read("contoso", after_seq=0, limit=99, run_id=run_id)
+    told = [record.body.get("max_cost_micro_usd") for record in found if record.type is AuditType.RUN_RESUMED]
+    assert told == [2_000, 3_000]
 
 
 async def test_terminating_ends_everything_at_once(world: World) -> None:

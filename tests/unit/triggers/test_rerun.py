@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -47,6 +48,13 @@ async def test_the_same_key_is_the_same_rerun_and_another_request_under_it_is_re
     assert (other.status, other.code) == (422, "idempotency.mismatch")
     submission = await world.post("/api/runs", {"intent": "Say it"}, headers=key)
     assert (submission.status, submission.code) == (422, "idempotency.mismatch")
+    run = await world.runs.get("contoso", first.json["run_id"])
+    assert run is not None
+    same = json.loads(await world.payloads.get("contoso", run.run_id, run.request_ref))
+    submission = await world.post("/api/runs", same, headers=key)
+    assert (submission.status, submission.code) == (422, "idempotency.mismatch"), (
+        "what its parent asked for is no rerun"
+    )
 
 
 @pytest.mark.parametrize(
