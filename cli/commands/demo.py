@@ -11,11 +11,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cli.client import Api
+from cli.crashes import Crash, WorkerCrash
 from cli.data_folder import usable
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
@@ -28,6 +27,7 @@ EXAMPLE = """
   ./livoa demo
   ./livoa demo --json        {"run_id": …, "status": "succeeded", "degraded": true, "plan_hash": …, "steps": […], …}
   ./livoa demo --crash       kills the host in the middle of the run (kill -9) and shows the run finish all the same
+  ./livoa demo --crash-worker   kills the worker while it has a step; the step is carried out again, once
   ./livoa demo --three-ways  the same intent with a model, with the open-weight fallback, and with none: who planned, who wrote
 """
 
@@ -45,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="data folder (default: a fresh one below LIVOA_HOME/demos)")
     parser.add_argument("--tenant", default="contoso", choices=sorted(INTENTS), help="sample tenant (contoso)")
     parser.add_argument("--crash", action="store_true", help="kill -9 the host once the first step is done")
+    parser.add_argument("--crash-worker", action="store_true", help="kill -9 the worker once it has a step")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS", help="give up after this (180)")
     parser.add_argument(
         "--three-ways",
@@ -87,7 +88,7 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
     intent = options.intent or INTENTS[options.tenant]
     progress(f"asking: {intent}")
     run_id = api.submit({"intent": intent})["run_id"]
-    crash = Crash(data) if options.crash else None
+    crash = Crash(data) if options.crash else WorkerCrash(data) if options.crash_worker else None
     try:
         state = watch_run(
             api, run_id, deadline=started + options.timeout, on_event=crash.see if crash else lambda event: None
@@ -111,44 +112,6 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
     return ExitCode.OK if good else ExitCode.FAILED
 
 
-class Crash:
-    """Kills the host after the first finished step, and counts what ran again afterwards.
-
-    A step counts as repeated when it starts once more after its success was in the event log.
-    """
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-        self._finished: set[str] = set()
-        self.after_step: str | None = None
-        self.finished_before: list[str] = []
-        self.repeated: list[str] = []
-
-    def see(self, event: Mapping[str, Any]) -> None:
-        """Take notice of one event of the run."""
-        step = event.get("data", {}).get("step_id")
-        if step is None or event["data"].get("item") is not None:
-            return
-        if event["type"] == "step.started" and step in self._finished:
-            self.repeated.append(step)
-        if event["type"] != "step.succeeded":
-            return
-        self._finished.add(step)
-        stack = running_stack(self._data) if self.after_step is None else None
-        if stack is not None:
-            os.kill(int(stack["host_pid"]), signal.SIGKILL)
-            self.after_step, self.finished_before = step, sorted(self._finished)
-            progress(f"killed the host (process {stack['host_pid']}, kill -9) after step {step}")
-
-    def held(self) -> bool:
-        """True when the host was killed and nothing ran twice."""
-        return self.after_step is not None and not self.repeated
-
-    def report(self) -> dict[str, Any]:
-        """For the JSON line."""
-        return {"after_step": self.after_step, "finished_before": self.finished_before, "repeated": self.repeated}
-
-
 def _data_folder(given: Path | None) -> Path:
     if given is not None:
         return home(given)
@@ -159,10 +122,11 @@ def _data_folder(given: Path | None) -> Path:
     return demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
-def _say_next(address: str, run_id: str, leading: tuple[str, str], crash: Crash | None, *, models: str = "") -> None:
-    if crash is not None and crash.after_step is not None:
-        again = f"ran again: {', '.join(crash.repeated)}" if crash.repeated else "no finished step ran again"
-        progress(f"the host was killed after {crash.after_step} and came back; {again}")
+def _say_next(
+    address: str, run_id: str, leading: tuple[str, str], crash: Crash | WorkerCrash | None, *, models: str = ""
+) -> None:
+    if crash is not None and (told := crash.told()):
+        progress(told)
     data_only, both = leading
     progress(f"run: {address} (until the demo ends; 1. brings it back)")
     progress("try next (2. and 3. in another terminal):")

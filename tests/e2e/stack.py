@@ -67,6 +67,10 @@ class Stack:
         """``kill -9`` of the Functions host alone."""
         os.kill(self.facts()["host_pid"], signal.SIGKILL)
 
+    def kill_worker(self, name: str = "worker-1") -> None:
+        """``kill -9`` of one worker; ``up`` starts it again."""
+        os.kill(self.facts()["worker_pids"][name], signal.SIGKILL)
+
     def kill_everything(self) -> None:
         """``kill -9`` of ``up`` and of what it started."""
         facts = self.facts()

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli.commands.demo import Crash, _out_of_time, _say_next, same_options
+from cli.commands.demo import _out_of_time, _say_next, same_options
 from cli.commands.three_ways import lines_of
+from cli.crashes import Crash, WorkerCrash
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import human_console
@@ -180,6 +181,28 @@ def test_the_demo_kills_the_host_once_and_counts_what_ran_again(tmp_path):
     assert crash.report() == {"after_step": "a", "finished_before": ["a"], "repeated": []}
     crash.see(event(next(seq), "step.started", step_id="a"))
     assert not crash.held()
+
+
+def test_the_demo_kills_the_worker_that_has_a_step_and_watches_the_step(tmp_path):
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    facts = {"url": "u", "pid": os.getpid(), "worker_pids": {"worker-1": victim.pid}}
+    (tmp_path / "up.json").write_text(json.dumps(facts))
+    crash = WorkerCrash(tmp_path)
+    assert (crash.held(), crash.told()) == (False, "")
+    seq = itertools.count(1)
+    crash.see(event(next(seq), "step.started", step_id="mix"))
+    crash.see(event(next(seq), "step.progressed", step_id="mix", progress=0.5))
+    crash.see(event(next(seq), "step.progressed", step_id="mix", worker="worker-1"))
+    assert victim.wait(20) == -signal.SIGKILL
+    assert not crash.held()
+    crash.see(event(next(seq), "step.progressed", step_id="mix", worker="worker-1", attempt=2))
+    crash.see(event(next(seq), "step.succeeded", step_id="mix", attempt=2))
+    assert crash.held()
+    assert "carried out again" in crash.told()
+    taken_by = ["worker-1", "worker-1"]
+    assert crash.report() == {"worker": "worker-1", "step": "mix", "attempts": 2, "taken_by": taken_by}
+    crash.see(event(next(seq), "step.succeeded", step_id="mix", attempt=2))
+    assert not crash.held(), "twice is once too often"
 
 
 def test_what_the_demo_suggests_works_as_pasted(monkeypatch, tmp_path, capsys):
