@@ -128,6 +128,14 @@ class Api:
         """Content of a run by its hash: ``{run_id, sha256, size_bytes, media_type, text | base64}``."""
         return self._json("GET", f"/api/runs/{quote(run_id, safe='')}/audit/content/{quote(sha256, safe='')}")
 
+    def erase(self, run_id: str) -> dict[str, Any]:
+        """Erase a run that is over: ``{run_id, objects}``."""
+        return self._json("DELETE", f"/api/runs/{quote(run_id, safe='')}", extra_s=60)
+
+    def retention(self, *, dry_run: bool) -> dict[str, Any]:
+        """A batch of the tenant's retention, or what it would do."""
+        return self._json("POST", "/api/retention", body={"dry_run": dry_run}, extra_s=120)
+
     def checkpoint(self) -> dict[str, Any]:
         """Have a checkpoint of the tenant's audit chain made; the latest one when there is nothing new."""
         return self._json("POST", "/api/audit/checkpoints", body={})

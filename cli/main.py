@@ -35,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("cli.commands.plan", "the plan for an intent, without running it; or check a plan offline"),
     "route": ("cli.commands.route", "what an intent is about, and which router said so"),
     "audit": ("cli.commands.audit", "what is on record about a run; export the chain, verify it offline"),
+    "retention": (
+        "cli.commands.retention",
+        "erase a run for good, or everything that is older than its tenant keeps it",
+    ),
     "tenant": ("cli.commands.tenant", "show or narrow a tenant's configuration, list its changes"),
     "policy": ("cli.commands.policy", "try policies offline: golden requests, a linter, the schema"),
     "dlq": ("cli.commands.dlq", "messages that the bus has put aside: list, show, replay"),

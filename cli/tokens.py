@@ -22,7 +22,8 @@ DEFAULT_TENANT = "contoso"
 DEFAULT_USER = "ana"
 DEFAULT_ROLES = ("Runs.Submit", "Runs.Read")
 ALL_ROLES = (
-    "Runs.Submit", "Runs.Read", "Runs.Approve", "Policies.Admin", "Tenants.Admin", "Audit.Read", "Agent.Execute",
+    "Runs.Submit", "Runs.Read", "Runs.Approve", "Runs.Erase", "Policies.Admin", "Tenants.Admin", "Audit.Read",
+    "Agent.Execute",
 )  # fmt: skip
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 

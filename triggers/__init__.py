@@ -28,9 +28,11 @@ def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = No
         http_limits,
         http_plans,
         http_rerun,
+        http_retention,
         http_runs,
         openapi,
         timer_checkpoints,
+        timer_retention,
         timer_run_events,
         timer_sweep,
     )
@@ -41,6 +43,7 @@ def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = No
             http_runs,
             http_control,
             http_rerun,
+            http_retention,
             http_audit,
             http_audit_content,
             http_checkpoints,
@@ -58,4 +61,4 @@ def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = No
     if results_queue is not None:
         queues = [bus_run_requests.build(deps), timer_run_events.build(deps)]
         queues.append(bus_step_results.build(deps, queue=results_queue))
-    return [*served, timer_sweep.build(deps), timer_checkpoints.build(deps), *queues]
+    return [*served, timer_sweep.build(deps), timer_checkpoints.build(deps), timer_retention.build(deps), *queues]

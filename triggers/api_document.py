@@ -29,8 +29,10 @@ from triggers.http_checkpoints import CheckpointPage
 from triggers.http_control import ResumeRequest
 from triggers.http_limits import BreakerList, QuotaView
 from triggers.http_rerun import RerunRequest
+from triggers.http_retention import ErasedRun, RetentionRequest
 from triggers.plan_views import PlanPreview, RouteView
 from triggers.problems import PROBLEM_JSON, TYPE_PREFIX
+from triggers.retention import RetentionReport
 from triggers.schemas import Problem, schema
 from triggers.views import (
     Accepted,
@@ -49,8 +51,9 @@ _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
     Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditContent, AuditPage, BreakerList, Checkpoint, CheckpointPage,
-    DurableStatus, EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest, RouteView,
-    RunCountsView, RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
+    DurableStatus, ErasedRun, EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest,
+    RetentionReport, RetentionRequest, RouteView, RunCountsView, RunList, RunRequest, RunSummary, RunView, StepList,
+    TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -74,7 +77,7 @@ _JSON_BODY: Refusals = {
     413: ("http.body_too_large",),
     415: ("http.media_type",),
 }  # fmt: skip
-_NO_RUN: Refusals = {404: ("run.not_found",)}
+_NO_RUN: Refusals = {404: ("run.not_found",), 410: ("run.erased",)}
 _NO_TENANT: Refusals = {404: ("tenant.not_found",), 503: ("tenants.invalid", "tenants.unavailable")}
 
 
@@ -236,6 +239,20 @@ DOCS: dict[str, Doc] = {
             },
         ),
     ),
+    "erase_run": Doc(
+        "Erase a run that is over: its content, from every copy, and everything else but its audit records. Repeatable.",
+        {200: _json("The run is gone.", ErasedRun, examples.ERASED_RUN)},
+        refusals=(
+            {404: ("run.not_found",), 409: ("run.not_finished", "retention.held")},
+            {503: ("audit.unavailable", "engine.unavailable", "payload.unavailable")},
+        ),
+    ),
+    "run_retention": Doc(
+        "Take one batch of the caller's tenant through its retention, or say what is due. Ask again while more is true.",
+        {200: _json("What the batch did, or would do.", RetentionReport, examples.RETENTION_REPORT)},
+        body=(_ref(RetentionRequest), {"dry_run": True}),
+        refusals=(_JSON_BODY, {422: ("request.invalid",)}),
+    ),
     "rerun_run": Doc(
         "Do a finished run again: what succeeded is taken over, except a step, where one is named, and what depends on it.",
         {202: _json("A new run, with this one as its parent.", Accepted, examples.ACCEPTED, _POLL)},
@@ -372,6 +389,7 @@ DOCS: dict[str, Doc] = {
             _NO_RUN,
             {
                 404: ("audit.no_such_content", "payload.not_found"),
+                410: ("payload.erased", "run.erased"),
                 500: ("payload.corrupt",),
                 503: ("audit.unavailable", "payload.unavailable"),
             },

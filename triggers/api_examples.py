@@ -102,6 +102,18 @@ CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
 SUSPENDED = RUN_SUMMARY | {"status": "suspended", "finished_at": None, "suspended_reason": "budget"}
 RESUMED = RUN_SUMMARY | {"status": "running", "finished_at": None}
 TERMINATED = RUN_SUMMARY | {"status": "terminated"}
+ERASED_RUN: dict[str, Any] = {"run_id": RUN_ID, "objects": 12}
+RETENTION_REPORT: dict[str, Any] = {
+    "tenant_id": "contoso",
+    "dry_run": False,
+    "legal_hold": False,
+    "instances": 40,
+    "contents": 0,
+    "runs": 200,
+    "ownerless": 3,
+    "failed": 0,
+    "more": True,
+}
 AUDIT_CONTENT: dict[str, Any] = {
     "run_id": RUN_ID,
     "sha256": "a" * 64,

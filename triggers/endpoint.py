@@ -62,7 +62,7 @@ class Endpoint:
     """An HTTP function for principals. Any one of ``roles`` suffices; none means that a valid token is enough."""
 
     name: str
-    method: Literal["GET", "POST", "PUT"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     handler: Callable[[Call], Awaitable[HttpResponse]]
     roles: frozenset[Role]

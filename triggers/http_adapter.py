@@ -42,6 +42,10 @@ class DurableClient(Protocol):
         """Stop an instance hard."""
         ...
 
+    async def purge_instance_history(self, instance_id: str) -> Any:
+        """Forget an instance that is over. One that is not there, or not over, is left alone."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:

@@ -18,7 +18,7 @@ from engine.domain.run import Run
 from engine.ports.deps import DepsProvider
 from triggers.endpoint import Call, Endpoint, build_blueprint
 from triggers.http_adapter import HttpResponse, json_response
-from triggers.run_access import integer_query
+from triggers.run_access import integer_query, refuse_erased
 from triggers.submission import append_audit
 
 if TYPE_CHECKING:
@@ -39,14 +39,22 @@ class AuditPage(Frozen):
 
 
 async def get_run_audit(call: Call) -> HttpResponse:
-    """``GET /api/runs/{run_id}/audit?after=&limit=``. An auditor sees every run of the tenant."""
-    return await _page(call, (await run_for_audit(call)).run_id)
+    """``GET /api/runs/{run_id}/audit?after=&limit=``. An auditor sees every run of the tenant, also one that was erased."""
+    run_id = call.request.route.get("run_id", "")
+    key = await call.deps.run_keys.get(call.principal.tenant_id, run_id) if is_wire_id(run_id) else None
+    erased = key is not None and key.destroyed_at is not None
+    return await _page(call, run_id if erased else (await run_for_audit(call)).run_id)
 
 
 async def run_for_audit(call: Call) -> Run:
-    """The run that the path names, of the caller's tenant, whoever submitted it. Raises ``NotFoundError("run.not_found")``."""
+    """The run that the path names, of the caller's tenant, whoever submitted it.
+
+    Raises ``NotFoundError("run.not_found")``, and ``LivoaError("run.erased", status=410)`` for one that was there once.
+    """
     run_id = call.request.route.get("run_id", "")
     run = await call.deps.runs.get(call.principal.tenant_id, run_id) if is_wire_id(run_id) else None
+    if run is None and is_wire_id(run_id):
+        await refuse_erased(call.deps, call.principal.tenant_id, run_id)
     if run is None or run.tenant_id != call.principal.tenant_id:
         raise NotFoundError("run.not_found", "There is no such run.")
     return run

@@ -43,6 +43,7 @@ def all_endpoints() -> tuple[AnyEndpoint, ...]:
         http_limits,
         http_plans,
         http_rerun,
+        http_retention,
         http_runs,
     )
 
@@ -50,6 +51,7 @@ def all_endpoints() -> tuple[AnyEndpoint, ...]:
         *http_runs.ENDPOINTS,
         *http_control.ENDPOINTS,
         *http_rerun.ENDPOINTS,
+        *http_retention.ENDPOINTS,
         *http_audit.ENDPOINTS,
         *http_audit_content.ENDPOINTS,
         *http_checkpoints.ENDPOINTS,

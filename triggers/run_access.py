@@ -11,6 +11,7 @@ from engine.domain.errors import LivoaError, NotFoundError
 from engine.domain.ids import is_wire_id
 from engine.domain.principal import Principal, Role
 from engine.domain.run import Run
+from engine.ports.deps import Deps
 from triggers.endpoint import Call
 
 READERS = frozenset({Role.RUNS_READ, Role.RUNS_SUBMIT})
@@ -34,6 +35,8 @@ async def run_of(call: Call) -> Run:
         run = await call.deps.runs.get(call.principal.tenant_id, run_id)
         if run is not None and may_see(call.principal, run):
             return run
+        if run is None and call.principal.has(Role.RUNS_READ):
+            await refuse_erased(call.deps, call.principal.tenant_id, run_id)
     raise NotFoundError("run.not_found", "There is no such run.")
 
 
@@ -50,6 +53,13 @@ def time_query(call: Call, name: str) -> datetime | None:
         pass
     message = f"{name} must be a date and time with an offset, such as 2026-11-29T10:00:00Z."
     raise LivoaError("query.invalid", message, pointer=f"/{name}")
+
+
+async def refuse_erased(deps: Deps, tenant_id: str, run_id: str) -> None:
+    """Raises ``LivoaError("run.erased", status=410)`` for a run that was there once. For who may see every run of the tenant."""
+    key = await deps.run_keys.get(tenant_id, run_id)
+    if key is not None and key.destroyed_at is not None:
+        raise LivoaError("run.erased", "This run has been erased.", status=410)
 
 
 def integer_query(call: Call, name: str, *, default: int, low: int, high: int) -> int:

@@ -20,6 +20,8 @@ from engine.ports.run_store import MAX_COUNTED, RunChange, RunCounts
 
 MAX_LIMIT = 1_000
 """Most rows one read returns, whatever the caller asks for."""
+FINAL_STATUSES = tuple(sorted(status.value for status in FINAL_RUN_STATUSES))
+"""As they are stored."""
 NO_ITEM = -1
 """Stands for "no item" where a key must not be null."""
 
@@ -37,6 +39,11 @@ def counted(newest: Sequence[RunStatus]) -> RunCounts:
 def run_not_found(run_id: str) -> NotFoundError:
     """The one answer for an absent run and for another tenant's."""
     return NotFoundError("run.not_found", f"there is no run {run_id}")
+
+
+def not_finished(run: Run) -> ConflictError:
+    """Why a run that is not over cannot go."""
+    return ConflictError("run.not_finished", f"the run is {run.status.value}; only a run that is over can be erased")
 
 
 def same_request(existing: Run, run: Run) -> bool:

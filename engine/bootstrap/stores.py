@@ -40,6 +40,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         SqlAssignments,
         SqlAuditLog,
         SqlBudgetLedger,
+        SqlEndedRuns,
         SqlEventLog,
         SqlModelResults,
         SqlOutbox,
@@ -61,6 +62,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         "assignments": SqlAssignments(database),
         "run_keys": SqlRunKeys(database),
         "outbox": SqlOutbox(database),
+        "ended_runs": SqlEndedRuns(database),
     }
     return Stores(SqlAuditLog(database), SqlTenantVersions(database), SqlPermitLedger(database), ports)
 
@@ -72,6 +74,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
         CosmosAuditLog,
         CosmosBudgetLedger,
         CosmosConnection,
+        CosmosEndedRuns,
         CosmosEventLog,
         CosmosModelResults,
         CosmosOutbox,
@@ -96,6 +99,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
         "assignments": CosmosAssignments(connection),
         "run_keys": CosmosRunKeys(connection),
         "outbox": CosmosOutbox(connection),
+        "ended_runs": CosmosEndedRuns(partitions),
     }
     audit, versions = CosmosAuditLog(connection), CosmosTenantVersions(connection)
     return Stores(audit, versions, CosmosPermitLedger(connection, clock), ports)

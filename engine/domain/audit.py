@@ -57,6 +57,9 @@ class AuditType(StrEnum):
     DEGRADED_ENTERED = "degraded.entered"
     SYNTHESIS = "synthesis"
     AUDIT_READ = "audit.read"
+    AUDIT_ERASE = "audit.erase"
+    CONTENT_LINKED = "content.linked"
+    CONTENT_READ = "content.read"
     CHECKPOINT = "checkpoint"
 
 

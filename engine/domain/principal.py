@@ -17,6 +17,7 @@ class Role(StrEnum):
     RUNS_SUBMIT = "Runs.Submit"
     RUNS_READ = "Runs.Read"
     RUNS_APPROVE = "Runs.Approve"
+    RUNS_ERASE = "Runs.Erase"
     POLICIES_ADMIN = "Policies.Admin"
     TENANTS_ADMIN = "Tenants.Admin"
     AUDIT_READ = "Audit.Read"

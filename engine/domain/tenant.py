@@ -132,6 +132,27 @@ class BreakerRules(Frozen):
     successes_to_close: int = Field(default=2, ge=1, le=10)
 
 
+class RetentionRules(Frozen):
+    """How long what runs leave behind is kept, in days after they ended.
+
+    ``content_days``: payloads and cached results; then the run's key is destroyed. ``run_days``: the run itself with its steps,
+    events and approvals, which hold titles and texts of answers. ``instance_days``: what the durable engine remembers.
+    ``audit_days``: audit records; they are reported when they are older, and never removed by the application. A hold on
+    everything, or on single runs, stops all of it.
+    """
+
+    content_days: int = Field(default=180, ge=1, le=3_650)
+    run_days: int = Field(default=180, ge=1, le=3_650)
+    instance_days: int = Field(default=30, ge=1, le=3_650)
+    audit_days: int = Field(default=7 * 365 + 2, ge=184, le=36_500)
+    legal_hold: bool = False
+    held_runs: tuple[WireId, ...] = Field(default=(), max_length=400)
+
+    def holds(self, run_id: str) -> bool:
+        """True when nothing of this run may be erased."""
+        return self.legal_hold or run_id in self.held_runs
+
+
 class TrustedIssuer(Frozen):
     """One (issuer, directory) pair whose tokens speak for this tenant."""
 
@@ -198,6 +219,7 @@ class TenantConfig(Frozen):
     planner: PlannerRules = PlannerRules()
     approvals: ApprovalRules = ApprovalRules()
     answer: AnswerRules = AnswerRules()
+    retention: RetentionRules = RetentionRules()
     personal_data: PersonalDataRules = PersonalDataRules()
     directories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Trusted values by directory name (``recipients``, ``accounts``, …): a literal that stands in one is grounded."""

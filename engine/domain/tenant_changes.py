@@ -21,7 +21,7 @@ from typing import Any
 
 from engine.domain.errors import Violation
 from engine.domain.personal_data import PersonalDataRules
-from engine.domain.tenant import ANY_REGION, ModelChoice, TenantConfig
+from engine.domain.tenant import ANY_REGION, ModelChoice, RetentionRules, TenantConfig
 
 OWN = frozenset({"display_name", "directories"})
 """The admin's to write freely: names for people, and the tenant's own address books."""
@@ -34,6 +34,7 @@ NARROWED_NUMBERS: Mapping[str, tuple[str, ...]] = {
     "quota": ("max_concurrent_runs", "submissions_per_minute", "burst"),
     "planner": ("max_repairs", "max_run_repairs"),
     "approvals": ("timeout_s",),
+    "retention": ("content_days", "run_days", "instance_days"),
 }  # fmt: skip
 """Limits that the admin may lower. Other fields of these parts are the operator's."""
 NARROWED_OTHERWISE = frozenset({"status", "regions", "enabled_playbooks", "models", "answer", "personal_data"})
@@ -81,6 +82,7 @@ def effective(base: TenantConfig, own: TenantConfig | None) -> TenantConfig:
         parts[name] = ours.model_copy(update={f: min(getattr(ours, f), getattr(theirs, f)) for f in fields})
     stricter = max(base.planner.self_critique, own.planner.self_critique, key=_CRITIQUE.index)
     parts["planner"] = parts["planner"].model_copy(update={"self_critique": stricter})
+    parts["retention"] = parts["retention"].model_copy(update=_holds(base.retention, own.retention))
     parts["status"] = "suspended" if "suspended" in (base.status, own.status) else "active"
     parts["regions"] = _regions(base, own)
     parts["enabled_playbooks"] = _playbooks(base, own)
@@ -102,6 +104,12 @@ def _personal_data(base: TenantConfig, own: TenantConfig) -> PersonalDataRules:
 
 def _common(own: tuple[str, ...], base: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value for value in own if value in base)
+
+
+def _holds(base: RetentionRules, own: RetentionRules) -> dict[str, Any]:
+    """Holds add up: neither side lifts the other's."""
+    runs = tuple(dict.fromkeys((*base.held_runs, *own.held_runs)))
+    return {"legal_hold": base.legal_hold or own.legal_hold, "held_runs": runs}
 
 
 def _permitted_regions(config: TenantConfig) -> tuple[str, ...]:
@@ -153,6 +161,10 @@ def _numbers(name: str, base: TenantConfig, wanted: TenantConfig) -> list[Violat
             found += [_widens(f"/{name}/{field}")] if asked > given else []
         elif field == "self_critique":
             found += [_widens(f"/{name}/{field}")] if _CRITIQUE.index(asked) < _CRITIQUE.index(given) else []
+        elif field == "legal_hold":
+            found += [_operator_only(f"/{name}/{field}")] if given and not asked else []
+        elif field == "held_runs":
+            found += [_operator_only(f"/{name}/{field}")] if not set(given) <= set(asked) else []
         elif asked != given:
             found.append(_operator_only(f"/{name}/{field}"))
     return found

@@ -14,6 +14,7 @@ from engine.ports.budget import BudgetLedger
 from engine.ports.catalog import Catalog
 from engine.ports.checkpoints import Checkpoints, NoCheckpoints
 from engine.ports.clock import Clock
+from engine.ports.ended_runs import EndedRuns, NoEndedRuns
 from engine.ports.entities import EntityDoor, NoEntities
 from engine.ports.grants import Grants, NoGrants
 from engine.ports.identity import EnvelopeVerifier, NoEnvelopes, NoRejectionLog, RejectionLog, TokenValidator
@@ -77,6 +78,7 @@ class Deps:
     result_cache: ResultCache = field(default_factory=NoResultCache)
     assignments: Assignments = field(default_factory=NoAssignments)
     run_keys: RunKeys = field(default_factory=NoRunKeys)
+    ended_runs: EndedRuns = field(default_factory=NoEndedRuns)
     step_queue: StepQueue = field(default_factory=NoStepQueue)
     envelopes: EnvelopeVerifier = field(default_factory=NoEnvelopes)
     run_requests: RunRequestQueue = field(default_factory=NoRunRequests)

@@ -8,6 +8,7 @@ from engine.adapters.cosmos.assignments import CosmosAssignments
 from engine.adapters.cosmos.audit_log import CosmosAuditLog
 from engine.adapters.cosmos.budget import CosmosBudgetLedger
 from engine.adapters.cosmos.connection import CosmosConnection
+from engine.adapters.cosmos.ended_runs import CosmosEndedRuns
 from engine.adapters.cosmos.event_log import CosmosEventLog
 from engine.adapters.cosmos.model_results import CosmosModelResults
 from engine.adapters.cosmos.outbox import CosmosOutbox
@@ -25,6 +26,7 @@ __all__ = [
     "CosmosAuditLog",
     "CosmosBudgetLedger",
     "CosmosConnection",
+    "CosmosEndedRuns",
     "CosmosEventLog",
     "CosmosModelResults",
     "CosmosOutbox",

@@ -216,6 +216,7 @@ def run_document(run: Run, last_seq: int, create_id: str, write_id: str) -> Docu
         "kind": "run",
         "status": run.status.value,
         "createdAt": iso_utc(run.created_at),
+        "updatedAt": iso_utc(run.updated_at),
         "lastSeq": last_seq,
         "createId": create_id,
         "writeId": write_id,

@@ -6,6 +6,7 @@ from engine.adapters.memory.audit_log import MemoryAuditLog
 from engine.adapters.memory.budget import MemoryBudgetLedger
 from engine.adapters.memory.catalog import MemoryCatalog
 from engine.adapters.memory.clock import FixedClock, SystemClock
+from engine.adapters.memory.ended_runs import MemoryEndedRuns
 from engine.adapters.memory.model_results import MemoryModelResults
 from engine.adapters.memory.payload_objects import MemoryPayloadObjects
 from engine.adapters.memory.payload_store import MemoryPayloadStore
@@ -23,6 +24,7 @@ __all__ = [
     "MemoryAuditLog",
     "MemoryBudgetLedger",
     "MemoryCatalog",
+    "MemoryEndedRuns",
     "MemoryEventLog",
     "MemoryModelResults",
     "MemoryOutbox",

@@ -33,6 +33,10 @@ class MemoryApprovalStore:
         self._clock = clock
         self._approvals: dict[tuple[str, str], dict[str, Approval]] = {}
 
+    def forget(self, tenant_id: str, run_id: str) -> None:
+        """Remove a run's approvals."""
+        self._approvals.pop((tenant_id, run_id), None)
+
     async def request(self, approval: Approval) -> Approval:
         """See ``ApprovalStore.request``."""
         now = self._clock.now()

@@ -16,6 +16,13 @@ class MemoryModelResults:
         self._requests: dict[ModelCallKey, int] = {}
         self._results: dict[ModelCallKey, ModelResultRecord] = {}
 
+    def forget(self, tenant_id: str, run_id: str) -> None:
+        """Remove a run's results."""
+        with self._lock:
+            for kept in (self._requests, self._results):
+                for key in [key for key in kept if (key.tenant_id, key.run_id) == (tenant_id, run_id)]:
+                    del kept[key]
+
     async def get(self, key: ModelCallKey) -> ModelResultRecord | None:
         """See ``ModelResults.get``."""
         with self._lock:

@@ -86,6 +86,21 @@ class MemoryRunStore:
             held = self._runs.get((tenant_id, run_id))
             return held.run if held else None
 
+    def everything(self, tenant_id: str) -> tuple[Run, ...]:
+        """Every run of a tenant."""
+        with self._lock:
+            return tuple(held.run for (tenant, _), held in self._runs.items() if tenant == tenant_id)
+
+    def forget(self, tenant_id: str, run_id: str) -> bool:
+        """Remove a run with its steps, events and claim. False when it is not there."""
+        with self._lock:
+            for key, (_, claimed) in list(self._claims.items()):
+                if (key[0], claimed) == (tenant_id, run_id):
+                    del self._claims[key]
+            if self._outbox is not None:
+                self._outbox = [e for e in self._outbox if (e.tenant_id, e.run_id) != (tenant_id, run_id)]
+            return self._runs.pop((tenant_id, run_id), None) is not None
+
     async def page(
         self,
         tenant_id: str,

@@ -24,6 +24,7 @@ from engine.adapters.sql.tables import (
     RESERVATIONS,
     RESULT_CACHE,
     RUN_KEYS,
+    RUNS,
     SCHEMA_VERSION,
     TENANT_VERSIONS,
 )
@@ -82,6 +83,12 @@ def _outbox(connection: Connection) -> None:
     OUTBOX.create(connection, checkfirst=True)
 
 
+def _retention(connection: Connection) -> None:
+    _add_missing(connection, RUNS)
+    for index in RUNS.indexes:
+        index.create(connection, checkfirst=True)
+
+
 def _add_missing(connection: Connection, table: Table) -> None:
     """Give ``table`` the columns that it has today and lacks in the database; each is nullable or has a default."""
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
@@ -102,6 +109,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(8, "assignments of steps to workers", _assignments),
     Migration(9, "keys of runs", _run_keys),
     Migration(10, "events to be told to other systems", _outbox),
+    Migration(11, "how far ended runs have come on their way out", _retention),
 )
 
 

@@ -113,7 +113,7 @@ class SqlRunStore:
         """See ``RunStore.get``."""
         parameters = {"p_tenant": tenant_id, "p_run": run_id}
         row = await self._database.read(lambda connection: connection.execute(_RUN, parameters).one_or_none())
-        return _run_of(row) if row is not None else None
+        return run_of_row(row) if row is not None else None
 
     async def page(
         self,
@@ -131,7 +131,7 @@ class SqlRunStore:
         position = position_of(cursor, tenant_id, which) if cursor is not None else None
         query = _narrowed(select(RUNS), tenant_id, which, position).limit(size + 1)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
-        runs = tuple(_run_of(row) for row in rows[:size])
+        runs = tuple(run_of_row(row) for row in rows[:size])
         return RunPage(runs, cursor_after(runs[-1], which) if len(rows) > size else None)
 
     async def counts(self, tenant_id: str, which: RunFilter = ALL_RUNS) -> RunCounts:
@@ -156,7 +156,7 @@ class SqlRunStore:
             now = self._clock.now()
             appended = insert_events(connection, tenant_id, run_id, row.last_seq, events, now)
             repeated = bool(events) and not appended
-            run = changed(_run_of(row), change, now, only_from=only_from, repeated=repeated)
+            run = changed(run_of_row(row), change, now, only_from=only_from, repeated=repeated)
             values = _run_values(run, row.last_seq + len(appended)) | {"p_document": run.model_dump_json()}
             connection.execute(_SET_RUN_DOCUMENT, values)
             return run
@@ -175,12 +175,12 @@ class SqlRunStore:
             now = self._clock.now()
             appended = insert_events(connection, step.tenant_id, step.run_id, row.last_seq, events, now)
             last_seq = row.last_seq + len(appended)
-            going_on = resumed(_run_of(row), step, now) if row.status == RunStatus.AWAITING_APPROVAL.value else None
+            going_on = resumed(run_of_row(row), step, now) if row.status == RunStatus.AWAITING_APPROVAL.value else None
             if going_on is not None:
                 store_run(connection, going_on, last_seq)
             elif add_cost_micro_usd and (appended or not events):
                 cost = RunChange(add_cost_micro_usd=add_cost_micro_usd)
-                run = changed(_run_of(row), cost, now, only_from=None, repeated=False)
+                run = changed(run_of_row(row), cost, now, only_from=None, repeated=False)
                 connection.execute(_SET_RUN, _run_values(run, last_seq))
             elif appended:
                 connection.execute(_SET_LAST_SEQ, {"p_tenant": step.tenant_id, "p_run": step.run_id, "p_seq": last_seq})
@@ -209,7 +209,7 @@ class SqlRunStore:
         """See ``RunStore.unfinished``. At most 1,000 runs."""
         parameters = {"p_limit": bounded(limit), "p_statuses": unfinished_among(statuses)}
         rows = await self._database.read(lambda connection: connection.execute(_UNFINISHED, parameters).all())
-        return tuple(_run_of(row) for row in rows)
+        return tuple(run_of_row(row) for row in rows)
 
     async def _records(self, query: Select[Any], parameters: dict[str, str]) -> tuple[StepRecord, ...]:
         documents = await self._database.read(lambda connection: connection.execute(query, parameters).scalars().all())
@@ -227,7 +227,7 @@ class LockedRun:
 def lock_run(connection: Connection, tenant_id: str, run_id: str) -> LockedRun:
     """Take the run's row, as every writer of a run does first. Raises ``NotFoundError("run.not_found")``."""
     row = _locked(connection, tenant_id, run_id)
-    return LockedRun(_run_of(row), row.last_seq)
+    return LockedRun(run_of_row(row), row.last_seq)
 
 
 def store_run(connection: Connection, run: Run, last_seq: int) -> None:
@@ -248,12 +248,12 @@ def _existing(connection: Connection, run: Run, claim: IdempotencyClaim | None) 
         key = {"p_tenant": run.tenant_id, "p_subject": run.principal.subject, "p_key": _key_sha256(claim)}
         known = connection.execute(_CLAIM, key).one_or_none()
         if known is not None:
-            first = _run_of(connection.execute(_RUN, {"p_tenant": run.tenant_id, "p_run": known.run_id}).one())
+            first = run_of_row(connection.execute(_RUN, {"p_tenant": run.tenant_id, "p_run": known.run_id}).one())
             return CreateResult("existing" if known.request_sha256 == claim.request_sha256 else "mismatch", first)
     row = connection.execute(_RUN, {"p_tenant": run.tenant_id, "p_run": run.run_id}).one_or_none()
     if row is None:
         return None
-    existing = _run_of(row)
+    existing = run_of_row(row)
     return CreateResult("existing" if same_request(existing, run) else "mismatch", existing)
 
 
@@ -287,7 +287,8 @@ def _narrowed(query: Select[Any], tenant_id: str, which: RunFilter, position: tu
     return query.order_by(RUNS.c.created_at.desc(), RUNS.c.run_id.desc())
 
 
-def _run_of(row: Row[Any]) -> Run:
+def run_of_row(row: Row[Any]) -> Run:
+    """The run of a row of ``runs``."""
     run = Run.model_validate_json(row.document)
     if row.version == run.version:
         return run

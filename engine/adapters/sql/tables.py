@@ -65,8 +65,11 @@ RUNS = Table(
     _required("version", Integer),
     _required("cost_micro_usd", BigInteger),
     _required("last_seq", Integer),
+    # How far a run that is over has come on its way out.
+    Column("retention_stage", Integer, nullable=False, server_default="0"),
     _required("document", Text),
     PrimaryKeyConstraint("tenant_id", "run_id"),
+    Index("runs_to_retire", "tenant_id", "retention_stage", "updated_at", "run_id"),
     Index("runs_by_age", "tenant_id", "created_at", "run_id"),
     Index("runs_by_status", "status", "tenant_id", "created_at", "run_id"),
 )

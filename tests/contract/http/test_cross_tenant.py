@@ -57,6 +57,7 @@ WITHOUT_ID = {
     "list_audit",
     "make_checkpoint",
     "list_checkpoints",
+    "run_retention",
 }
 """Routes of the caller's own tenant alone; each is tried below."""
 
@@ -191,6 +192,15 @@ async def test_a_cursor_of_another_tenant_opens_nothing(world: World) -> None:
     cursor = (await world.get("/api/runs?limit=1")).json["next_cursor"]
     answer = await world.get(f"/api/runs?limit=1&cursor={cursor}", token=world.token("fabrikam", roles=EVERY_ROLE))
     assert (answer.status, answer.code) == (400, "cursor.invalid")
+
+
+async def test_retention_goes_through_the_callers_tenant_only(world: World) -> None:
+    values = await filled(world)
+    world.clock.pass_s(4_000 * 86_400)
+    for tenant, runs in (("fabrikam", 0), ("contoso", 1)):
+        answer = await world.post("/api/retention", b'{"dry_run": true}', token=world.token(tenant, "eve", EVERY_ROLE))
+        assert (answer.json["tenant_id"], answer.json["runs"]) == (tenant, runs)
+    assert await world.runs.get("contoso", values["run_id"]) is not None
 
 
 async def test_a_list_holds_the_callers_tenant_only(world: World) -> None:

@@ -18,6 +18,7 @@ from engine.adapters.cosmos import (
     CosmosAuditLog,
     CosmosBudgetLedger,
     CosmosConnection,
+    CosmosEndedRuns,
     CosmosEventLog,
     CosmosModelResults,
     CosmosOutbox,
@@ -33,6 +34,7 @@ from engine.adapters.memory import (
     MemoryAssignments,
     MemoryAuditLog,
     MemoryBudgetLedger,
+    MemoryEndedRuns,
     MemoryEventLog,
     MemoryModelResults,
     MemoryOutbox,
@@ -46,6 +48,7 @@ from engine.adapters.sql import (
     SqlAssignments,
     SqlAuditLog,
     SqlBudgetLedger,
+    SqlEndedRuns,
     SqlEventLog,
     SqlModelResults,
     SqlOutbox,
@@ -58,6 +61,7 @@ from engine.ports.approvals import ApprovalStore
 from engine.ports.assignments import Assignments
 from engine.ports.audit_log import AuditLog
 from engine.ports.budget import BudgetLedger
+from engine.ports.ended_runs import EndedRuns
 from engine.ports.model_results import ModelResults
 from engine.ports.result_cache import ResultCache
 from engine.ports.run_keys import RunKeys
@@ -85,6 +89,7 @@ class Stores:
     assignments: Assignments
     run_keys: RunKeys
     outbox: Outbox
+    ended_runs: EndedRuns
     wakeups: Wakeups
     database: Database | None = None
 
@@ -104,6 +109,7 @@ def sql_stores(url: str) -> Stores:
         SqlAssignments(database),
         SqlRunKeys(database),
         SqlOutbox(database),
+        SqlEndedRuns(database),
         database.wakeups,
         database,
     )
@@ -123,6 +129,7 @@ def cosmos_stores(connection: CosmosConnection, clock: FixedClock) -> Stores:
         CosmosAssignments(connection),
         CosmosRunKeys(connection),
         CosmosOutbox(connection),
+        CosmosEndedRuns(partitions),
         partitions.wakeups,
     )
 
@@ -185,18 +192,20 @@ async def cosmos() -> AsyncIterator[CosmosWorld]:
 def memory_stores() -> Stores:
     clock = FixedClock()
     runs = MemoryRunStore(clock, outbox=True)
+    approvals, results = MemoryApprovalStore(runs, clock), MemoryModelResults()
     return Stores(
         clock,
         runs,
         MemoryEventLog(runs),
         MemoryAuditLog(),
         MemoryBudgetLedger(clock),
-        MemoryApprovalStore(runs, clock),
-        MemoryModelResults(),
+        approvals,
+        results,
         MemoryResultCache(),
         MemoryAssignments(),
         MemoryRunKeys(runs),
         MemoryOutbox(runs),
+        MemoryEndedRuns(runs, approvals, results),
         runs.wakeups,
     )
 

@@ -157,7 +157,7 @@ def serve_double() -> Iterator[Double]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = _any  # noqa: N815  # names of the base class
+        do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815  # names of the base class
 
         def log_message(self, *_: object) -> None:
             """Quiet."""

@@ -14,7 +14,9 @@ from engine.adapters.memory import MemoryAuditLog, MemoryRunKeys
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.errors import LivoaError
 from engine.evidence import verify
+from engine.evidence.canonical import canonical_sha256
 from engine.evidence.commitments import COMMITTED, COMMITTED_WITH, ERASED, KeyedAuditLog
+from engine.step_runner.on_record import put_on_record
 from tests.support.payloads import keyring
 from tests.unit.identity.tokens import NOW
 
@@ -80,6 +82,16 @@ async def test_after_an_erasure_nothing_can_be_tried_out_and_what_still_comes_sa
     text = json.dumps([record.model_dump(mode="json") for record in (before, late)])
     assert GUESSABLE[:16] not in text
     assert verify([before, late], "contoso") == []
+
+
+async def test_a_fact_that_differs_gets_a_record_of_its_own_whose_id_tells_nothing(tmp_path: Path) -> None:
+    log = KeyedAuditLog(MemoryAuditLog(), keyring(tmp_path))
+    one, other = (entry(inputs_sha256=GUESSABLE, step=step) for step in ("mail", "sms"))
+    assert (await put_on_record(one, log)) == (await put_on_record(one, log))
+    beside = await put_on_record(other, log)
+    assert beside.body["step"] == "sms"
+    assert canonical_sha256(other.body)[:16] not in beside.entry_id
+    assert (await put_on_record(other, log)) == beside
 
 
 @pytest.mark.parametrize("body", [{}, {"step": "mail"}, {"inputs_sha256": ""}, {"plan_hash": "none"}])

@@ -15,8 +15,10 @@ from engine.adapters.memory import (
     MemoryAuditLog,
     MemoryBudgetLedger,
     MemoryCatalog,
+    MemoryEndedRuns,
     MemoryEventLog,
     MemoryPayloadStore,
+    MemoryRunKeys,
     MemoryRunStore,
     MemoryTenantDirectory,
     MemoryTenantVersions,
@@ -72,6 +74,7 @@ class FakeEngine:
         self.instances: dict[str, Any] = {}
         self.events: list[tuple[str, str]] = []
         self.terminated: list[str] = []
+        self.purged: list[str] = []
         self.starts = 0
         self.down = False
 
@@ -99,6 +102,11 @@ class FakeEngine:
     async def terminate(self, instance_id: str, reason: str) -> None:
         self._check()
         self.terminated.append(instance_id)
+
+    async def purge_instance_history(self, instance_id: str) -> Any:
+        self._check()
+        self.purged.append(instance_id)
+        self.instances.pop(instance_id, None)
 
     def _check(self) -> None:
         if self.down:
@@ -204,6 +212,8 @@ class World:
         self.runs = MemoryRunStore(self.clock)
         self.payloads = MemoryPayloadStore()
         self.audit = MemoryAuditLog()
+        self.keys = MemoryRunKeys(self.runs)
+        approvals = MemoryApprovalStore(self.runs, self.clock)
         pages = MemoryTenantDirectory([tenant("contoso"), tenant("fabrikam"), tenant("sleepy", status="suspended")])
         self.versions = MemoryTenantVersions()
         versioned = VersionedTenants(pages, self.versions, self.clock)
@@ -229,7 +239,9 @@ class World:
             planner=not_used,
             composer=not_used,
             telemetry=self.telemetry,
-            approvals=MemoryApprovalStore(self.runs, self.clock),
+            approvals=approvals,
+            run_keys=self.keys,
+            ended_runs=MemoryEndedRuns(self.runs, approvals),
         )
 
     def with_deps(self, **changes: Any) -> None:

@@ -1,0 +1,99 @@
+"""Erasing what a run left behind, in an order in which dying between any two steps loses nothing and leaves nothing readable.
+
+1. the audit record. When it cannot be written, nothing else happens.
+2. the durable engine's instances, while the plan that names them can still be read.
+3. cached results, so that no other run is pointed at what is about to go.
+4. the key of the run, then its objects. From here on no copy can be read.
+5. the run with everything that is kept with it. While it is there, whoever comes next finds it and does the rest.
+
+Audit records stay. Each step may be done twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditType
+from engine.domain.base import JsonObject
+from engine.domain.errors import ConflictError, LivoaError
+from engine.domain.run import Run
+from engine.domain.tenant import TenantConfig
+from engine.ports.deps import Deps
+from engine.ports.ended_runs import Stage
+from triggers.http_adapter import DurableClient
+from triggers.run_control import part_ids, plan_of
+from triggers.submission import append_audit
+
+_LOG = logging.getLogger("livoa.retention")
+MAX_INSTANCES = 2_000
+"""Most instances of one run that are purged one by one. What is left is the engine's own retention's."""
+
+
+def refuse_held(tenant: TenantConfig, run_id: str) -> None:
+    """Raises ``ConflictError("retention.held")`` for a run under a legal hold."""
+    if tenant.retention.holds(run_id):
+        raise ConflictError("retention.held", "A legal hold keeps this run; nothing of it may be erased.")
+
+
+def erase_entry(
+    tenant_id: str, run_id: str, what: Literal["content", "run"], deps: Deps, *, by: str = ENGINE_ACTOR, **facts: object
+) -> AuditEntry:
+    """What is about to be erased, why and by whom. Once per run and what, whoever comes first."""
+    body: JsonObject = {"what": what, "reason": "age" if by == ENGINE_ACTOR else "request", **facts}
+    return AuditEntry(
+        tenant_id=tenant_id,
+        entry_id=f"{run_id}/{AuditType.AUDIT_ERASE.value}/{what}",
+        type=AuditType.AUDIT_ERASE,
+        at=deps.clock.now(),
+        run_id=run_id,
+        actor=by,
+        body=body,
+    )
+
+
+async def erase_run(run: Run, entry: AuditEntry, deps: Deps, client: DurableClient) -> int:
+    """Erase a run that is over, all of it; how many objects of content there were. ``entry`` goes on record first.
+
+    Raises ``LivoaError``: 409 ``run.not_finished``, 503 ``audit.unavailable``, and what a store raises.
+    """
+    if not run.status.is_final:
+        raise ConflictError("run.not_finished", "Only a run that is over can be erased; cancel or terminate it first.")
+    await append_audit(entry, deps)
+    await forget_instances(run, deps, client)
+    objects = await erase_content(run.tenant_id, run.run_id, deps)
+    await deps.ended_runs.remove(run.tenant_id, run.run_id)
+    return objects
+
+
+async def erase_content(tenant_id: str, run_id: str, deps: Deps) -> int:
+    """Destroy the run's key and remove its objects; how many there were."""
+    await deps.result_cache.remove_run(tenant_id, run_id)
+    objects = await deps.payloads.delete_run(tenant_id, run_id)
+    await deps.ended_runs.mark(tenant_id, run_id, Stage.CONTENT_GONE)
+    return objects
+
+
+async def forget_instances(run: Run, deps: Deps, client: DurableClient) -> None:
+    """Have the durable engine forget a run that is over. Raises ``LivoaError("engine.unavailable", status=503)``."""
+    records = await deps.runs.steps(run.tenant_id, run.run_id)
+    parts = await part_ids(run, await _plan_if_any(run, deps), records, deps)
+    try:
+        for instance_id in (*parts[:MAX_INSTANCES], run.run_id):
+            await client.purge_instance_history(instance_id)
+    except Exception as err:
+        raise LivoaError(
+            "engine.unavailable", "The durable engine cannot be reached.", status=503, retry_after_s=5
+        ) from err
+    await deps.ended_runs.mark(run.tenant_id, run.run_id, Stage.INSTANCES_GONE)
+
+
+async def _plan_if_any(run: Run, deps: Deps) -> JsonObject | None:
+    """The plan, or None where it cannot be read any more: parts of maps are then left to the engine's own retention."""
+    try:
+        return await plan_of(run, deps)
+    except LivoaError as err:
+        if err.status >= 500 and err.code != "payload.corrupt":
+            raise
+        _LOG.info("the parts of a run's maps cannot be named", extra={"run_id": run.run_id, "code": err.code})
+        return None
