@@ -1,0 +1,64 @@
+"""``python -m agent_kit.conformance URL --keys FOLDER``: check an agent. Exit code 0 when it keeps the contract, 1 when not."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from agent_kit.conformance.report import Report
+from agent_kit.conformance.suite import Target, check_agent
+from engine.domain.execute import EXECUTE_AUDIENCE
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check, print, and say by the exit code how it went."""
+    options = parser().parse_args(arguments)
+    report = asyncio.run(check_agent(target_of(options)))
+    print(json.dumps(report.as_json()) if options.json else words(report))
+    return 0 if report.ok else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(prog="python -m agent_kit.conformance", description="Check an agent.")
+    found.add_argument("--keys", type=Path, required=True, help="folder of the authority that the agent trusts")
+    add_options(found)
+    return found
+
+
+def add_options(found: argparse.ArgumentParser) -> None:
+    """What every command line of the suite has."""
+    found.add_argument("url", help="base address of the agent")
+    found.add_argument("--capability", help="the one to call (default: the first without effects)")
+    found.add_argument("--inputs", type=Path, help="JSON file with inputs for it (default: made from its schema)")
+    found.add_argument(
+        "--audience", default=EXECUTE_AUDIENCE, help=f"audience of tokens and grants ({EXECUTE_AUDIENCE})"
+    )
+    found.add_argument("--timeout-s", type=float, default=30.0, help="patience with each exchange (30)")
+    found.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def target_of(options: argparse.Namespace) -> Target:
+    """What the options say. ``OSError`` or ``ValueError`` for a file of inputs that cannot be used."""
+    inputs = json.loads(options.inputs.read_text(encoding="utf-8")) if options.inputs is not None else None
+    if inputs is not None and not isinstance(inputs, dict):
+        raise ValueError(f"{options.inputs}: inputs are one JSON object")
+    return Target(options.url, options.keys, options.capability, inputs, options.audience, options.timeout_s)
+
+
+def words(report: Report) -> str:
+    """The report for people."""
+    marks = {"pass": "ok  ", "fail": "FAIL", "not_applicable": "-   "}
+    lines = [f"{marks[one.status]}  {one.name}" + (f": {one.detail}" if one.detail else "") for one in report.results]
+    verdict = "keeps the contract" if report.ok else "does not keep the contract"
+    counted = f"{report.count('pass')} passed, {report.count('fail')} failed"
+    return "\n".join(
+        [*lines, "", f"{report.url} {verdict}: {counted}, {report.count('not_applicable')} not applicable"]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
