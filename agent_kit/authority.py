@@ -38,8 +38,8 @@ ISSUER_TEMPLATE = "https://development.livoa.invalid/{tenantid}/v2.0"
 _TOKEN_KEY = "development-key.pem"  # noqa: S105 - a file's name
 _GRANT_KEY = "grants/signing-key.pem"
 _DIRECTORY = str(uuid.UUID(int=0x10A))
-CALLER = str(uuid.UUID(int=0xCA11))
-"""The calling application in the tokens (``azp``)."""
+CALLER = str(uuid.uuid5(uuid.UUID("6c1f6c0e-9a3b-5d0f-8a44-1f0b8d6f5c55"), "client/engine"))
+"""The calling application in the tokens (``azp``): what the engine of a development stack is called."""
 
 
 class Authority:

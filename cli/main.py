@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tenant": ("cli.commands.tenant", "show or narrow a tenant's configuration, list its changes"),
     "policy": ("cli.commands.policy", "try policies offline: golden requests, a linter, the schema"),
     "dlq": ("cli.commands.dlq", "messages that the bus has put aside: list, show, replay"),
+    "agent": ("cli.commands.agent", "write an agent, or check one against the contract"),
     "token": ("cli.commands.token", "mint a development token"),
     "host": ("cli.commands.host", "run any Functions app on the embedded host"),
 }

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from agent_kit.conformance.report import Report
+from agent_kit.conformance.report import words
 from agent_kit.conformance.suite import Target, check_agent
 from engine.domain.execute import EXECUTE_AUDIENCE
 
@@ -47,17 +47,6 @@ def target_of(options: argparse.Namespace) -> Target:
     if inputs is not None and not isinstance(inputs, dict):
         raise ValueError(f"{options.inputs}: inputs are one JSON object")
     return Target(options.url, options.keys, options.capability, inputs, options.audience, options.timeout_s)
-
-
-def words(report: Report) -> str:
-    """The report for people."""
-    marks = {"pass": "ok  ", "fail": "FAIL", "not_applicable": "-   "}
-    lines = [f"{marks[one.status]}  {one.name}" + (f": {one.detail}" if one.detail else "") for one in report.results]
-    verdict = "keeps the contract" if report.ok else "does not keep the contract"
-    counted = f"{report.count('pass')} passed, {report.count('fail')} failed"
-    return "\n".join(
-        [*lines, "", f"{report.url} {verdict}: {counted}, {report.count('not_applicable')} not applicable"]
-    )
 
 
 if __name__ == "__main__":

@@ -39,3 +39,14 @@ class Report:
         counts = {status: self.count(status) for status in ("pass", "fail", "not_applicable")}
         results = [{"name": one.name, "status": one.status, "detail": one.detail} for one in self.results]
         return {"url": self.url, "capability": self.capability, "ok": self.ok, "counts": counts, "results": results}
+
+
+def words(report: Report) -> str:
+    """The report for people."""
+    marks = {"pass": "ok  ", "fail": "FAIL", "not_applicable": "-   "}
+    lines = [f"{marks[one.status]}  {one.name}" + (f": {one.detail}" if one.detail else "") for one in report.results]
+    verdict = "keeps the contract" if report.ok else "does not keep the contract"
+    counted = f"{report.count('pass')} passed, {report.count('fail')} failed"
+    return "\n".join(
+        [*lines, "", f"{report.url} {verdict}: {counted}, {report.count('not_applicable')} not applicable"]
+    )

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from agent_kit import Agent, AgentAuth, AgentLimits, GrantCheck, IdempotencyStore, JwksFile, StepContext, create_app
-from agent_kit.authority import TOKEN_KEYS_FILE, Authority
+from agent_kit.authority import CALLER, TOKEN_KEYS_FILE, Authority
 from agent_kit.conformance import Report, Target, check_agent
 from agent_kit.conformance.samples import sample, variation
 from agent_kit.execution import Executions
@@ -20,7 +20,7 @@ from engine.domain.base import Frozen
 from engine.domain.capability import Capability
 from engine.domain.execute import ExecuteRequest
 from engine.domain.grants import GRANT_KEYS_FILE
-from engine.identity.development import DevelopmentIssuer
+from engine.identity.development import ENGINE_APP, DevelopmentIssuer
 from tests.contract.agents.harness import WallClock, grants_in, request, served
 
 ECHO = Capability(
@@ -172,6 +172,7 @@ async def test_the_kits_authority_and_the_development_stack_share_a_folder(tmp_p
     """Whoever comes first makes the keys; the other goes on with them, and agents see no difference."""
     kit_first, stack_first = tmp_path / "kit", tmp_path / "stack"
     Authority.open(kit_first)
+    assert CALLER == ENGINE_APP
     before = {name: (kit_first / name).read_text() for name in (TOKEN_KEYS_FILE, GRANT_KEYS_FILE)}
     DevelopmentIssuer.open(kit_first, WallClock(), environment="local")
     await grants_in(kit_first).mint(request("probe.count"))

@@ -1,0 +1,72 @@
+"""`./livoa agent`: what it writes, what it refuses, and the contract in docs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agent_kit.contract import documents, text_of
+from cli.exit_codes import ExitCode
+from cli.paths import ROOT
+
+PUBLISHED = ROOT / "docs" / "agent-contract"
+
+
+def test_the_published_contract_is_the_one_that_the_models_make():
+    made = {name: text_of(document) for name, document in documents().items()}
+    found = {path.name: path.read_text() for path in PUBLISHED.iterdir()}
+    assert found == made, "./livoa agent contract --dir docs/agent-contract"
+
+
+def test_every_reference_in_the_contract_leads_somewhere():
+    def references(node):
+        if isinstance(node, dict):
+            yield from (value for key, value in node.items() if key == "$ref" and isinstance(value, str))
+            for value in node.values():
+                yield from references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    for name, document in documents().items():
+        for reference in references(document):
+            place = document
+            for token in reference.removeprefix("#/").split("/"):
+                assert token in place, f"{name}: {reference}"
+                place = place[token]
+
+
+def test_the_contract_is_printed_or_written(tmp_path, livoa):
+    printed = livoa("agent", "contract", "--json")
+    assert printed.json["openapi"] == "3.1.0"
+    written = livoa("agent", "contract", "--dir", str(tmp_path), "--json")
+    assert written.code == ExitCode.OK
+    assert sorted(path.name for path in tmp_path.iterdir()) == written.json["files"]
+
+
+@pytest.mark.parametrize("name", ["Order", "order_status", "../escape", "-x", "a--b", "", "a" * 41, "9lives"])
+def test_a_name_that_is_none_writes_nothing(tmp_path, livoa, name):
+    result = livoa("agent", "new", "--dir", str(tmp_path / "x"), "--", name)
+    assert result.code == ExitCode.USAGE
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path, livoa):
+    (tmp_path / "mine.txt").write_text("mine")
+    result = livoa("agent", "new", "order-status", "--dir", str(tmp_path))
+    assert result.code == ExitCode.USAGE
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_checking_nobody_is_not_passing(tmp_path, livoa):
+    result = livoa("agent", "check", "http://127.0.0.1:9", "--keys", str(tmp_path), "--timeout-s", "2", "--json")
+    assert result.code == ExitCode.UNREACHABLE
+    assert json.loads(result.out)["ok"] is False
+
+
+def test_what_cannot_be_checked_is_wrong_usage(tmp_path, livoa):
+    assert livoa("agent", "check", "ftp://127.0.0.1").code == ExitCode.USAGE
+    (tmp_path / "inputs.json").write_text("[1]")
+    wrong = ("--inputs", str(tmp_path / "inputs.json"), "--keys", str(tmp_path))
+    assert livoa("agent", "check", "http://127.0.0.1:9", *wrong).code == ExitCode.USAGE
