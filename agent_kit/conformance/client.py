@@ -11,10 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from agent_kit.authority import Authority
+from agent_kit.guard import GuardedConnector
 from engine.domain.base import JsonObject
 from engine.domain.capped_body import BodyTooLargeError, Inflater
+from engine.domain.egress import EgressRefusedError, EgressRules
 from engine.domain.execute import MAX_RESPONSE_BYTES, NDJSON, ExecuteRequest, execution_id
 from engine.domain.grants import GRANT_HEADER
 
@@ -59,9 +62,11 @@ class Sending:
 
 
 class Caller:
-    """Calls one agent."""
+    """Calls one agent. ``EgressRefusedError`` for an address that has no ordinary form."""
 
     def __init__(self, url: str, authority: Authority, audience: str, timeout_s: float) -> None:
+        # The address is the operator's, so it may be of this machine; a metadata address it never is.
+        self._rules = EgressRules.of([_place(url)], allow_private=True, allow_loopback=True)
         self.url, self.authority, self.audience = url.rstrip("/"), authority, audience
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._timeout_s = timeout_s
@@ -107,7 +112,9 @@ class Caller:
             headers[GRANT_HEADER] = sending.grant
         body = sending.request.model_dump_json().encode() if sending.body is None else sending.body
         async with (
-            aiohttp.ClientSession(timeout=self._timeout, auto_decompress=False) as session,
+            aiohttp.ClientSession(
+                connector=GuardedConnector(self._rules), timeout=self._timeout, trust_env=False, auto_decompress=False
+            ) as session,
             session.request(
                 sending.method,
                 self.url + sending.path,
@@ -129,6 +136,16 @@ class Caller:
                 await asyncio.sleep(0.1)
                 reply = await self.send(self.about(sending.request))
             return reply
+
+
+def _place(url: str) -> str:
+    try:
+        parts = URL(url)
+    except ValueError:
+        raise EgressRefusedError("egress.url_invalid") from None
+    if parts.scheme not in ("http", "https") or not parts.raw_host or parts.raw_query_string or parts.user is not None:
+        raise EgressRefusedError("egress.url_invalid")
+    return f"{parts.raw_host}:{parts.port}"
 
 
 def _goes_on(reply: Reply) -> bool:

@@ -19,6 +19,7 @@ from agent_kit.conformance.report import Report, Result
 from agent_kit.conformance.samples import sample
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
+from engine.domain.egress import EgressRefusedError
 from engine.domain.execute import CONTRACT_VERSION, EXECUTE_AUDIENCE, ExecuteRequest
 
 Check = Callable[[], Awaitable[None]]
@@ -38,7 +39,7 @@ class Target:
 
 
 async def check_agent(target: Target) -> Report:
-    """Check everything. Does not raise for anything that the agent does."""
+    """Check everything. Does not raise for anything that the agent does; ``EgressRefusedError`` for an address that is none."""
     caller = Caller(target.url, Authority.open(target.keys), target.audience, target.timeout_s)
     report = Report(target.url, target.capability)
     found: list[Capability] = []
@@ -62,7 +63,7 @@ async def _run(report: Report, name: str, check: Check) -> None:
         report.results.append(Result(name, "not_applicable", str(reason)))
     except FailedError as reason:
         report.results.append(Result(name, "fail", str(reason)))
-    except (aiohttp.ClientError, OSError, TimeoutError, BodyTooLargeError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, BodyTooLargeError, EgressRefusedError) as error:
         report.results.append(Result(name, "fail", f"no usable answer: {type(error).__name__}"))
     else:
         report.results.append(Result(name, "pass"))

@@ -77,8 +77,13 @@ def _new(options: argparse.Namespace) -> ExitCode:
 def _check(options: argparse.Namespace) -> ExitCode:
     from agent_kit.conformance import check_agent
     from agent_kit.conformance.report import words
+    from engine.domain.egress import EgressRefusedError
 
-    report = asyncio.run(check_agent(_target(options)))
+    try:
+        report = asyncio.run(check_agent(_target(options)))
+    except EgressRefusedError as err:
+        message = f"{options.url} is no address of an agent"
+        raise CliError(message, exit_code=ExitCode.USAGE, code="agent.address") from err
     if options.json:
         print_json(report.as_json())
     else:

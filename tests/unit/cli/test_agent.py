@@ -66,7 +66,8 @@ def test_checking_nobody_is_not_passing(tmp_path, livoa):
 
 
 def test_what_cannot_be_checked_is_wrong_usage(tmp_path, livoa):
-    assert livoa("agent", "check", "ftp://127.0.0.1").code == ExitCode.USAGE
+    for address in ("ftp://127.0.0.1", "http://", "http://0x7f000001:80", "http://a@b@c"):
+        assert livoa("agent", "check", address, "--keys", str(tmp_path)).code == ExitCode.USAGE
     (tmp_path / "inputs.json").write_text("[1]")
     wrong = ("--inputs", str(tmp_path / "inputs.json"), "--keys", str(tmp_path))
     assert livoa("agent", "check", "http://127.0.0.1:9", *wrong).code == ExitCode.USAGE
