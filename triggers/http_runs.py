@@ -9,9 +9,9 @@ from engine.domain.answer import Answer
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError, NotFoundError
-from engine.domain.ids import is_wire_id, undo_id
+from engine.domain.ids import UNDO_SUFFIX, is_wire_id, undo_id
 from engine.domain.principal import Role
-from engine.domain.run import Run, StepRecord
+from engine.domain.run import Run
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.deps import Deps, DepsProvider
 from engine.ports.run_store import RunChange, RunFilter
@@ -124,22 +124,26 @@ async def _plan(run: Run, deps: Deps) -> JsonObject | None:
 
 
 async def list_steps(call: Call) -> HttpResponse:
-    """``GET /api/runs/{run_id}/steps``: every step of the plan, in its order, each followed by its undoing where there is one."""
+    """``GET /api/runs/{run_id}/steps``: every step of the plan, in its order, each followed by its undoing where there is one.
+
+    Behind them stand the steps that a repair of the plan has replaced.
+    """
     run = await run_of(call)
     records = {record.step_id: record for record in await call.deps.runs.steps(run.tenant_id, run.run_id)}
     plan = await _plan(run, call.deps)
     steps = []
-    for entry in (plan or {}).get("steps", ()):
-        steps.append(_step(entry, records.get(entry["id"])))
-        if (undoing := records.get(undo_id(entry["id"]))) is not None:
+    entries = {entry["id"]: entry for entry in (plan or {}).get("steps", ())}
+    replaced = [known for known in records if known not in entries and not known.endswith(UNDO_SUFFIX)]
+    for step_id in (*entries, *replaced):
+        record = records.get(step_id)
+        steps.append(step_view_of(record) if record is not None else _pending(entries[step_id]))
+        if (undoing := records.get(undo_id(step_id))) is not None:
             steps.append(step_view_of(undoing).model_copy(update={"output": None}))
     body = StepList(run_id=run.run_id, steps=tuple(steps)).model_dump(mode="json")
     return json_response(body)
 
 
-def _step(entry: dict[str, Any], record: StepRecord | None) -> StepView:
-    if record is not None:
-        return step_view_of(record)
+def _pending(entry: dict[str, Any]) -> StepView:
     kind = (
         "map" if "for_each" in entry else "wait" if "wait" in entry else "approval" if "approval" in entry else "call"
     )
