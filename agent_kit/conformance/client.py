@@ -142,9 +142,9 @@ def _place(url: str) -> str:
     try:
         parts = URL(url)
     except ValueError:
-        raise EgressRefusedError("egress.url_invalid") from None
+        raise EgressRefusedError("egress.host_invalid") from None
     if parts.scheme not in ("http", "https") or not parts.raw_host or parts.raw_query_string or parts.user is not None:
-        raise EgressRefusedError("egress.url_invalid")
+        raise EgressRefusedError("egress.host_invalid")
     return f"{parts.raw_host}:{parts.port}"
 
 
