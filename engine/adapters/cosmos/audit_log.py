@@ -3,7 +3,7 @@
 A chain lies in spans of ``SPAN_RECORDS`` records, each a logical partition, because a logical partition has a largest size. Each
 span has a document of its own that names the last record: a chain whose tail was cut off shows a gap with the next append.
 Reads and the search for a known entry follow the read of that document in the same session, so they see all that it sees; this
-takes an account with session consistency or a stronger one.
+takes an account with bounded staleness or a stronger consistency, as all stores here do.
 """
 
 from __future__ import annotations

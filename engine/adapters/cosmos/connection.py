@@ -26,6 +26,9 @@ MAX_RACES = 80
 MAX_UNSURE = 4
 """Most times the outcome of one write may stay unknown."""
 LONGEST_WAIT_S = 5.0
+CONSISTENCY = "BoundedStaleness"
+"""Asked for with every read. One process reads what another has just written, of which a session of its own knows nothing: with
+less a step would not find what it needs, and fail for it. An account that gives less refuses the request."""
 _REQUEST_TIMEOUT_S = 10
 _THROTTLED = (429, 449)
 
@@ -136,6 +139,7 @@ class CosmosConnection:
             client = self._clients[loop] = CosmosClient(
                 self._settings.endpoint,
                 self._settings.key or _own_identity(),
+                consistency_level=CONSISTENCY,
                 retry_throttle_total=1,
                 retry_total=1,
                 connection_timeout=_REQUEST_TIMEOUT_S,

@@ -321,3 +321,15 @@ def test_the_definitions_are_those_the_documentation_names() -> None:
     ]
     assert all(d.properties["partitionKey"]["kind"] == "MultiHash" for d in CONTAINERS)
     assert "defaultTtl" not in json.dumps(CONTAINERS[1].properties), "nothing of a chain expires"
+
+
+@pytest.mark.parametrize("level", ["Session", "Eventual"])
+async def test_an_account_that_may_answer_with_the_past_is_refused(cosmos: CosmosWorld, level: str) -> None:
+    stores = cosmos.open()
+    assert (await stores.runs.create(run(), [event("a")], None)).outcome == "created"
+    cosmos.fake.account.consistency = level
+    with pytest.raises(LivoaError) as caught:
+        await cosmos.open().runs.get("contoso", "run-1")
+    assert (caught.value.code, caught.value.status) == ("store.unavailable", 503)
+    cosmos.fake.account.consistency = "Strong"
+    assert await cosmos.open().runs.get("contoso", "run-1") is not None

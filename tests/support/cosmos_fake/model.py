@@ -76,6 +76,9 @@ class Account:
     """Everything in one account. ``now`` is the time in seconds that time-to-live is judged by, ``cuts`` where physical
     partitions end (hashes as ``cut_within`` gives them), ``page`` the most documents of one page of an answer."""
 
+    consistency = "BoundedStaleness"
+    """What its clients may ask for at most. Reads are strong whatever it says."""
+
     def __init__(self, now: Callable[[], float], *, cuts: Sequence[str] = (), page: int = 100) -> None:
         self._now, self._cuts = now, tuple(sorted(cuts))
         self.page = page

@@ -23,6 +23,9 @@ _ROUTE = re.compile(
 Response = tuple[int, Any, dict[str, str]]
 
 
+LEVELS = ("Eventual", "ConsistentPrefix", "Session", "BoundedStaleness", "Strong")
+
+
 class CosmosFake:
     """Serves an ``Account`` on 127.0.0.1 while the ``with`` block lasts. ``requests`` counts by ``operation:container``."""
 
@@ -83,7 +86,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._answer(status, answer, headers)
 
+    def _refuse_stronger(self) -> None:
+        """A client may ask for less consistency than the account has, and not for more."""
+        asked = self.headers.get("x-ms-consistency-level")
+        if asked and LEVELS.index(asked) > LEVELS.index(self.service.account.consistency):
+            raise AnswerError(400, "BadRequest", "the account has a weaker consistency")
+
     def _with_faults(self, body: Any) -> Response:
+        self._refuse_stronger()
         operation, work = self._operation(body)
         fault = self.service.faults.next_for(operation) if operation else None
         with self.service.account.lock:
@@ -169,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         here = [{"name": "local", "databaseAccountEndpoint": self.service.url}]
         return 200, {"id": "fake", "_self": "", "_rid": "", "writableLocations": here, "readableLocations": here,
                      "enableMultipleWriteLocations": False,
-                     "userConsistencyPolicy": {"defaultConsistencyLevel": "Session"}}, {}  # fmt: skip
+                     "userConsistencyPolicy": {"defaultConsistencyLevel": self.service.account.consistency}}, {}  # fmt: skip
 
     def _definition(self, db: str | None, coll: str | None, body: Any) -> Response:
         account = self.service.account
