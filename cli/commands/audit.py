@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.audit_file import Checked, Finding, Witness, check, head_of, write_anchors
+from cli.audit_story import hashes_of, story
 from cli.client import Api
 from cli.connection import add_options, connect, run_id_of
 from cli.errors import CliError
@@ -29,7 +30,8 @@ EXAMPLE = """
 """
 _ROLES = ("Audit.Read", "Runs.Read", "Runs.Submit")
 _AUDITOR = "audra"
-_SHOWN = ("step", "item", "attempt", "purpose", "capability", "verdict", "status", "code", "answer")
+_WHOLE_HASH = 64
+_SHORTEST_HASH = 6
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     content = commands.add_parser("content", help="what a record of a run commits to, by its hash")
     content.add_argument("run_id", help="id of the run, or `last` for the newest")
     content.add_argument(
-        "sha256", help="the hash in the record: of a request, plan, prompt, completion, output or answer"
+        "sha256",
+        help="the hash in the record, or how it begins: of a request, plan, prompt, completion, output or answer",
     )
     export = commands.add_parser("export", help="the tenant's chain as JSON lines, up to a checkpoint made for it")
     export.add_argument("file", type=Path, help="where to write it; must not exist")
@@ -92,15 +95,27 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 def _content(api: Api, options: argparse.Namespace) -> ExitCode:
-    found = api.audit_content(run_id_of(api, options.run_id), options.sha256)
+    run_id = run_id_of(api, options.run_id)
+    sha256 = _whole(options.sha256, run_id, api)
+    found = api.audit_content(run_id, sha256)
     data = found["text"].encode() if "text" in found else base64.b64decode(found["base64"])
-    if _commitment(data, found.get("commitment_key")) != options.sha256:
+    if _commitment(data, found.get("commitment_key")) != sha256:
         raise CliError("the host gave out something else than was asked for", code="audit.content_differs")
     if options.json:
         print_json(found)
     else:
         say(found["text"] if "text" in found else found["base64"])
     return ExitCode.OK
+
+
+def _whole(told: str, run_id: str, api: Api) -> str:
+    """The hash that begins like this, among those that the records of the run commit to."""
+    if len(told) >= _WHOLE_HASH or len(told) < _SHORTEST_HASH:
+        return told
+    found = sorted(one for one in hashes_of(_pages(api, run_id)) if one.startswith(told))
+    if len(found) > 1:
+        raise CliError(f"{len(found)} hashes of this run begin with {told}", exit_code=ExitCode.USAGE, code="cli.usage")
+    return found[0] if found else told
 
 
 def _commitment(data: bytes, key: str | None) -> str:
@@ -145,29 +160,13 @@ def _show(api: Api, options: argparse.Namespace) -> ExitCode:
     if options.json:
         print_json({"run_id": run_id, "records": records})
         return ExitCode.OK
-    width = max((len(record["type"]) for record in records), default=0)
-    asker = records[0]["actor"] if records else ""
-    if records:
-        say(f"{run_id} of {records[0]['tenant_id']}, {records[0]['at'][:10]} (UTC), asked for by {_short(asker)}")
-    for record in records:
-        who = "" if record["actor"] == asker else f"by {_short(record['actor'])}"
-        line = f"{record['seq']:>6}  {record['at'][11:23]}  {record['type']:<{width}}  {_words(record)}  {who}"
-        say(line.rstrip())
-    progress(f"{len(records)} records; every field, hashes included: --json")
+    for line in story(records):
+        say(line)
+    progress(
+        f"{len(records)} records; every field: --json. What a hash stands for: ./livoa audit content {run_id} HASH\n"
+        "Whether all of it is as it was written: ./livoa audit export, then verify"
+    )
     return ExitCode.OK
-
-
-def _short(actor: str) -> str:
-    """The person or app without its directory."""
-    return actor.rpartition(":")[2]
-
-
-def _words(record: dict[str, Any]) -> str:
-    """The facts of a record that a person looks for first; hashes stay out."""
-    body = record["body"]
-    decision = body.get("decision")
-    facts = body | ({"verdict": decision["verdict"]} if isinstance(decision, dict) and "verdict" in decision else {})
-    return "  ".join(f"{name}={facts[name]}" for name in _SHOWN if facts.get(name) not in (None, "", []))
 
 
 def _export(api: Api, options: argparse.Namespace) -> ExitCode:
