@@ -67,9 +67,10 @@ class ServiceBusBroker(SqliteQueueBroker):
 
     def cancel_scheduled(self, name: str, numbers: Sequence[int]) -> None:
         """Take back messages whose time has not come. Raises ``queue.not_found`` when one of them is not there."""
+        _refuse_many(numbers)
         with self._transaction():
             now_us = self._now_us()
-            for number in numbers[:MAX_BATCH]:
+            for number in numbers:
                 gone = self._db.execute(
                     "DELETE FROM message WHERE entity = ? AND seq = ? AND available_us > ? AND available_us < ?",
                     (name, number, now_us, DEFERRED_US),
@@ -101,11 +102,12 @@ class ServiceBusBroker(SqliteQueueBroker):
         self, name: str, numbers: Sequence[int], session: SessionLock | None = None
     ) -> list[LockedMessage]:
         """Lock deferred messages. Raises ``queue.not_found`` when one of them is not there, or held by somebody."""
+        _refuse_many(numbers)
         with self._transaction():
             options, now_us, found = self._options(name), self._now_us(), []
             if session is not None:
                 self._check_session(session)
-            for number in numbers[:MAX_BATCH]:
+            for number in numbers:
                 row = self._db.execute(
                     "SELECT * FROM message WHERE entity = ? AND seq = ? AND available_us = ?"
                     " AND (locked_until_us IS NULL OR locked_until_us <= ?)",
@@ -156,3 +158,9 @@ class ServiceBusBroker(SqliteQueueBroker):
             )
             if state is not None:
                 self._db.execute("INSERT INTO session_state VALUES (?, ?, ?)", (lock.entity, lock.session_id, state))
+
+
+def _refuse_many(numbers: Sequence[int]) -> None:
+    """Rather than do a part of what was asked and say that it is done."""
+    if len(numbers) > MAX_BATCH:
+        raise QueueError("queue.bad_message", f"at most {MAX_BATCH} messages at once")

@@ -33,7 +33,9 @@ class Sections:
             if not isinstance(section, Described) or section.descriptor not in range(_HEADER, _FOOTER + 1):
                 raise DecodeError("a message with a section that is none")
             if section.descriptor == _DATA:
-                self.data.append(bytes(section.value))
+                if not isinstance(section.value, bytes):  # of a number bytes() would make so many zeros
+                    raise DecodeError("a data section without bytes")
+                self.data.append(section.value)
             else:
                 self.found[section.descriptor] = section.value
 
@@ -101,6 +103,8 @@ def _id(value: Any) -> str | None:
 
 
 def _property(key: Any, value: Any) -> PropertyValue:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise QueueError("queue.bad_message", f"the property {str(key)[:80]!r} is no long")
     if value is None or isinstance(value, str | int | float | bool):
         return str(value) if isinstance(value, str) else value
     raise QueueError("queue.bad_message", f"the property {str(key)[:80]!r} is of a type that is not modelled here")

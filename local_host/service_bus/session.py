@@ -80,7 +80,8 @@ class Session:
     unsettled: dict[int, tuple[EntityLink, bytes]] = field(default_factory=dict)
     next_incoming_id: int = 0
     next_outgoing_id: int = 0
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _waiting: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    """Links that wait for a session to receive from, by their handles."""
 
     def begin(self, frame: Performative) -> None:
         """Answer the client's begin."""
@@ -97,7 +98,7 @@ class Session:
 
     def close(self) -> None:
         """Everything of this session ends."""
-        for task in list(self._tasks):
+        for task in list(self._waiting.values()):
             task.cancel()
         for link in self.outgoing.values():
             link.close()
@@ -110,7 +111,8 @@ class Session:
     def attach(self, frame: Performative) -> None:
         """A client opens a link. Waiting for a session goes on beside other frames."""
         handle, is_receiver = frame["handle"], bool(frame["role"])
-        if handle is None or handle >= MAX_LINKS or handle in self.incoming or handle in self.outgoing:
+        taken = (self.incoming, self.outgoing, self._waiting)
+        if handle is None or handle >= MAX_LINKS or any(handle in links for links in taken):
             raise DecodeError("a link with a handle that is not free")
         where = parse_address(address_of(frame["source" if is_receiver else "target"]) or "")
         try:
@@ -120,7 +122,7 @@ class Session:
             elif where.kind != "entity":
                 self._open_answers(frame, where)
             elif SESSION_FILTER in filters_of(frame["source"]):
-                self._run(self._open_session(frame, where))
+                self._wait(handle, self._open_session(frame, where))
             else:
                 self._open_entity(frame, where, None)
         except QueueError as err:
@@ -132,10 +134,14 @@ class Session:
         if where.kind != "cbs" and not self.peer.is_authorised():
             raise PermissionError("no valid token was put for this connection")
 
-    def _run(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _wait(self, handle: int, work: Any) -> None:
+        task = self._waiting[handle] = asyncio.get_running_loop().create_task(work)
+
+        def over(_: Any) -> None:
+            if self._waiting.get(handle) is task:
+                del self._waiting[handle]
+
+        task.add_done_callback(over)
 
     def _answer(self, frame: Performative, **fields: Any) -> None:
         told: dict[str, Any] = {
@@ -357,6 +363,10 @@ class Session:
         """The client closed a link."""
         handle = frame["handle"]
         known = self.incoming.pop(handle, None) is not None
+        waiting = self._waiting.pop(handle, None)
+        if waiting is not None:  # or it would take a session for nobody
+            waiting.cancel()
+            known = True
         link = self.outgoing.pop(handle, None)
         if link is not None:
             link.close()

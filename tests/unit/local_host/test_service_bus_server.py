@@ -18,12 +18,13 @@ import pytest
 from local_host.durable.clock import RealClock
 from local_host.errors import HostError
 from local_host.queue_extras import ServiceBusBroker
-from local_host.queues import EntityOptions
+from local_host.queues import EntityOptions, OutgoingMessage, QueueError
 from local_host.service_bus.access import SharedKey
 from local_host.service_bus.addresses import Address, parse_address
-from local_host.service_bus.codec import UInt
+from local_host.service_bus.codec import DecodeError, Described, Symbol, UInt, ULong, encode
 from local_host.service_bus.entities import FILE, declare_entities
 from local_host.service_bus.frames import AMQP_HEADER, SASL_HEADER, encode_frame, terminus
+from local_host.service_bus.messages import Sections, incoming
 from local_host.service_bus.server import ServiceBusServer, shared_secret
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -202,3 +203,47 @@ def test_the_settings_of_the_repository_are_good(tmp_path: Path) -> None:
     declare_entities(Path(__file__).parents[3], broker)
     assert broker.options("step-commands").sessions
     broker.close()
+
+
+@pytest.mark.parametrize("value", [2**40, "text", None], ids=str)
+def test_a_data_section_holds_bytes_and_no_number_becomes_so_many(value: object) -> None:
+    given = ULong(value) if isinstance(value, int) else value
+    with pytest.raises(DecodeError):
+        Sections(encode(Described(ULong(0x75), given)))
+
+
+def test_a_property_that_could_not_be_delivered_is_refused() -> None:
+    payload = encode(Described(ULong(0x74), {"n": ULong(2**63)})) + encode(Described(ULong(0x75), b"x"))
+    with pytest.raises(QueueError, match="no long"):
+        incoming(payload, None)
+
+
+async def test_a_client_that_gives_up_waiting_takes_no_session(server: ServiceBusServer) -> None:
+    broker = server._broker
+    broker.declare("s", EntityOptions(sessions=True))
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    session = encode_frame(0, "begin", next_outgoing_id=UInt(0), incoming_window=UInt(9), outgoing_window=UInt(9))
+    put = (
+        encode_frame(0, "attach", name="o", handle=UInt(0), role=False, target=terminus(0x29, "$cbs"))
+        + encode_frame(0, "attach", name="i", handle=UInt(1), role=True, source=terminus(0x28, "$cbs"))
+        + encode_frame(0, "flow", handle=UInt(1), link_credit=UInt(9))
+        + encode_frame(0, "transfer", _token(server), handle=UInt(0), delivery_id=UInt(0))
+    )
+    source = terminus(0x28, "s", {Symbol("com.microsoft:session-filter"): None})
+    wait = encode_frame(0, "attach", name="w", handle=UInt(2), role=True, source=source)
+    writer.write(HELLO + session + put + wait + encode_frame(0, "detach", handle=UInt(2), closed=True))
+    writer.write(encode_frame(0, "attach", name="z", handle=UInt(3), role=True, source=terminus(0x28, "none")))
+    await asyncio.wait_for(reader.readuntil(b"amqp:not-found"), 10)
+    broker.send("s", OutgoingMessage(b"x", session_id="a"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert broker.accept_session("s", "a") is not None, "nobody has it"
+    writer.close()
+
+
+def _token(server: ServiceBusServer) -> bytes:
+    token = sas(server._key, int(RealClock().now().timestamp()) + 600)
+    return b"".join(
+        encode(Described(ULong(code), value))
+        for code, value in ((0x73, ["m"]), (0x74, {"operation": "put-token"}), (0x77, token))
+    )
