@@ -2,23 +2,27 @@
 
 Run it when histories of a *new* shape should be kept beside the old ones. Do not run it to make a failing replay test pass: the
 failure says that instances which are running at the moment of an upgrade would break. It starts a stack in a temporary folder,
-lets one run finish, kills the host in the middle of another one, has a third one approved step by step, and writes
-``histories/{name}-{date}.json``.
+lets one run finish, kills the host in the middle of another one, has a third one approved step by step and, with a scripted
+model, the plan of a fourth one repaired, and writes ``histories/{name}-{date}.json``.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from local_host.durable.history import ExecutionCompleted
+from tests.e2e import test_repair
 from tests.e2e.plans import SAMPLE_INTENT
 from tests.e2e.stack import Stack, up
 from tests.e2e.test_approvals import APPROVER, answer, asked, budget, until
 from tests.e2e.test_crash import PLAN
-from tests.replay.recording import FOLDER, read_store, save
+from tests.replay.recording import FOLDER, Recording, read_store, save
+from tests.support.model_server import ModelServer
 
 
 def sample(stack: Stack) -> str:
@@ -54,17 +58,47 @@ def approved(stack: Stack) -> str:
     return run_id
 
 
+def repaired(stack: Stack) -> str:
+    """A run whose plan a model repairs after a step failed, while another one is still under way."""
+    client = stack.client()
+    run_id = client.submit({"intent": test_repair.INTENT})
+    client.finished(run_id)
+    assert client.run(run_id)["plan_version"] == 2
+    return run_id
+
+
 RUNS: dict[str, Callable[[Stack], str]] = {"sample": sample, "crashed": crashed, "approved": approved}
+WITH_MODEL: dict[str, Callable[[Stack], str]] = {"repaired": repaired}
 
 
 def main(names: Sequence[str]) -> None:
     """Record each kind of run once."""
+    wanted = tuple(names) or (*RUNS, *WITH_MODEL)
+    if plain := [name for name in wanted if name in RUNS]:
+        _record(plain, RUNS)
+    if modelled := [name for name in wanted if name in WITH_MODEL]:
+        with ModelServer() as provider:
+            provider.script(test_repair.scripted)
+            _record(modelled, WITH_MODEL, "--model-endpoint", provider.url, "--model", "gpt-4o")
+
+
+def _when_over(stack: Stack, run_id: str) -> list[Recording]:
+    """The recordings, once the engine has written that the run is over: the store knows it a moment earlier."""
+    for _ in range(100):
+        recordings = read_store(stack.data / "host" / "durable.sqlite", run_id)
+        if all(any(isinstance(event, ExecutionCompleted) for event in one.events) for one in recordings):
+            break
+        time.sleep(0.1)
+    return recordings
+
+
+def _record(names: Sequence[str], runs: dict[str, Callable[[Stack], str]], *options: str) -> None:
     today = datetime.now(UTC).date().isoformat()
-    with tempfile.TemporaryDirectory() as folder, up(Path(folder)) as stack:
-        for name in names or RUNS:
-            make = RUNS[name]
+    with tempfile.TemporaryDirectory() as folder, up(Path(folder), *options) as stack:
+        for name in names:
+            make = runs[name]
             run_id = make(stack)
-            recordings = read_store(stack.data / "host" / "durable.sqlite", run_id)
+            recordings = _when_over(stack, run_id)
             words = (make.__doc__ or "").strip()
             save(FOLDER / f"{name}-{today}.json", words, recordings)
             print(f"{name}: {len(recordings)} executions of {run_id}", file=sys.stderr)

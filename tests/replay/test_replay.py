@@ -35,12 +35,13 @@ each_run = pytest.mark.parametrize("recording", RUNS, ids=[r.instance_id for r i
 
 CONTROL = {
     "status", "skeleton", "code", "retryable", "item_count", "until_at", "retry_after_s", "approval_id", "expires_at",
+    "event", "look_by",
 }  # fmt: skip
 
 
 def test_there_are_histories_of_a_finished_and_of_a_crashed_run_and_of_a_map() -> None:
     stems = {path.stem.split("-")[0] for path in FILES}
-    assert {"sample", "crashed", "approved"} <= stems
+    assert {"sample", "crashed", "approved", "repaired"} <= stems
     assert {recording.name for _, recording in RECORDINGS} == set(BODIES)
 
 
