@@ -28,6 +28,7 @@ from triggers.http_audit_content import AuditContent
 from triggers.http_checkpoints import CheckpointPage
 from triggers.http_control import ResumeRequest
 from triggers.http_limits import BreakerList, QuotaView
+from triggers.http_links import Link, LinkRequest
 from triggers.http_rerun import RerunRequest
 from triggers.http_retention import ErasedRun, RetentionRequest
 from triggers.plan_views import PlanPreview, RouteView
@@ -50,10 +51,10 @@ _JSON = "application/json"
 _SSE = "text/event-stream"
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (
-    Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditContent, AuditPage, BreakerList, Checkpoint, CheckpointPage,
-    DurableStatus, ErasedRun, EventPage, PendingApprovals, PlanPreview, PlanView, Problem, QuotaView, RerunRequest, ResumeRequest,
-    RetentionReport, RetentionRequest, RouteView, RunCountsView, RunList, RunRequest, RunSummary, RunView, StepList,
-    TenantConfig, VersionList,
+    Accepted, AnswerRequest, ApprovalList, ApprovalView, AuditContent, AuditPage, BreakerList, Checkpoint,
+    CheckpointPage, DurableStatus, ErasedRun, EventPage, Link, LinkRequest, PendingApprovals, PlanPreview, PlanView,
+    Problem, QuotaView, RerunRequest, ResumeRequest, RetentionReport, RetentionRequest, RouteView, RunCountsView,
+    RunList, RunRequest, RunSummary, RunView, StepList, TenantConfig, VersionList,
 )  # fmt: skip
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -239,11 +240,34 @@ DOCS: dict[str, Doc] = {
             },
         ),
     ),
+    "make_link": Doc(
+        "A link that opens the output of a step for some minutes, for whoever has it. On record.",
+        {201: _json("The link.", Link, examples.LINK)},
+        body=(_ref(LinkRequest), {"step_id": "spend", "valid_s": 300}),
+        refusals=(
+            _JSON_BODY,
+            _NO_RUN,
+            {
+                409: ("step.no_output",),
+                410: ("run.erased", "payload.erased"),
+                422: ("request.invalid",),
+                503: ("audit.unavailable", "payload.key_unavailable", "link.unavailable"),
+            },
+        ),
+    ),
+    "follow_link": Doc(
+        "The output that a link is for, as a download. Needs no token; its first use is on record.",
+        {200: Answer("The stored bytes.", {_JSON: ({}, {"rows": []})}, ("Content-Disposition",))},
+        refusals=(
+            {404: ("link.invalid",), 410: ("link.expired",), 500: ("payload.corrupt",)},
+            {503: ("audit.unavailable", "payload.unavailable", "payload.key_unavailable")},
+        ),
+    ),
     "erase_run": Doc(
         "Erase a run that is over: its content, from every copy, and everything else but its audit records. Repeatable.",
         {200: _json("The run is gone.", ErasedRun, examples.ERASED_RUN)},
         refusals=(
-            {404: ("run.not_found",), 409: ("run.not_finished", "retention.held")},
+            {404: ("run.not_found",), 409: ("run.not_finished", "run.winding_up", "retention.held")},
             {503: ("audit.unavailable", "engine.unavailable", "payload.unavailable")},
         ),
     ),

@@ -102,6 +102,13 @@ CANCELLING = RUN_SUMMARY | {"status": "cancelling", "finished_at": None}
 SUSPENDED = RUN_SUMMARY | {"status": "suspended", "finished_at": None, "suspended_reason": "budget"}
 RESUMED = RUN_SUMMARY | {"status": "running", "finished_at": None}
 TERMINATED = RUN_SUMMARY | {"status": "terminated"}
+LINK: dict[str, Any] = {
+    "url": f"http://127.0.0.1:7071/api/links/contoso/{RUN_ID}/AQEAAA",
+    "link_id": "00112233aabbccdd",
+    "expires_at": _AT,
+    "size_bytes": 2_000_000,
+    "media_type": "application/json",
+}
 ERASED_RUN: dict[str, Any] = {"run_id": RUN_ID, "objects": 12}
 RETENTION_REPORT: dict[str, Any] = {
     "tenant_id": "contoso",

@@ -12,6 +12,7 @@ Audit records stay. Each step may be done twice.
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Literal
 
 from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditType
@@ -26,6 +27,8 @@ from triggers.run_control import part_ids, plan_of
 from triggers.submission import append_audit
 
 _LOG = logging.getLogger("livoa.retention")
+WINDING_UP_S = 60.0
+_GOING_ON = frozenset({"Running", "Pending", "Suspended", "ContinuedAsNew"})
 MAX_INSTANCES = 2_000
 """Most instances of one run that are purged one by one. What is left is the engine's own retention's."""
 
@@ -34,6 +37,22 @@ def refuse_held(tenant: TenantConfig, run_id: str) -> None:
     """Raises ``ConflictError("retention.held")`` for a run under a legal hold."""
     if tenant.retention.holds(run_id):
         raise ConflictError("retention.held", "A legal hold keeps this run; nothing of it may be erased.")
+
+
+async def refuse_winding_up(run: Run, deps: Deps, client: DurableClient) -> None:
+    """Raises ``ConflictError("run.winding_up")`` for a run that has just ended and whose instance has not: what is not over
+    cannot be forgotten. One that still is not a minute later is stuck, and holds nothing back."""
+    if deps.clock.now() - run.updated_at > timedelta(seconds=WINDING_UP_S):
+        return
+    try:
+        status = await client.get_status(run.run_id)
+    except Exception as err:
+        raise _unavailable() from err
+    state = getattr(status, "runtime_status", None)
+    if getattr(status, "instance_id", None) and getattr(state, "value", state) in _GOING_ON:
+        error = ConflictError("run.winding_up", "This run has ended this very moment; try again in a few seconds.")
+        error.retry_after_s = 2
+        raise error
 
 
 def erase_entry(
@@ -82,10 +101,12 @@ async def forget_instances(run: Run, deps: Deps, client: DurableClient) -> None:
         for instance_id in (*parts[:MAX_INSTANCES], run.run_id):
             await client.purge_instance_history(instance_id)
     except Exception as err:
-        raise LivoaError(
-            "engine.unavailable", "The durable engine cannot be reached.", status=503, retry_after_s=5
-        ) from err
+        raise _unavailable() from err
     await deps.ended_runs.mark(run.tenant_id, run.run_id, Stage.INSTANCES_GONE)
+
+
+def _unavailable() -> LivoaError:
+    return LivoaError("engine.unavailable", "The durable engine cannot be reached.", status=503, retry_after_s=5)
 
 
 async def _plan_if_any(run: Run, deps: Deps) -> JsonObject | None:

@@ -16,7 +16,7 @@ from engine.domain.principal import Role
 from engine.domain.tenant import TenantConfig
 from engine.ports.deps import DepsProvider
 from triggers.endpoint import Call, Endpoint, build_blueprint
-from triggers.erasure import erase_content, erase_entry, erase_run, refuse_held
+from triggers.erasure import erase_content, erase_entry, erase_run, refuse_held, refuse_winding_up
 from triggers.http_adapter import HttpResponse, json_response
 from triggers.retention import retain
 from triggers.submission import read_json_body, violations_of
@@ -47,6 +47,8 @@ async def erase(call: Call) -> HttpResponse:
     run = await call.deps.runs.get(tenant.tenant_id, run_id) if is_wire_id(run_id) else None
     if run is not None and run.tenant_id == tenant.tenant_id:
         refuse_held(tenant, run_id)
+        if run.status.is_final:
+            await refuse_winding_up(run, call.deps, call.durable)
         facts = {"client_app": call.principal.client_app, "status": run.status.value}
         entry = erase_entry(run.tenant_id, run_id, "run", call.deps, by=call.principal.subject, **facts)
         objects = await erase_run(run, entry, call.deps, call.durable)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
 from typing import Any
 
 from cli.client import Api
 from cli.connection import add_options, connect, run_id_of
+from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress, say
 
@@ -17,6 +20,7 @@ EXAMPLE = """
 """
 _ROLES = ("Runs.Erase", "Runs.Read")
 _ERASER = "erik"
+_TRIES, _PAUSE_S = 10, 2.0
 _COUNTS = {
     "runs": "runs gone",
     "contents": "runs without their content",
@@ -45,7 +49,7 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 def _erase(api: Api, options: argparse.Namespace) -> ExitCode:
-    gone = api.erase(run_id_of(api, options.run_id))
+    gone = _erased(api, run_id_of(api, options.run_id))
     if options.json:
         print_json(gone)
     else:
@@ -53,6 +57,18 @@ def _erase(api: Api, options: argparse.Namespace) -> ExitCode:
             f"{gone['run_id']} is erased: {gone['objects']} objects of content, and everything else but its audit records"
         )
     return ExitCode.OK
+
+
+def _erased(api: Api, run_id: str, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
+    """A run that ended this very moment takes a few seconds until it can go."""
+    for _ in range(_TRIES):
+        try:
+            return api.erase(run_id)
+        except CliError as err:
+            if err.code != "run.winding_up":
+                raise
+        sleep(_PAUSE_S)
+    return api.erase(run_id)
 
 
 def _run(api: Api, options: argparse.Namespace) -> ExitCode:

@@ -58,6 +58,7 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
+    from engine.adapters.sealed import SealedPayloadLinks
     from engine.adapters.tenant_configs import VersionedTenants
     from engine.bootstrap.payloads import open_keyring, open_payloads
     from engine.bootstrap.stores import open_stores
@@ -70,6 +71,7 @@ def build_deps(settings: Settings) -> Deps:
     telemetry = configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME)
     stores = open_stores(settings, clock, telemetry)
     keyring = open_keyring(settings.payloads, stores.ports["run_keys"], clock, local=settings.environment == "local")
+    payloads = open_payloads(settings.payloads, keyring)
     catalog = FilesCatalog(settings.catalog_dir)
     audit, checkpoints = _evidence(settings, stores.audit, keyring, clock)
     pages = FilesTenantDirectory(settings.catalog_dir, clock)
@@ -84,7 +86,8 @@ def build_deps(settings: Settings) -> Deps:
         tenants=tenants,
         tenant_configs=versioned,
         catalog=catalog,
-        payloads=open_payloads(settings.payloads, keyring),
+        payloads=payloads,
+        payload_links=SealedPayloadLinks(payloads, keyring, clock),
         audit=audit,
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),

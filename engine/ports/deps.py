@@ -21,6 +21,7 @@ from engine.ports.identity import EnvelopeVerifier, NoEnvelopes, NoRejectionLog,
 from engine.ports.invoker import CapabilityInvoker
 from engine.ports.model_results import ModelResults, NoModelResults
 from engine.ports.models import ChatModels, NoChatModels
+from engine.ports.payload_links import NoPayloadLinks, PayloadLinks
 from engine.ports.payload_store import PayloadStore
 from engine.ports.personal_data import NoDetector, PersonalDataDetector
 from engine.ports.planner import AnswerComposer, Planner
@@ -79,6 +80,7 @@ class Deps:
     assignments: Assignments = field(default_factory=NoAssignments)
     run_keys: RunKeys = field(default_factory=NoRunKeys)
     ended_runs: EndedRuns = field(default_factory=NoEndedRuns)
+    payload_links: PayloadLinks = field(default_factory=NoPayloadLinks)
     step_queue: StepQueue = field(default_factory=NoStepQueue)
     envelopes: EnvelopeVerifier = field(default_factory=NoEnvelopes)
     run_requests: RunRequestQueue = field(default_factory=NoRunRequests)

@@ -70,7 +70,7 @@ def test_the_paths_are_the_promised_ones(document: dict[str, Any]) -> None:
         "GET /tenants/{tenant}/versions", "GET /breakers", "GET /quota", "GET /audit",
         "GET /runs/{run_id}/audit", "POST /audit/checkpoints", "GET /audit/checkpoints",
         "GET /runs/{run_id}/audit/content/{sha256}", "GET /grants/keys",
-            "DELETE /runs/{run_id}", "POST /retention",
+            "DELETE /runs/{run_id}", "POST /retention", "POST /runs/{run_id}/links", "GET /links/{tenant}/{run_id}/{token}",
     }  # fmt: skip
 
 

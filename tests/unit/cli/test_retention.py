@@ -65,6 +65,17 @@ def test_a_run_is_erased(connected, double):
     assert double.heard[-1]["method"] == "DELETE"
 
 
+def test_a_run_that_has_just_ended_is_asked_for_again(connected, double, monkeypatch):
+    monkeypatch.setattr("cli.commands.retention._PAUSE_S", 0.0)
+    problem = {"status": 409, "code": "run.winding_up", "title": "Conflict", "detail": "in a moment"}
+    answers = iter([(409, problem), (409, problem), (200, {"run_id": RUN_ID, "objects": 7})])
+    double.scripts[f"DELETE /api/runs/{RUN_ID}"] = lambda asked: next(answers)
+    assert connected("retention", "erase", RUN_ID, "--json").json == {"run_id": RUN_ID, "objects": 7}
+    double.scripts[f"DELETE /api/runs/{RUN_ID}"] = lambda asked: (409, problem)
+    outcome = connected("retention", "erase", RUN_ID, "--json")
+    assert (outcome.code, outcome.json["error"]["code"]) == (1, "run.winding_up")
+
+
 def test_a_refusal_is_told(connected, double):
     problem = {"status": 409, "code": "retention.held", "title": "Conflict", "detail": "A legal hold keeps this run."}
     double.scripts[f"DELETE /api/runs/{RUN_ID}"] = lambda asked: (409, problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -160,6 +161,26 @@ async def test_nothing_is_erased_that_cannot_be_recorded(world: World) -> None:
     answer = await erase(world, run_id)
     assert (answer.status, answer.code) == (503, "audit.unavailable")
     assert len(world.objects.objects["contoso", run_id]) == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("state", "passed_s", "status"), [
+    ("Running", 0, 409), ("Pending", 59, 409), ("Running", 61, 200), ("Completed", 0, 200), (None, 0, 200),
+])  # fmt: skip
+async def test_a_run_whose_instance_is_not_over_yet_goes_a_moment_later(
+    world: World, monkeypatch: pytest.MonkeyPatch, state: str | None, passed_s: int, status: int
+) -> None:
+    run_id = await finished(world)
+
+    async def get_status(instance_id: str) -> Any:
+        return SimpleNamespace(instance_id=instance_id if state else None, runtime_status=SimpleNamespace(value=state))
+
+    monkeypatch.setattr(world.engine, "get_status", get_status)
+    world.clock.pass_s(passed_s)
+    answer = await erase(world, run_id)
+    assert answer.status == status
+    if status == 409:
+        assert (answer.code, answer.headers["retry-after"]) == ("run.winding_up", "2")
+        assert await erasures(world) == []
 
 
 STEPS = ("engine", "cache", "key", "objects", "rows")
