@@ -64,10 +64,11 @@ class Sending:
 class Caller:
     """Calls one agent. ``EgressRefusedError`` for an address that has no ordinary form."""
 
-    def __init__(self, url: str, authority: Authority, audience: str, timeout_s: float) -> None:
+    def __init__(self, url: str, authority: Authority, audience: str, timeout_s: float, tenant_id: str) -> None:
         # The address is the operator's, so it may be of this machine; a metadata address it never is.
         self._rules = EgressRules.of([_place(url)], allow_private=True, allow_loopback=True)
         self.url, self.authority, self.audience = url.rstrip("/"), authority, audience
+        self._tenant_id = tenant_id
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._timeout_s = timeout_s
 
@@ -75,7 +76,7 @@ class Caller:
         """A request of a run of its own."""
         run_id = f"conformance-{secrets.token_hex(8)}"
         fields: dict[str, Any] = {
-            "tenant_id": "conformance",
+            "tenant_id": self._tenant_id,
             "run_id": run_id,
             "step_id": "check",
             "attempt": 1,

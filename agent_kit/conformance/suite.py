@@ -28,7 +28,8 @@ Check = Callable[[], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class Target:
     """What to check. ``keys`` is the folder of the authority that the agent trusts. Without ``capability`` one is chosen that has
-    no effects; without ``inputs`` some are made from its schema. ``timeout_s`` bounds every single exchange."""
+    no effects; without ``inputs`` some are made from its schema. ``timeout_s`` bounds every single exchange.
+    ``tenant_id`` is the tenant in whose name it is called: one whose data the agent has."""
 
     url: str
     keys: Path
@@ -36,11 +37,12 @@ class Target:
     inputs: JsonObject | None = None
     audience: str = EXECUTE_AUDIENCE
     timeout_s: float = 30.0
+    tenant_id: str = "conformance"
 
 
 async def check_agent(target: Target) -> Report:
     """Check everything. Does not raise for anything that the agent does; ``EgressRefusedError`` for an address that is none."""
-    caller = Caller(target.url, Authority.open(target.keys), target.audience, target.timeout_s)
+    caller = Caller(target.url, Authority.open(target.keys), target.audience, target.timeout_s, target.tenant_id)
     report = Report(target.url, target.capability)
     found: list[Capability] = []
     await _run(report, "health.live", lambda: _health(caller, "live"))
@@ -49,6 +51,7 @@ async def check_agent(target: Target) -> Report:
     await _run(report, "capabilities.listed", lambda: _listed(caller, found))
     subject = _subject(caller, target, found)
     report.capability = subject.capability.name if isinstance(subject, Subject) else target.capability
+    await _run(report, "capabilities.callable", lambda: _callable(subject))
     for refusal in REFUSALS:
         await _run(report, refusal.name, _when(subject, refusal, _refused))
     for name, check in EXECUTIONS:
@@ -122,6 +125,12 @@ async def _listed(caller: Caller, found: list[Capability]) -> None:
             first = error.errors(include_url=False, include_input=False)[0]
             place = "/".join(str(part) for part in first["loc"])
             raise FailedError(f"a manifest breaks its form at /{place}: {first['msg']}") from None
+
+
+async def _callable(subject: Subject | str) -> None:
+    """Where nothing could be called, nothing is known: that is no agent that keeps the contract."""
+    if isinstance(subject, str):
+        raise FailedError(subject)
 
 
 async def _refused(subject: Subject, refusal: Refusal) -> None:

@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--capability", help="the one to call (default: the first without effects)")
     check.add_argument("--inputs", type=Path, metavar="FILE", help="inputs for it (default: made from its schema)")
+    check.add_argument("--tenant", default="conformance", help="in whose name it is called (conformance)")
     check.add_argument("--audience", help="audience of tokens and grants")
     check.add_argument("--timeout-s", type=float, default=30.0, help="patience with each exchange (30)")
     contract = commands.add_parser("contract", help="the published contract")
@@ -117,6 +118,7 @@ def _target(options: argparse.Namespace) -> Target:
         inputs,
         options.audience or EXECUTE_AUDIENCE,
         options.timeout_s,
+        options.tenant,
     )
 
 

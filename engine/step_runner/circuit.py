@@ -22,8 +22,8 @@ from engine.step_runner.task import StepTask
 
 _LOG = logging.getLogger("livoa.steps")
 OPEN_CODE = "agent.circuit_open"
-_OF_OTHERS = frozenset({"agent.conflict", "agent.lease_lost"})
-"""Say something about another call, or about the worker that had it."""
+_OF_OTHERS = frozenset({"agent.conflict", "agent.lease_lost", "agent.no_credential", "agent.no_grant"})
+"""Say something about another call, about the worker that had it, or about our own identity and keys."""
 _HEALTH_WORDS = ("agent.", "auth.", "grant.")
 """First words of the codes that a caller of an agent gives its failures. An agent's own codes say something about the work."""
 

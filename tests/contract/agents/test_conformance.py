@@ -156,6 +156,8 @@ async def test_inputs_and_capability_can_be_given(keys: Path) -> None:
     assert report.ok
     unknown = await checked(echo_app(keys), keys, capability="probe.other")
     assert {one.detail for one in unknown.results if one.status == "not_applicable"} == {"no such capability"}
+    assert failures(unknown) == {"capabilities.callable"}
+    assert not unknown.ok, "an agent of which nothing was called keeps nothing"
 
 
 def test_samples_fit_their_schema_or_there_are_none() -> None:

@@ -244,3 +244,13 @@ def test_without_keys_it_does_not_start(arguments: list[str]) -> None:
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 2
     assert "required" in found.stderr or "not allowed" in found.stderr
+
+
+@pytest.mark.parametrize("capability", ["marketing.query_performance", "rag.search"])
+async def test_the_sample_agents_keep_the_contract(agents: dict[str, Any], jwks: Path, capability: str) -> None:
+    from agent_kit.conformance import Target, check_agent
+
+    inputs = {"query": "paid search"} if capability == "rag.search" else PERIOD
+    report = await check_agent(Target(agents["url"], jwks.parent, capability, inputs, tenant_id="contoso"))
+    assert [one for one in report.results if one.status == "fail"] == []
+    assert report.count("pass") >= 45

@@ -61,6 +61,21 @@ def test_it_keeps_the_contract_from_outside(folder: Path, agent: dict[str, Any])
     assert report["counts"]["pass"] >= 45
 
 
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [((), 0), (("--inputs", "pyproject.toml"), 2), (("--capability", "other.one"), 1)],
+    ids=["kept", "no inputs", "not called"],
+)
+def test_the_suite_runs_without_our_command_line(
+    folder: Path, agent: dict[str, Any], more: tuple[str, ...], code: int
+) -> None:
+    command = [sys.executable, "-m", "agent_kit.conformance", agent["url"], "--keys", ".keys", *more]
+    found = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert found.returncode == code, found.stdout + found.stderr
+
+
 def test_whoever_has_other_keys_is_refused_and_told_so(folder: Path, agent: dict[str, Any], tmp_path: Path) -> None:
     checked = livoa("check", agent["url"], "--keys", str(tmp_path), cwd=folder)
     assert checked.returncode == 1
