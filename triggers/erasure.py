@@ -1,7 +1,7 @@
 """Erasing what a run left behind, in an order in which dying between any two steps loses nothing and leaves nothing readable.
 
 1. the audit record. When it cannot be written, nothing else happens.
-2. the durable engine's instances, while the plan that names them can still be read.
+2. the durable engine's instances: the run's own, and those whose ids begin with its id.
 3. cached results, so that no other run is pointed at what is about to go.
 4. the key of the run, then its objects. From here on no copy can be read.
 5. the run with everything that is kept with it. While it is there, whoever comes next finds it and does the rest.
@@ -11,7 +11,6 @@ Audit records stay. Each step may be done twice.
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import Literal
 
@@ -23,14 +22,12 @@ from engine.domain.tenant import TenantConfig
 from engine.ports.deps import Deps
 from engine.ports.ended_runs import Stage
 from triggers.http_adapter import DurableClient
-from triggers.run_control import part_ids, plan_of
 from triggers.submission import append_audit
 
-_LOG = logging.getLogger("livoa.retention")
 WINDING_UP_S = 60.0
 _GOING_ON = frozenset({"Running", "Pending", "Suspended", "ContinuedAsNew"})
 MAX_INSTANCES = 2_000
-"""Most instances of one run that are purged one by one. What is left is the engine's own retention's."""
+"""Most instances of one run that are purged in one go."""
 
 
 def refuse_held(tenant: TenantConfig, run_id: str) -> None:
@@ -79,7 +76,8 @@ async def erase_run(run: Run, entry: AuditEntry, deps: Deps, client: DurableClie
     if not run.status.is_final:
         raise ConflictError("run.not_finished", "Only a run that is over can be erased; cancel or terminate it first.")
     await append_audit(entry, deps)
-    await forget_instances(run, deps, client)
+    while not await forget_instances(run, deps, client):
+        pass  # each turn purged as many as may go at once
     objects = await erase_content(run.tenant_id, run.run_id, deps)
     await deps.ended_runs.remove(run.tenant_id, run.run_id)
     return objects
@@ -93,28 +91,33 @@ async def erase_content(tenant_id: str, run_id: str, deps: Deps) -> int:
     return objects
 
 
-async def forget_instances(run: Run, deps: Deps, client: DurableClient) -> None:
-    """Have the durable engine forget a run that is over. Raises ``LivoaError("engine.unavailable", status=503)``."""
-    records = await deps.runs.steps(run.tenant_id, run.run_id)
-    parts = await part_ids(run, await _plan_if_any(run, deps), records, deps)
+async def forget_instances(run: Run, deps: Deps, client: DurableClient) -> bool:
+    """Have the durable engine forget a run that is over, with everything that was carried out apart from its own history.
+
+    False when there may be more: ``MAX_INSTANCES`` went. Raises ``LivoaError("engine.unavailable", status=503)``.
+    """
+    purged: set[str] = set()
     try:
-        for instance_id in (*parts[:MAX_INSTANCES], run.run_id):
-            await client.purge_instance_history(instance_id)
+        # The engine answers with a page at a time, and what was purged is not in the next one.
+        while parts := await _parts(run, client, purged):
+            for instance_id in parts[: MAX_INSTANCES - len(purged)]:
+                await client.purge_instance_history(instance_id)
+                purged.add(instance_id)
+            if len(purged) >= MAX_INSTANCES:
+                return False
+        await client.purge_instance_history(run.run_id)
     except Exception as err:
         raise _unavailable() from err
     await deps.ended_runs.mark(run.tenant_id, run.run_id, Stage.INSTANCES_GONE)
+    return True
+
+
+async def _parts(run: Run, client: DurableClient, known: set[str]) -> list[str]:
+    """Instances of the run beside its own that are not known yet."""
+    prefix = f"{run.run_id}."
+    found = [status.instance_id for status in await client.get_status_by(instance_id_prefix=prefix)]
+    return [instance_id for instance_id in found if instance_id.startswith(prefix) and instance_id not in known]
 
 
 def _unavailable() -> LivoaError:
     return LivoaError("engine.unavailable", "The durable engine cannot be reached.", status=503, retry_after_s=5)
-
-
-async def _plan_if_any(run: Run, deps: Deps) -> JsonObject | None:
-    """The plan, or None where it cannot be read any more: parts of maps are then left to the engine's own retention."""
-    try:
-        return await plan_of(run, deps)
-    except LivoaError as err:
-        if err.status >= 500 and err.code != "payload.corrupt":
-            raise
-        _LOG.info("the parts of a run's maps cannot be named", extra={"run_id": run.run_id, "code": err.code})
-        return None

@@ -38,6 +38,10 @@ class DurableClient(Protocol):
         """The status; its ``instance_id`` is None when there is no such instance."""
         ...
 
+    async def get_status_by(self, *, instance_id_prefix: str) -> Any:
+        """The statuses of all instances whose ids begin with that."""
+        ...
+
     async def terminate(self, instance_id: str, reason: str) -> None:
         """Stop an instance hard."""
         ...

@@ -16,7 +16,7 @@ from engine.domain.base import JsonObject
 from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import EventType, NewEvent, RunEventData, new_event
 from engine.domain.names import TENANT_QUOTA, map_part_id, resume_event
-from engine.domain.run import PayloadRef, Run, StepRecord
+from engine.domain.run import PayloadRef, Run
 from engine.domain.status import RunStatus, StepStatus
 from engine.domain.tenant import TenantConfig
 from engine.plan import check_plan
@@ -83,7 +83,7 @@ async def terminate(run: Run, call: Call) -> Run:
     if run.status.is_final:
         raise ConflictError("run.finished", "This run is over; there is nothing to terminate.")
     await append_audit(_entry(run, call, AuditType.RUN_TERMINATE_REQUESTED), call.deps)
-    plan = await plan_of(run, call.deps)
+    plan = await _plan_of(run, call.deps)
     steps = [step["id"] for step in (plan or {}).get("steps", ())]
     await finish_run(
         {
@@ -120,14 +120,13 @@ async def _wake(run: Run, call: Call) -> None:
         tenant = await call.deps.tenants.get(run.tenant_id)
         await try_start(run, call.durable, tenant.quota if tenant is not None else None)
         return
-    plan = await plan_of(run, call.deps)
+    plan = await _plan_of(run, call.deps)
     for instance_id in (run.run_id, *await _part_ids(run, plan, call.deps)):
         told = call.durable.raise_event(instance_id, resume_event(run.suspensions), {"run_id": run.run_id})
         await _quietly(run, told)
 
 
-async def plan_of(run: Run, deps: Deps) -> JsonObject | None:
-    """The run's plan as JSON, or None before there is one. Raises what the payload store raises."""
+async def _plan_of(run: Run, deps: Deps) -> JsonObject | None:
     return await _payload(run, run.plan_ref, deps) if run.plan_ref is not None else None
 
 
@@ -138,16 +137,11 @@ async def _payload(run: Run, ref: PayloadRef, deps: Deps) -> JsonObject:
 
 async def _part_ids(run: Run, plan: JsonObject | None, deps: Deps) -> list[str]:
     """The instances of the parts of maps that are under way. Those that are over, or never were, take no notice."""
-    records = await deps.runs.steps(run.tenant_id, run.run_id)
-    return await part_ids(run, plan, [record for record in records if not record.status.is_final], deps)
-
-
-async def part_ids(run: Run, plan: JsonObject | None, records: Iterable[StepRecord], deps: Deps) -> list[str]:
-    """The instances of the parts of those maps. None can be named without the plan."""
     tenant = await deps.tenants.get(run.tenant_id)
     if plan is None or tenant is None:
         return []
-    counts = {record.step_id: record.item_count or 0 for record in records if record.kind == "map"}
+    records = await deps.runs.steps(run.tenant_id, run.run_id)
+    counts = {r.step_id: r.item_count or 0 for r in records if r.kind == "map" and not r.status.is_final}
     if not any(counts.values()):
         return []
     plans = [await _payload(run, version.plan_ref, deps) for version in run.earlier_plans]

@@ -13,14 +13,11 @@ import pytest
 from engine.adapters.memory import MemoryPayloadObjects, MemoryResultCache, MemoryTenantDirectory
 from engine.domain.audit import AuditType
 from engine.domain.principal import Role
-from engine.domain.run import StepRecord
-from engine.domain.status import RunStatus, StepStatus
 from engine.domain.tenant import RetentionRules
 from engine.evidence import verify
 from engine.evidence.commitments import KeyedAuditLog
 from engine.ports.ended_runs import Stage
 from engine.ports.result_cache import CachedResult
-from engine.scheduler import part_starts
 from tests.support.payloads import keyring, sealed_payloads
 from tests.unit.identity.tokens import NOW
 from tests.unit.triggers.test_runs import finished, planned
@@ -225,24 +222,31 @@ async def _request(world: World, run_id: str) -> Any:
     return run.request_ref
 
 
-async def test_the_instances_of_the_parts_of_maps_go_too(world: World) -> None:
-    run_id = await planned(world)
-    record = StepRecord(
-        tenant_id="contoso", run_id=run_id, step_id="second", kind="map", item_count=250,
-        status=StepStatus.SUCCEEDED, started_at=NOW, finished_at=NOW,
-    )  # fmt: skip
-    assert await world.runs.put_step(record)
-    await _end(world, run_id)
+async def test_everything_that_was_carried_out_apart_from_its_history_is_forgotten_too(world: World) -> None:
+    run_id = await finished(world)
+    apart = [f"{run_id}.map-1-0", f"{run_id}.map-1-84", f"{run_id}.call-second"]
+    for instance_id in (*apart, f"{run_id}0.map-1-0"):
+        world.engine.instances[instance_id] = None
     await erase(world, run_id)
-    assert world.engine.purged[-1] == run_id
-    assert world.engine.purged[:-1] == [f"{run_id}.map-1-{first}" for first in part_starts(250)]
-    assert len(world.engine.purged) > 3
+    assert world.engine.purged == [*apart, run_id]
 
 
-async def _end(world: World, run_id: str) -> None:
-    from engine.ports.run_store import RunChange
-
-    await world.runs.change("contoso", run_id, RunChange(status=RunStatus.SUCCEEDED, finished_at=NOW))
+async def test_a_run_with_very_many_instances_is_found_again_until_all_are_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triggers.erasure.MAX_INSTANCES", 2)
+    run_id = await finished(world)
+    for number in range(5):
+        world.engine.instances[f"{run_id}.map-1-{number}"] = None
+    world.clock.pass_s(31 * DAY_S)
+    for _ in range(3):
+        assert await batch(world) == {"instances": 1}
+    assert await batch(world) == {}
+    assert [name for name in world.engine.instances if name.startswith(run_id)] == []
+    for number in range(5):
+        world.engine.instances[f"{run_id}.map-1-{number}"] = None
+    await erase(world, run_id)
+    assert [name for name in world.engine.instances if name.startswith(run_id)] == []
 
 
 # -- by age

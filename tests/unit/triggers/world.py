@@ -103,6 +103,11 @@ class FakeEngine:
         self._check()
         self.terminated.append(instance_id)
 
+    async def get_status_by(self, *, instance_id_prefix: str) -> Any:
+        self._check()
+        names = [name for name in self.instances if name.startswith(instance_id_prefix)]
+        return [SimpleNamespace(instance_id=name) for name in names[:2]]  # a page, as the engine answers
+
     async def purge_instance_history(self, instance_id: str) -> Any:
         self._check()
         self.purged.append(instance_id)
