@@ -31,7 +31,8 @@ from azure.servicebus.exceptions import (
 
 from tests.contract.service_bus.conftest import DUPLICATES, EXPIRY, LOCK_S, QUEUE, SESSIONS, TOPIC, Namespace
 
-WAIT_S = 5
+WAIT_S = 30
+"""A message that is there is received at once; opening a link takes seconds on a busy machine."""
 
 
 @pytest.fixture(scope="module")
