@@ -3,8 +3,9 @@
     .venv/bin/python -m bench.rollover --graph epigenomics-chameleon-hep-7seq-50k-001 --clock virtual
 
 Prints one JSON line per design: makespan ÷ critical path and ÷ lower bound (critical path, or work ÷ cap), engine CPU per
-step (under the real clock), largest history of one execution. `built` is the production orchestrator; the others are in
-`bench.rollover_designs`. What follows from the figures is in docs/adr/0001-roll-over.md.
+step (under the real clock), largest history of one execution. `built` is the production orchestrator, `one` the same with the
+start document of a run that stays in one history; the others are in `bench.rollover_designs`.
+What follows from the figures is in docs/adr/0001-roll-over.md.
 """
 
 from __future__ import annotations
@@ -22,16 +23,21 @@ from typing import Any
 
 from azure.durable_functions import Orchestrator
 
+from activities import apart
 from bench.rollover_designs import DESIGNS, START_AT, Case, Designs, load_case
+from engine.domain.names import INPUT_VERSION, ROLLS_SINCE
 from engine.domain.skeleton import to_wire
 from local_host.durable.clock import RealClock, VirtualClock
 from local_host.durable.engine import DurableEngine, EngineOptions
 from local_host.durable.history import to_row
 from local_host.durable.records import InstanceFilter
 from local_host.durable.storage import Storage
+from tests.support.durable_client import EngineClient
 
 RUN_INPUT = {"tenant_id": "bench", "run_id": "run", "deadline_at": "2036-01-01T00:00:00Z"}
-BUILT_ACTIVITIES = ("plan_run", "perform_step", "compose_answer", "finish_run")
+INPUTS = {"one": RUN_INPUT | {"v": ROLLS_SINCE - 1}, "built": RUN_INPUT | {"v": INPUT_VERSION}}
+"""Start documents of the production orchestrator: of the last version that stays in one history, and of today's."""
+BUILT_ACTIVITIES = ("plan_run", "perform_step", "compose_answer", "finish_run", "start_steps", "tell_outcome")
 
 
 @dataclass
@@ -55,7 +61,7 @@ class App:
         return name in self.wrappers
 
     def has_activity(self, name: str) -> bool:
-        return name in ("nap", "start_steps", "reconcile", "checkpoint", *BUILT_ACTIVITIES)
+        return name in ("nap", "start_apart", "reconcile", "checkpoint", "checkpoint_run", *BUILT_ACTIVITIES)
 
     def has_entity(self, name: str) -> bool:
         return False
@@ -84,6 +90,10 @@ class App:
             case "nap":
                 await self._nap(value)
             case "start_steps":
+                return json.dumps(await apart.start_steps(value, EngineClient(self._running)))
+            case "tell_outcome":
+                return json.dumps(await apart.tell_outcome(value, EngineClient(self._running)))
+            case "start_apart":
                 for step in value:
                     task = asyncio.get_running_loop().create_task(self._apart(step, instance_id))
                     self.background.add(task)
@@ -95,10 +105,14 @@ class App:
                 await self.look_at_history(instance_id)
         return None
 
+    @property
+    def _running(self) -> DurableEngine:
+        assert self.engine is not None
+        return self.engine
+
     async def look_at_history(self, instance_id: str) -> None:
         """Note the size of a history at its largest: just before a roll-over, or at the end."""
-        assert self.engine is not None
-        snapshot = await self.engine.status(instance_id, with_history=True)
+        snapshot = await self._running.status(instance_id, with_history=True)
         events = snapshot.events if snapshot is not None and snapshot.events is not None else []
         self.history_rows = max(self.history_rows, len(events))
         self.history_bytes = max(self.history_bytes, sum(len(json.dumps(to_row(event))) for event in events))
@@ -110,8 +124,7 @@ class App:
     async def _apart(self, step: int, instance_id: str) -> None:
         """A step outside durable history: its outcome is stored before its event is raised."""
         await self._nap(step)
-        assert self.engine is not None
-        await self.engine.raise_event(instance_id, f"step-finished.{step}.1", json.dumps("null"))
+        await self._running.raise_event(instance_id, f"step-finished.{step}.1", json.dumps("null"))
 
 
 async def measure(case: Case, design: str, *, virtual: bool, warm: bool) -> dict[str, Any]:
@@ -123,7 +136,8 @@ async def measure(case: Case, design: str, *, virtual: bool, warm: bool) -> dict
         app.engine = engine = DurableEngine(app, storage, clock, options)
         await engine.start()
         begun_at, cpu_s, wall_s = clock.now(), time.process_time(), time.perf_counter()
-        await engine.start_new(design, "run", json.dumps(json.dumps(RUN_INPUT)) if design == "built" else None)
+        given = INPUTS[design] | {"roll_after": case.limit} if design in INPUTS else None
+        await engine.start_new(design, "run", json.dumps(json.dumps(given)) if given is not None else None)
         if virtual:
             await fly(engine, clock, app)
         snapshot = await engine.wait_for_end("run")

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from engine.domain.names import STEP_ORCHESTRATOR
 from engine.domain.outcomes import Succeeded
 from engine.domain.skeleton import Skeleton, SkeletonStep
 from engine.scheduler import RunRef, RunState, compile_graph, dumps, loads
@@ -18,11 +19,12 @@ from engine.scheduler.board import Board, Draft, new_board
 from engine.scheduler.commands import PerformStep
 from engine.scheduler.transitions import RunPhase
 from orchestrators.run_orchestrator import run_orchestrator
+from orchestrators.step_orchestrator import step_orchestrator
 
 START_AT = datetime(2026, 1, 1, tzinfo=UTC)
 FAR_AT = START_AT + timedelta(days=3650)
 REF = RunRef("bench", "run", FAR_AT)
-DESIGNS = ("naive", "built", "none", "wave", "drain", "parts", "hybrid")
+DESIGNS = ("naive", "one", "built", "none", "wave", "drain", "parts", "hybrid")
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ class Designs:
     def by_name(self) -> dict[str, Callable[[Any], Any]]:
         """The orchestrator of each design, and that of the pieces of ``parts``."""
         bodies = (self.naive, self.built, self.none, self.wave, self.drain, self.hybrid, self.parts, self.piece)
-        return {body.__name__: body for body in bodies}
+        return {body.__name__: body for body in bodies} | {"one": self.built, STEP_ORCHESTRATOR: step_orchestrator}
 
     def _pooled(self, context: Any, *, nudged: bool) -> Any:
         desk, pool = Desk(self.case.board()), Pool(context, nudged=nudged)
@@ -261,7 +263,7 @@ class Designs:
                     now.pool.open[context.call_activity("nap", call.step)] = ("nap", call)
             if apart:
                 now.wait_for(apart)
-                now.pool.open[context.call_activity("start_steps", [call.step for call in apart])] = ("started", None)
+                now.pool.open[context.call_activity("start_apart", [call.step for call in apart])] = ("started", None)
             if now.done >= self.case.limit and now.is_free:
                 yield context.call_activity("checkpoint", now.done)
                 now.fold_in()

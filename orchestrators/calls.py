@@ -76,7 +76,7 @@ def roll_after(value: Any) -> int | None:
     if run_ref(value).version < names.ROLLS_SINCE:
         return None
     limit = value.get("roll_after", names.ROLL_AFTER)
-    if not isinstance(limit, int) or limit < 1:
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ValueError("roll_after in the input of the orchestration is no number of at least 1")
     return limit
 

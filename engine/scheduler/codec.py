@@ -32,8 +32,8 @@ _LETTERS = {
 _STATUSES = {letter: status for status, letter in _LETTERS.items()}
 
 
-def dumps(state: RunState) -> str:
-    """The state as compact JSON text, the same for equal states."""
+def dumps(state: RunState, *, with_skeleton: bool = True) -> str:
+    """The state as compact JSON text, the same for equal states. The skeleton may travel apart: it never changes."""
     value = {
         "v": FORMAT,
         "ref": [state.ref.tenant_id, state.ref.run_id, iso_utc(state.ref.deadline_at), state.ref.version],
@@ -52,13 +52,16 @@ def dumps(state: RunState) -> str:
         "undoing": [state.undoing, state.not_undone],
         "pause": _pause_out(state.pause),
         "repair": [state.repairs, state.repairing],
-        "board": _board_out(state.board) if state.board is not None else None,
+        "board": _board_out(state.board, with_skeleton) if state.board is not None else None,
     }
     return json.dumps(value, separators=(",", ":"))
 
 
-def loads(text: str) -> RunState:
-    """The inverse of ``dumps``. Raises ``ValueError`` for text of another format."""
+def loads(text: str, graph: Graph | None = None) -> RunState:
+    """The inverse of ``dumps``; ``graph`` where the skeleton travelled apart.
+
+    Raises ``ValueError`` for text of another format.
+    """
     value = json.loads(text)
     if not isinstance(value, dict) or value.get("v") != FORMAT:
         raise ValueError("not a run state of this format")
@@ -70,7 +73,7 @@ def loads(text: str) -> RunState:
         ref=RunRef(tenant_id, run_id, _instant(deadline_at), *version),
         phase=RunPhase(value["phase"]),
         give_up_at=instant_in(value["give_up_at"]),
-        board=_board_in(value["board"]) if value["board"] is not None else None,
+        board=_board_in(value["board"], graph) if value["board"] is not None else None,
         attempt=value["attempt"],
         look=value.get("look", 0),
         held_by=held_by,
@@ -114,13 +117,16 @@ def _pause_in(value: list[Any] | None) -> Pause:
     return Pause(number, looks, instant_in(look_at), listening, resumed)
 
 
-def _board_out(board: Board) -> dict[str, Any]:
+def _board_out(board: Board, with_skeleton: bool) -> dict[str, Any]:
     records = tuple(board.records())
+    usual = {first: StepState(stage=first)[1:4] for first in Stage}
     extras = {
-        str(index): extra for index, record in enumerate(records) if (extra := _extra_out(board.graph, index, record))
+        str(index): _extra_out(board.graph, index, record)
+        for index, record in enumerate(records)
+        if record[1:4] != usual[_first_stage(board.graph, index)] or record.code is not None or record.progress
     }
     return {
-        "skeleton": graph_to_wire(board.graph),
+        **({"skeleton": graph_to_wire(board.graph)} if with_skeleton else {}),
         "steps": "".join(_LETTERS[record.status] for record in records),
         "extras": extras,
         "ready": format(board.ready, "x"),
@@ -135,20 +141,26 @@ def _board_out(board: Board) -> dict[str, Any]:
     }
 
 
-def _board_in(value: dict[str, Any]) -> Board:
-    graph = graph_from_wire(value["skeleton"])
+def _board_in(value: dict[str, Any], graph: Graph | None) -> Board:
+    graph = graph or graph_from_wire(value["skeleton"])
     statuses = [_STATUSES[letter] for letter in value["steps"]]
-    records = []
-    for index, status in enumerate(statuses):
-        unmet = sum(not statuses[need].is_final for need in set(graph.steps[index].needs))
-        records.append(_record_in(graph, index, status, unmet, value["extras"].get(str(index), {})))
+    is_open = [not status.is_final for status in statuses]
+    alike: dict[tuple[Any, ...], StepState] = {}
+    records, extras = [], value["extras"]
+    for index, (step, status) in enumerate(zip(graph.steps, statuses, strict=True)):
+        unmet = sum(is_open[need] for need in set(step.needs)) if step.needs else 0
+        if (extra := extras.get(str(index))) is not None:
+            records.append(_record_in(graph, index, status, unmet, extra))
+        else:  # most steps are like many others, and one record serves them all
+            key = (status, unmet, step.kind == "map")
+            records.append(alike.get(key) or alike.setdefault(key, _record_in(graph, index, status, unmet, {})))
     return Board(
         graph=graph,
         chunks=chunked(records),
         ready=int(value["ready"], 16),
         used=value["used"],
         sleepers=tuple((_instant(due_at), step) for due_at, step in value["sleepers"]),
-        unfinished=sum(not status.is_final for status in statuses),
+        unfinished=sum(is_open),
         stopped=value["stopped"],
         awaited=tuple(Awaited(*entry) for entry in value.get("awaited", ())),
         begun=tuple(value.get("begun", ())),

@@ -6,7 +6,7 @@ Computed once per skeleton text and shared by every state of a run; holds nothin
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,8 @@ class Graph:
     ``rank_of[i]`` is the place of step ``i`` in order of preference: longest expected path to the end first (critical
     path), then plan order; ``by_rank`` is its inverse. ``capacity`` is the number of calls that may be open at once;
     ``expected_s`` is how long the whole graph is expected to take then, at the least.
-    ``cap_masks[c]`` has the bits of the ranks of all steps that share the cap ``c``.
+    ``cap_masks[c]`` has the bits of the ranks of all steps that share the cap ``c``. ``text`` is the wire form that it was
+    compiled from, if it was.
     """
 
     skeleton: Skeleton
@@ -34,6 +35,7 @@ class Graph:
     capacity: int = field(compare=False)
     cap_masks: tuple[int, ...] = field(default=(), compare=False, repr=False)
     expected_s: float = field(default=0.0, compare=False)
+    text: str = field(default="", compare=False, repr=False)
 
     @property
     def steps(self) -> tuple[SkeletonStep, ...]:
@@ -101,16 +103,26 @@ def graph_from_wire(wire: dict[str, Any]) -> Graph:
     A replay decodes the same text again and again, so the work is remembered by the text itself, not by the plan's hash:
     two versions of the catalog may compile one plan into different skeletons.
     """
-    return _graph_from_text(json.dumps(wire, separators=(",", ":"), sort_keys=True))
+    return graph_from_text(_text_of(wire))
 
 
 @lru_cache(maxsize=64)
-def _graph_from_text(text: str) -> Graph:
+def graph_from_text(text: str) -> Graph:
+    """Compile a skeleton from the text of its wire form. Raises ``ValueError`` as above."""
     try:
         skeleton = from_wire(json.loads(text))
-        return compile_graph(skeleton)
+        return replace(compile_graph(skeleton), text=text)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("the skeleton is malformed") from error
+
+
+def graph_to_text(graph: Graph) -> str:
+    """The inverse of ``graph_from_text``."""
+    return graph.text or _text_of(graph_to_wire(graph))
+
+
+def _text_of(wire: dict[str, Any]) -> str:
+    return json.dumps(wire, separators=(",", ":"), sort_keys=True)
 
 
 def graph_to_wire(graph: Graph) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -313,12 +313,18 @@ class Trace:
         return [command for commands in self.commands for command in commands]
 
 
-def simulate(world: World, *, limit: int = 20_000) -> Trace:
-    """Run to the end, delivering answers in random order and, when nothing else can happen, the wake-up."""
+def simulate(
+    world: World, *, limit: int = 20_000, between: Callable[[RunState], RunState] = lambda state: state
+) -> Trace:
+    """Run to the end, delivering answers in random order and, when nothing else can happen, the wake-up.
+
+    ``between`` is what becomes of the state before each decision.
+    """
     trace, state, now = Trace(), new_run(REF), START_AT
     open_calls: list[Call] = []
     cancel_after = world.random.randrange(1, 30) if world.cancels else -1
     for turn in range(limit):
+        state = between(state)
         commands = decide(state, now)
         trace.states.append(state)
         trace.commands.append(commands)
