@@ -362,4 +362,5 @@ def _next_event(world: World, state: RunState, open_calls: list[Call], now: date
 
 
 def part_width(call: Command) -> int:
-    return call.concurrency if isinstance(call, RunMapPart) else int(not isinstance(call, NO_CALLS))
+    """What a call takes of the capacity for steps; planning anew takes none."""
+    return call.concurrency if isinstance(call, RunMapPart) else int(not isinstance(call, (*NO_CALLS, RepairPlan)))
