@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import aiohttp
 from yarl import URL
@@ -53,27 +55,53 @@ async def get_json(
     timeout_s: float,
     lookup: Lookup = system_lookup,
 ) -> tuple[int, JsonValue]:
-    """GET ``url`` and read JSON strictly. Redirects are not followed, the environment's proxies are not used.
+    """GET ``url`` and read JSON strictly: ``call_json`` without headers or body."""
+    return await call_json("GET", url, query=query, hosts=hosts, timeout_s=timeout_s, lookup=lookup)
 
-    Returns status and body. ``CapabilityError``: ``egress.not_allowed`` for a destination outside ``hosts`` or one that leads
-    to an address that must not be called; ``egress.unavailable`` (retryable) when the host cannot be reached in time;
-    ``egress.bad_answer`` for a redirect, more than 256 KiB, or anything that is not strict JSON.
+
+async def call_json(
+    method: Literal["GET", "POST", "PUT"],
+    url: str,
+    *,
+    hosts: Iterable[str],
+    timeout_s: float,
+    query: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: JsonValue = None,
+    lookup: Lookup = system_lookup,
+) -> tuple[int, JsonValue]:
+    """Call ``url`` and read JSON strictly. Redirects are not followed, the environment's proxies are not used.
+
+    ``headers`` may hold a key: it goes to the checked address alone. Returns status and body, None for an empty one.
+    ``CapabilityError``: ``egress.not_allowed`` for a destination outside ``hosts`` or one that leads to an address that must not
+    be called; ``egress.unavailable`` (retryable) when the host cannot be reached in time; ``egress.bad_answer`` for a redirect,
+    more than 256 KiB, or anything that is not strict JSON.
     """
     allowed = tuple(hosts)
     check_allowed(url, allowed)
     rules = EgressRules.of(allowed, allow_loopback=True)
     try:
-        status, body = await get_bytes(
-            url, rules=rules, query=query, timeout_s=timeout_s, max_bytes=_MAX_BYTES, lookup=lookup
-        )
+        call = Call(url, method, query or {}, headers or {}, body)
+        status, data = await send(call, rules=rules, timeout_s=timeout_s, max_bytes=_MAX_BYTES, lookup=lookup)
     except EgressRefusedError as error:
         raise _capability_error(error.code) from None
     try:
-        return status, parse(body, max_bytes=_MAX_BYTES)
+        return status, parse(data, max_bytes=_MAX_BYTES) if data else None
     except LivoaError as error:
         raise CapabilityError(
             "egress.bad_answer", f"The external service's answer is not usable: {error.code}."
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request. ``body`` is JSON; None sends none."""
+
+    url: str
+    method: str = "GET"
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: JsonValue = None
 
 
 async def get_bytes(
@@ -85,14 +113,23 @@ async def get_bytes(
     query: Mapping[str, str] | None = None,
     lookup: Lookup = system_lookup,
 ) -> tuple[int, bytes]:
-    """GET ``url`` under ``rules``: status and body. One deadline for all of it, a cap on what the body becomes.
+    """GET ``url`` under ``rules``: status and body. Raises as ``send``."""
+    return await send(
+        Call(url, query=query or {}), rules=rules, timeout_s=timeout_s, max_bytes=max_bytes, lookup=lookup
+    )
+
+
+async def send(
+    call: Call, *, rules: EgressRules, timeout_s: float, max_bytes: int, lookup: Lookup = system_lookup
+) -> tuple[int, bytes]:
+    """Send ``call`` under ``rules``: status and body. One deadline for all of it, a cap on what the body becomes.
 
     Raises ``EgressRefusedError``: a destination or address that is not allowed (nothing was sent), ``egress.redirect``,
     ``egress.too_large``, ``egress.encoding``, ``egress.timeout``, ``egress.unreachable``.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _get(_checked(url, rules), query or {}, rules, max_bytes, lookup)
+            return await _send(_checked(call.url, rules), call, rules, max_bytes, lookup)
     except TimeoutError:
         raise EgressRefusedError("egress.timeout") from None
     except BodyTooLargeError:
@@ -103,9 +140,7 @@ async def get_bytes(
         raise EgressRefusedError("egress.unreachable") from None
 
 
-async def _get(
-    url: URL, query: Mapping[str, str], rules: EgressRules, max_bytes: int, lookup: Lookup
-) -> tuple[int, bytes]:
+async def _send(url: URL, call: Call, rules: EgressRules, max_bytes: int, lookup: Lookup) -> tuple[int, bytes]:
     async with (
         aiohttp.ClientSession(
             connector=GuardedConnector(rules, lookup=lookup),
@@ -114,7 +149,14 @@ async def _get(
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as session,
-        session.get(url, params=query, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as response,
+        session.request(
+            call.method,
+            url,
+            params=call.query,
+            json=call.body,
+            allow_redirects=False,
+            headers={**call.headers, "Accept-Encoding": "identity"},
+        ) as response,
     ):
         if 300 <= response.status < 400:
             raise EgressRefusedError("egress.redirect")

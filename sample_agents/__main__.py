@@ -16,6 +16,7 @@ from pathlib import Path
 from agent_kit import Agent, AgentAuth, GrantCheck, IdempotencyStore, JwksFile, JwksUrl
 from agent_kit.serve import Service, listen, log_to_stderr, serve
 from engine.domain.execute import EXECUTE_AUDIENCE
+from sample_agents import lakehouse, search_service
 from sample_agents.app import CATALOG, SAMPLES, sample_agent, sample_app
 from sample_agents.rates_service import RateTable, create_rates_app
 
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sample_agents",
-        description="Serve the sample agents on loopback.",
+        description="Serve the sample agents, on loopback unless --host says otherwise.",
         epilog="example: python -m sample_agents --port 0 --data .livoa/agents --jwks .livoa/development-jwks.json "
         "--grant-keys .livoa/grants/jwks.json --json",
     )
@@ -63,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalog", type=Path, default=CATALOG, help="folder with capabilities/")
     parser.add_argument("--samples", type=Path, default=SAMPLES, help="folder with the tenants' data sets")
     parser.add_argument("--rates-url", help="use this rate service in place of our own")
+    parser.add_argument(
+        "--serve", action="append", metavar="ENDPOINT", help="serve this one; repeatable (default: all)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container (127.0.0.1)")
+    parser.add_argument("--lakehouse", type=Path, metavar="FILE", help="run reports in this Databricks workspace")
+    parser.add_argument("--search", type=Path, metavar="FILE", help="find passages in this Azure AI Search service")
     parser.add_argument("--parent-pid", type=int, help="stop when this process is no longer the parent")
     parser.add_argument("--drain-s", type=float, default=20.0, help="patience with running work at shutdown (20)")
     parser.add_argument(
@@ -76,12 +83,18 @@ def _parser() -> argparse.ArgumentParser:
 def _services(options: argparse.Namespace) -> tuple[list[Service], Agent, str | None]:
     services = []
     rates_url: str | None = options.rates_url
-    if rates_url is None:
+    if rates_url is None and (options.serve is None or "rates" in options.serve):
         table = RateTable.read(options.samples / "rates.csv")
         services.append(Service(create_rates_app(table), listen(0)))
         rates_url = services[0].url
     agent = sample_agent(
-        options.samples, outbox_file=options.data / "outbox.db", catalog=options.catalog, rates_url=rates_url
+        options.samples,
+        outbox_file=options.data / "outbox.db",
+        catalog=options.catalog,
+        rates_url=rates_url,
+        workspace=lakehouse.read_settings(options.lakehouse) if options.lakehouse is not None else None,
+        only=options.serve,
+        search=search_service.read_settings(options.search) if options.search is not None else None,
     )
     app = sample_app(
         agent,
@@ -90,7 +103,7 @@ def _services(options: argparse.Namespace) -> tuple[list[Service], Agent, str | 
         store=IdempotencyStore(options.data / "executions.db"),
         warm=not options.no_warm_up,
     )
-    return [Service(app, listen(options.port)), *services], agent, rates_url
+    return [Service(app, listen(options.port, options.host)), *services], agent, rates_url
 
 
 def _auth(options: argparse.Namespace) -> AgentAuth:

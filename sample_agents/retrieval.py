@@ -1,4 +1,4 @@
-"""``rag.search``: the passages of a tenant's briefs that fit a query, by BM25.
+"""``rag.search``: the passages of a tenant's briefs that fit a query, by BM25 in this process or by Azure AI Search.
 
 A brief is a markdown page with a title and a date in front; every section is one passage. Passages are quoted as they stand and
 labelled as documents (integrity 0) by the manifest: nothing here reads them as instructions, or could.
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent_kit import Agent, StepContext
 from engine.domain.base import Frozen
@@ -95,18 +95,38 @@ class PassageIndex:
         return list(self._stemmer.stemWords(words))
 
 
-def register(agent: Agent, datasets: Datasets) -> None:
-    """Add the capability to an agent."""
-    indexes: dict[str, PassageIndex] = {}
+class PassageSearch(Protocol):
+    """Where passages are looked up."""
 
-    def search(tenant_id: str, query: str, top_k: int) -> dict[str, Any]:
-        if tenant_id not in indexes:
-            indexes[tenant_id] = PassageIndex(tuple(read_passages(datasets.folder_of(tenant_id) / "briefs")))
-        return answer(indexes[tenant_id].search(query, top_k))
+    async def search(self, inputs: SearchInputs, context: StepContext) -> list[tuple[Passage, float]]:
+        """The passages of the call's tenant that fit best, with their scores, best first. ``CapabilityError``."""
+        ...
+
+
+class EmbeddedSearch:
+    """Implements ``PassageSearch`` in this process: a tenant's pages are read and indexed by its first query."""
+
+    def __init__(self, datasets: Datasets) -> None:
+        self._datasets = datasets
+        self._indexes: dict[str, PassageIndex] = {}
+
+    async def search(self, inputs: SearchInputs, context: StepContext) -> list[tuple[Passage, float]]:
+        """See ``PassageSearch``."""
+        return await context.compute(self._search, context.tenant_id, inputs.query, inputs.top_k)
+
+    def _search(self, tenant_id: str, query: str, top_k: int) -> list[tuple[Passage, float]]:
+        if tenant_id not in self._indexes:
+            folder = self._datasets.folder_of(tenant_id) / "briefs"
+            self._indexes[tenant_id] = PassageIndex(tuple(read_passages(folder)))
+        return self._indexes[tenant_id].search(query, top_k)
+
+
+def register(agent: Agent, passages: PassageSearch) -> None:
+    """Add the capability to an agent."""
 
     @agent.capability("rag.search")
     async def rag_search(inputs: SearchInputs, context: StepContext) -> dict[str, Any]:
-        return await context.compute(search, context.tenant_id, inputs.query, inputs.top_k)
+        return answer(await passages.search(inputs, context))
 
 
 def answer(found: list[tuple[Passage, float]]) -> dict[str, Any]:
