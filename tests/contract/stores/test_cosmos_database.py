@@ -333,3 +333,13 @@ async def test_an_account_that_may_answer_with_the_past_is_refused(cosmos: Cosmo
     assert (caught.value.code, caught.value.status) == ("store.unavailable", 503)
     cosmos.fake.account.consistency = "Strong"
     assert await cosmos.open().runs.get("contoso", "run-1") is not None
+
+
+async def test_a_document_of_another_run_is_never_handed_out(cosmos: CosmosWorld) -> None:
+    stores = cosmos.open()
+    await stores.runs.create(run(), [], None)
+    for document in documents(cosmos, "runs"):
+        document["runId"] = "run-2"
+    with pytest.raises(LivoaError) as caught:
+        await stores.runs.get("contoso", "run-1")
+    assert caught.value.code == "store.foreign_document"

@@ -183,6 +183,19 @@ async def test_an_anchor_of_another_key_is_not_continued(desk: Desk, tmp_path: P
     assert raised.value.code == "checkpoint.signature_invalid"
 
 
+async def test_an_anchor_that_names_our_key_and_was_signed_by_another_is_not_continued(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.write(2)
+    eve = FileSigner(tmp_path / "eve" / "k.pem", create=True)
+    eve.key_id = desk.signer.key_id  # type: ignore[method-assign]
+    await Checkpointer(desk.audit, desk.anchors, eve, FixedClock(NOW)).make("contoso")
+    await desk.write(2)
+    with pytest.raises(LivoaError) as raised:
+        await desk.checkpointer.make("contoso")
+    assert raised.value.code == "checkpoint.signature_invalid"
+
+
 async def test_an_anchor_is_written_once_and_read_only(desk: Desk) -> None:
     assert await desk.anchors.put("contoso", Anchor(1, "a"))
     assert not await desk.anchors.put("contoso", Anchor(1, "b"))
