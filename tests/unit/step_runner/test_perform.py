@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from engine.domain.audit import AuditType
 from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteSucceeded, Usage
 from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, Succeeded, Suspended, Waiting
@@ -196,6 +197,22 @@ async def test_an_exhausted_budget_stops_the_step_before_the_call():
     assert world.invoker.calls == []
     assert await world.runs.get_step("contoso", "run-1", "a") is None, "the attempt is not used up"
     assert "budget.exhausted" in await world.events()
+
+
+async def test_a_run_that_is_cancelled_while_it_runs_out_of_budget_is_not_suspended_instead():
+    world = World(max_cost_micro_usd=1000)
+    await world.submit(plan_of(step("a")), constraints={"max_cost_micro_usd": 200})
+    await world.deps.budgets.reserve("contoso", "run-1", "someone-else", amount_micro_usd=150)
+    append = world.deps.audit.append
+
+    async def cancelled_meanwhile(entry):
+        if entry.type is AuditType.BUDGET_EXHAUSTED:
+            await world.runs.change("contoso", "run-1", RunChange(status=RunStatus.CANCELLING))
+        return await append(entry)
+
+    world.deps.audit.append = cancelled_meanwhile
+    assert await world.perform("a") == Cancelled()
+    assert (await world.runs.get("contoso", "run-1")).status is RunStatus.CANCELLING
 
 
 async def test_a_wait_is_over_at_an_instant_fixed_once(world):
