@@ -140,7 +140,7 @@ async def _begin(run: Run, task: RepairTask, tenant: TenantConfig, deps: Deps) -
 
 
 async def _draft(job: _Job, deps: Deps) -> _Draft | dict[str, Any]:
-    """The version that waits for a person already, or a new one; or the refusal when there is none."""
+    """The version that was proposed already, or a new one; or the refusal when there is none."""
     run, known = job.run, job.run.proposed_plan
     if known is not None and known.repair == job.task.number:
         kept = await load_plan(run, known.plan_ref, job.tenant, deps)
@@ -165,6 +165,8 @@ async def _draft(job: _Job, deps: Deps) -> _Draft | dict[str, Any]:
         provenance=provenance_in(job.case, prepared.proposal),
         repair=job.task.number,
     )
+    # Before anything is said about it: whoever comes after a crash goes on with this version instead of another one.
+    await _change(run, RunChange(proposed_plan=version), [], deps)
     return _Draft(version, plan, origin_of(prepared))
 
 
@@ -200,7 +202,7 @@ async def _ask(
 ) -> Approval | ErrorInfo | dict[str, Any]:
     """Keep the version with the run, and ask about it."""
     run, version = job.run, draft.version
-    if run.proposed_plan is None or run.proposed_plan.repair != version.repair:
+    if not version.provenance.vetting_id:
         await deps.audit.append(await _entry(job, draft, decision, None, AuditType.PLAN_PROPOSED, deps))
         made = vetted(version.provenance, draft.plan, decision, deps)
         change = RunChange(proposed_plan=version.model_copy(update={"provenance": made}))

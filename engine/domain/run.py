@@ -99,8 +99,8 @@ class Run(Frozen):
     ``suspensions`` counts how often it was suspended, ``suspended_reason`` says why it was the last time: somebody asked for it,
     or its budget did not cover a step. A run that does another one again has that as ``parent_run_id``, from the step
     ``rerun_from`` on where one was named. ``earlier_plans`` are the versions that repairs have replaced, oldest first;
-    ``plan_repair`` is the repair that the plan in force comes from (0: none), ``proposed_plan`` a version that waits for a
-    person, ``repairs_decided`` the last repair that was accepted or refused.
+    ``plan_repair`` is the repair that the plan in force comes from (0: none), ``proposed_plan`` a version that is not in force
+    (yet), ``repairs_decided`` the last repair that was accepted or refused.
     """
 
     tenant_id: WireId

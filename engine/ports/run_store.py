@@ -64,7 +64,7 @@ class RunPage:
 class RunChange:
     """Fields to set; None leaves a field as it is.
 
-    ``proposed_plan`` is a version of the plan that waits for a person. ``next_plan`` replaces the plan in force, which has to be
+    ``proposed_plan`` is a version of the plan that is not in force yet. ``next_plan`` replaces the plan in force, which has to be
     of the version before it: of two writers at once the first one's version stands. So it is
     for ``repairs_decided``: a repair that was accepted or refused stays so.
     """

@@ -15,7 +15,7 @@ from engine.domain.telemetry_names import METRIC_RUNS_FINISHED
 from engine.evidence.approvals import approval_entry
 from engine.ports.deps import Deps
 from engine.ports.run_store import RunChange
-from engine.step_runner.leftovers import close_items, items_of, release_budget
+from engine.step_runner.leftovers import close_items, items_of, release_budget, with_untold
 from engine.step_runner.unknown import record_unknown_results
 
 _LOG = logging.getLogger("livoa.runs")
@@ -49,7 +49,8 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     for approval in await deps.approvals.close(run.tenant_id, run.run_id):
         await deps.audit.append(approval_entry(approval))
     not_undone: dict[str, str] = payload.get("not_undone") or {}
-    await _close_steps(run, payload.get("steps") or {}, payload.get("codes") or {}, not_undone, deps)
+    steps, codes = payload.get("steps") or {}, payload.get("codes") or {}
+    await _close_steps(run, *await with_untold(run, steps, codes, payload.get("code"), deps), not_undone, deps)
     error = _with_effects(run.error or _error(payload.get("code")), not_undone)
     body = await _facts(run, status, error, not_undone, deps)
     await record_unknown_results(run, deps)
@@ -229,6 +230,7 @@ _STEP_MESSAGES = {
     "step.needs_denied": "policy denied a step it needs",
     "step.needs_skipped": "a step it needs was skipped",
     "step.needs_cancelled": "a step it needs was cancelled",
+    "step.never_begun": "the run ended before this step was begun",
     "step.replaced": "a repair of the plan put other steps in its place",
     "activity.crashed": "the engine failed while the step ran; nothing is known of its result",
     "undo.still_open": "nothing is known of the step's end, so its effect may stand",

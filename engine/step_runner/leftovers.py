@@ -6,6 +6,7 @@ Whatever is left then is closed here, once, when the run is finished; doing it a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from engine.domain.events import EventType, StepEventData, new_event
@@ -15,6 +16,7 @@ from engine.ports.budget import MODEL_KEYS
 from engine.ports.deps import Deps
 from engine.step_runner.task import StepTask, task_of
 
+NEVER_TOLD = "step.never_begun"
 _UNFINISHED = ErrorInfo(code="step.item_unfinished", message="the run ended before this item did")
 
 
@@ -25,6 +27,20 @@ async def items_of(run: Run, steps: Iterable[StepRecord], deps: Deps) -> list[St
     """The records of the items of every map; one that skips failed items may have succeeded with some still open."""
     maps = [step for step in steps if step.kind == "map"]
     return [item for step in maps for item in await deps.runs.items(run.tenant_id, run.run_id, step.step_id)]
+
+
+async def with_untold(
+    run: Run, steps: dict[str, list[str]], codes: dict[str, str], code: str | None, deps: Deps
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The report of a run's steps with those that the orchestration was never told of: it ended (by a cancel, by the deadline)
+    before it learned of the version of the plan that a repair had put in force."""
+    if not run.earlier_plans or run.plan_ref is None:
+        return steps, codes
+    plan = json.loads(await deps.payloads.get(run.tenant_id, run.run_id, run.plan_ref))
+    told = {step_id for ids in steps.values() for step_id in ids}
+    untold = [step["id"] for step in plan["steps"] if step["id"] not in told]
+    cancelled = StepStatus.CANCELLED.value
+    return steps | {cancelled: [*steps.get(cancelled, ()), *untold]}, codes | dict.fromkeys(untold, code or NEVER_TOLD)
 
 
 async def release_budget(run: Run, unrecorded: Iterable[str], records: Iterable[StepRecord], deps: Deps) -> None:

@@ -32,7 +32,7 @@ SHARES = {"agent": 0.75, "cancel": 0.2, "deadline": 0.15, "long": 0.15}
 """How many seeds a family takes part in; 0.35 where nothing is said."""
 
 
-TWISTS = {"people": 0.3, "undo": 0.35, "hold": 0.25, "fallback": 0.25, "terminate": 0.07, "rolls": 0.6}
+TWISTS = {"people": 0.3, "undo": 0.35, "hold": 0.25, "fallback": 0.25, "terminate": 0.07, "rolls": 0.6, "repair": 0.35}
 """The same for what came later: drawn apart, so that the others stay what they were."""
 
 

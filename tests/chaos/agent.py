@@ -62,7 +62,9 @@ class Agent:
         seen, delivery = host.observer, DELIVERY.get()
         key = key_of(request)
         is_undo = request.idempotency_key.endswith("/undo")
-        needs = () if is_undo else self._needs[request.step_id]
+        needs = (
+            () if is_undo else self._needs.get(request.step_id, ())
+        )  # a repair's steps have what stands in their plan
         intent = f"{request.idempotency_key}#{request.attempt}/dispatch.intended"
         serial = seen.next()
         seen.calls.append(

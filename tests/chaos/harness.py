@@ -28,7 +28,7 @@ from engine.domain.ids import undo_id
 from engine.domain.principal import Principal
 from engine.domain.run import Run, RunConstraints, RunRequest, StepRecord
 from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
-from engine.plan import CheckedPlan
+from engine.plan import CheckedPlan, check_plan
 from engine.ports.budget import BudgetState
 from engine.ports.deps import Deps
 from engine.ports.run_store import RunChange
@@ -43,7 +43,7 @@ from tests.chaos.agent import Agent
 from tests.chaos.host import ORCHESTRATORS, Host
 from tests.chaos.observer import LogCapture, Observer
 from tests.chaos.operators import Operators
-from tests.chaos.plans import TENANT, random_request, tenant_config
+from tests.chaos.plans import CATALOG, TENANT, random_request, tenant_config
 from tests.chaos.stores import RawStores
 from tests.chaos.twists import twist
 from triggers.starting import start
@@ -57,13 +57,14 @@ MAX_ROUNDS = 500
 
 @dataclass(slots=True)
 class Evidence:
-    """All that is left when everything is over; what the invariants look at."""
+    """All that is left when everything is over; what the invariants look at. ``plans`` are all versions, ``plan`` is the last."""
 
     seed: int
     families: frozenset[str]
     is_store_trouble: bool
     roll_after: int | None
     plan: CheckedPlan
+    plans: tuple[CheckedPlan, ...]
     max_parallel: int
     run: Run
     steps: dict[str, StepRecord]
@@ -314,6 +315,15 @@ class Chaos:
             return False
         return all(item.is_terminal for item in await host.engine.query(InstanceFilter()))
 
+    async def _versions(self, run: Run) -> tuple[CheckedPlan, ...]:
+        """The plan as it was submitted, and what repairs have made of it."""
+        if not run.earlier_plans or run.plan_ref is None:
+            return (self.plan,)
+        refs = [*(version.plan_ref for version in run.earlier_plans), run.plan_ref]
+        documents = [await self.raw.payloads.get(TENANT, self.run_id, ref) for ref in refs]
+        checked = [check_plan(document, tenant=self.tenant, catalog=CATALOG).plan for document in documents]
+        return tuple(plan for plan in checked if plan is not None)
+
     async def _evidence(self) -> Evidence:
         assert self._host is not None
         self.adversary.crashes_left = 0
@@ -323,7 +333,9 @@ class Chaos:
         run = await raw.runs.get(TENANT, self.run_id)
         assert run is not None
         items: dict[tuple[str, int], StepRecord] = {}
-        for step_id in (each for step in self.plan.steps for each in (step.id, undo_id(step.id))):
+        plans = await self._versions(run)
+        ids = dict.fromkeys(step.id for plan in plans for step in plan.steps)
+        for step_id in (each for known in ids for each in (known, undo_id(known))):
             for record in await raw.runs.items(TENANT, self.run_id, step_id):
                 items[step_id, record.item] = record
         return Evidence(
@@ -331,7 +343,8 @@ class Chaos:
             families=self.adversary.families,
             is_store_trouble=self.adversary.is_store_trouble,
             roll_after=self.adversary.roll_after,
-            plan=self.plan,
+            plan=plans[-1],
+            plans=plans,
             max_parallel=self.tenant.bounds.max_parallel_steps,
             run=run,
             steps={record.step_id: record for record in await raw.runs.steps(TENANT, self.run_id)},

@@ -18,6 +18,7 @@ from activities import apart
 from activities import steps as step_activities
 from activities.compose_answer import compose_answer
 from activities.plan_run import plan_run
+from activities.repair_plan import repair_plan
 from engine.domain import names
 from engine.ports.deps import AppSettings, Deps
 from engine.step_runner import finish_run
@@ -27,12 +28,13 @@ from local_host.durable.functions import ActivityError
 from orchestrators.map_orchestrator import map_orchestrator
 from orchestrators.run_orchestrator import run_orchestrator
 from orchestrators.step_orchestrator import step_orchestrator
-from planner_graph.degraded import DegradedComposer, DegradedPlanner
+from planner_graph.degraded import DegradedComposer
 from policy.builtin import BuiltinPolicyEngine
 from tests.chaos.adversary import Adversary
 from tests.chaos.agent import Agent
 from tests.chaos.observer import DELIVERY, Observer
 from tests.chaos.plans import CATALOG
+from tests.chaos.repairs import Repairer
 from tests.chaos.stores import Chaotic, InlineStorage, RawStores
 from tests.chaos.twists import FourEyes
 from tests.support.durable_client import EngineClient
@@ -46,6 +48,7 @@ ORCHESTRATORS = {
 Activity = Callable[[dict[str, Any], Deps], Awaitable[dict[str, Any]]]
 ACTIVITIES: dict[str, Activity] = {
     names.PLAN_RUN: lambda payload, deps: plan_run(payload, deps),
+    names.REPAIR_PLAN: lambda payload, deps: repair_plan(payload, deps),
     names.PERFORM_STEP: lambda payload, deps: step_activities.perform(payload, deps),
     names.EXPAND_MAP: lambda payload, deps: step_activities.expand(payload, deps),
     names.COLLECT_MAP: lambda payload, deps: step_activities.collect(payload, deps),
@@ -118,7 +121,7 @@ class Host:
             policy=FourEyes() if self.adversary.has("people") else BuiltinPolicyEngine(),
             budgets=cast(Any, Chaotic(raw.budgets, "budgets", self)),
             invoker=world.agent.through(self),
-            planner=DegradedPlanner(CATALOG, self.clock),
+            planner=Repairer(self),
             composer=Composer(self),
             telemetry=QuietTelemetry(),
         )

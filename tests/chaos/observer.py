@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.adapters.otel.logs import JsonFormatter
 from engine.domain.ids import undo_id
-from engine.domain.names import UNDO_STEP
+from engine.domain.names import REPAIR_PLAN, UNDO_STEP
 from engine.domain.run import StepRecord
 from engine.domain.status import StepStatus
 from local_host.durable.clock import VirtualClock
@@ -114,7 +114,7 @@ class Observer:
     def begin(self, name: str, payload: dict[str, Any], *, regular: bool) -> Delivery:
         """An activity starts."""
         delivery = Delivery(self.next(), name, payload, regular)
-        if regular and "step_id" in payload:
+        if regular and "step_id" in payload and name != REPAIR_PLAN:
             self.first_ats.setdefault(delivery.key, self.clock.now())
             self.in_flight[name, delivery.key] += 1
             self.most_in_flight = max(self.most_in_flight, len(self.in_flight))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from engine.domain.audit import AuditType
 from engine.domain.events import EventType
 from engine.domain.ids import UNDO_SUFFIX, undo_id
@@ -38,8 +40,11 @@ def one_key_per_step(evidence: Evidence) -> None:
 
 def needs_come_first(evidence: Evidence) -> None:
     """When a step is called, what it needs is final, and it succeeded unless the step can do without it."""
-    ids = [step.id for step in evidence.plan.steps]
-    tolerated = {ids[index]: {ids[need] for need in needs} for index, needs in enumerate(evidence.plan.tolerates)}
+    tolerated = {
+        plan.steps[index].id: {plan.steps[need].id for need in needs}
+        for plan in evidence.plans
+        for index, needs in enumerate(plan.tolerates)
+    }
     for call in evidence.observer.calls:
         called = call.key[0].removesuffix(FALLBACK)
         for need, status in call.needs.items():
@@ -59,7 +64,14 @@ def needs_come_first(evidence: Evidence) -> None:
 def ready_steps_start_at_once(evidence: Evidence) -> None:
     """With room to spare and nothing in the way, a step starts when the last of its needs is final."""
     seen = evidence.observer
-    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "cancel", "people", "hold"}
+    disturbed = evidence.is_store_trouble or evidence.families & {
+        "crash",
+        "duplicates",
+        "cancel",
+        "people",
+        "hold",
+        "repair",
+    }
     if disturbed or seen.most_in_flight >= evidence.max_parallel:
         return
     ids = [step.id for step in evidence.plan.steps]
@@ -114,7 +126,8 @@ def no_intent_stays_without_a_word(evidence: Evidence) -> None:
     told = {record.entry_id for record in evidence.audit}
     for record in evidence.audit:
         if record.type is AuditType.DISPATCH_INTENDED:
-            key = record.entry_id.removesuffix(record.type.value)
+            # One that was announced under another version of the plan as well has a record of its own for it.
+            key = record.entry_id.partition(record.type.value)[0]
             ends = [entry for entry in told if entry.startswith((f"{key}dispatch.result", f"{key}result.unknown"))]
             assert ends, f"nothing is on record about how {record.entry_id} ended"
 
@@ -138,7 +151,7 @@ def malformed_output_is_no_success(evidence: Evidence) -> None:
 
 def maps_are_the_sum_of_their_items(evidence: Evidence) -> None:
     """A map succeeds with all its items, or skips the bad ones; a denied item denies it."""
-    for step in evidence.plan.steps:
+    for step in (step for plan in evidence.plans for step in plan.steps):
         record = evidence.steps.get(step.id)
         if not step.is_map or record is None:
             continue
@@ -155,7 +168,8 @@ def retries_are_used(evidence: Evidence) -> None:
     """A step fails for something that may pass only when its attempts are used up."""
     if evidence.run.status is RunStatus.CANCELLED or "deadline" in evidence.families:
         return
-    for step, timing in zip(evidence.plan.steps, evidence.plan.timings, strict=True):
+    pairs = [pair for plan in evidence.plans for pair in zip(plan.steps, plan.timings, strict=True)]
+    for step, timing in pairs:
         record = evidence.steps.get(step.id)
         if step.on_failure == "fallback":
             continue  # the last attempt is the fallback's
@@ -183,7 +197,7 @@ def nothing_starts_while_the_run_is_held(evidence: Evidence) -> None:
 
 def what_came_to_nothing_is_undone(evidence: Evidence) -> None:
     """Each effect that can be undone is undone once, or the run's end names it; a run with an answer undoes nothing."""
-    undoable = {step.id for step in evidence.plan.steps if step.compensate_with is not None}
+    undoable = {step.id for plan in evidence.plans for step in plan.steps if step.compensate_with is not None}
     undone = [key for key in evidence.observer.effect_order if key[0].endswith(UNDO_SUFFIX)]
     if evidence.run.status not in (RunStatus.FAILED, RunStatus.DENIED, RunStatus.CANCELLED):
         assert not undone, f"undone in a run that is {evidence.run.status}: {undone}"
@@ -216,11 +230,31 @@ def nothing_goes_on_without_its_approval(evidence: Evidence) -> None:
     """What policy wants a second person for is not called before one has said yes."""
     if "people" not in evidence.families:
         return
-    asked = {step.id for step in evidence.plan.steps if step.capability in ASKED_FOR}
+    asked = {step.id for plan in evidence.plans for step in plan.steps if step.capability in ASKED_FOR}
     for call in evidence.observer.calls:
         if call.key[0] in asked:
             granted = evidence.observer.granted.get(call.idempotency_key, call.serial)
             assert granted < call.serial, f"{call.key} was called without an approval"
+
+
+def a_repair_replaces_nothing_that_has_begun(evidence: Evidence) -> None:
+    """From one version of the plan to the next only the failed step is gone of those that were called, and no id comes back."""
+    used: set[str] = set()
+    repaired = [record.body for record in evidence.audit if record.type is AuditType.PLAN_REPAIRED]
+    failed = {body["failed_step"] for body in repaired}
+    called = {call.key[0].removesuffix(FALLBACK) for call in evidence.observer.calls}
+    for before, after in pairwise(evidence.plans):
+        old, new = {step.id: step for step in before.steps}, {step.id: step for step in after.steps}
+        gone = old.keys() - new.keys()
+        assert not (gone & called) - failed, f"replaced although they had begun: {sorted((gone & called) - failed)}"
+        assert all(old[step_id] == new[step_id] for step_id in old.keys() & new.keys()), "a step that stays was changed"
+        used |= old.keys()
+        again = (new.keys() - old.keys()) & used
+        assert not again, f"ids that came back: {sorted(again)}"
+        assert after.plan_hash in {body["plan_hash"] for body in repaired}, "a version is in force without a record"
+    assert len(evidence.plans) <= 1 + 2, "more repairs than the tenant allows"
+    told = [event.data["plan_version"] for event in evidence.events if event.type is EventType.PLAN_REPAIRED]
+    assert told == list(range(2, evidence.run.plan_version + 1)), f"versions that were told of: {told}"
 
 
 def _key(record: StepRecord) -> str:
@@ -260,4 +294,5 @@ STEP_INVARIANTS = (
     what_came_to_nothing_is_undone,
     undoing_goes_backwards,
     nothing_goes_on_without_its_approval,
+    a_repair_replaces_nothing_that_has_begun,
 )

@@ -12,6 +12,7 @@ from engine.domain.policy import PolicyDecision, StepPolicyRequest
 from policy.builtin import BuiltinPolicyEngine
 from tests.chaos.adversary import Adversary
 from tests.chaos.plans import BOOK, CANARY, FRAIL, UNBOOK
+from tests.chaos.repairs import make_repairable
 from tests.support.policy import escalate
 
 ASKED_FOR = frozenset({"chaos.send", UNBOOK, BOOK})
@@ -28,6 +29,8 @@ def twist(document: dict[str, Any], adversary: Adversary) -> None:
     if adversary.has("fallback"):
         for step in _some(chance, [step for step in calls if step["capability"] in ("chaos.work", "chaos.slow")], 5):
             step |= {"capability": FRAIL, "on_failure": "fallback"}
+    if adversary.has("repair"):
+        make_repairable(document, adversary.seed)
     if adversary.has("people"):
         _add_questions(chance, document)
 
