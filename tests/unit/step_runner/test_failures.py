@@ -3,7 +3,7 @@
 import pytest
 
 from engine.domain.errors import LivoaError
-from engine.domain.execute import ExecuteSucceeded
+from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteSucceeded
 from engine.domain.outcomes import Failed, Skipped, Succeeded
 from engine.domain.status import StepStatus
 from tests.support.world import World, failing, plan_of, step
@@ -75,3 +75,20 @@ async def test_a_failure_the_plan_can_do_without_is_a_skip_everywhere(world):
     record = await world.runs.get_step("contoso", "run-1", "a")
     assert (record.status, record.error.code) == (StepStatus.SKIPPED, "agent.busy")
     assert (await world.events())[-4:] == ["step.started", "step.retried", "step.started", "step.skipped"]
+
+
+async def test_an_agents_own_words_stand_masked_in_the_record_and_in_no_event(world):
+    """It may quote what it was given. Our own words about a failure are told in the log too."""
+    await world.submit(plan_of(step("a"), step("b")))
+    said = ExecuteError(code="agent.refused", message="no such customer as Ann, ann@contoso.example")
+    world.invoker.behaviours["calc.double"] = lambda request: ExecuteFailed(error=said)
+    assert await world.perform("a") == Failed(code="agent.refused")
+    stored = await world.runs.get_step("contoso", "run-1", "a")
+    assert stored.error.message == "no such customer as Ann, [redacted: email]"
+    world.invoker.behaviours["calc.double"] = lambda request: ExecuteSucceeded(output="not an object")
+    assert await world.perform("b") == Failed(code="agent.contract_violation")
+    events = await world.deps.events.read("contoso", "run-1", after_seq=0, limit=100)
+    told = {one.data["step_id"]: one.data for one in events if one.type.value == "step.failed"}
+    assert (told["a"]["code"], "message" in told["a"]) == ("agent.refused", False)
+    assert "schema" in told["b"]["message"]
+    assert "Ann" not in str([one.data for one in events])

@@ -91,3 +91,18 @@ def test_exporters_that_take_whole_records_get_them_confined():
     assert not hasattr(record, "prompt")
     assert JsonFormatter().format(record) == JsonFormatter().format(record)
     assert json.loads(JsonFormatter().format(record))["error_type"] == "RuntimeError"
+
+
+def test_no_text_gets_into_a_span_or_a_metric_unmasked(recorded):
+    telemetry, exporter, reader = recorded
+    said = {"app.step.id": "for ann@contoso.example", "app.step.attempt": 1}
+    with telemetry.span("to ann@contoso.example", attributes=said) as span:
+        span.set("app.step.status", "ann@contoso.example was told")
+        span.fail("ann@contoso.example")
+    telemetry.count("app.runs.finished", attributes={"status": "ann@contoso.example"})
+    telemetry.record("gen_ai.execute_tool.duration", 0.5, attributes={"status": "ann@contoso.example"})
+    (span,) = exporter.get_finished_spans()
+    sent = span.to_json() + reader.get_metrics_data().to_json()
+    assert "ann@" not in sent
+    assert sent.count("[redacted: email]") == 7
+    assert span.attributes["app.step.attempt"] == 1
