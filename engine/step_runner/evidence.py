@@ -123,6 +123,14 @@ def intent_entry(
     )
 
 
+def degraded_entry(
+    task: StepTask, principal: Principal, at: datetime, *, capability: str | None, reason: str
+) -> AuditEntry:
+    """Something else stands in for the step's capability from this attempt on."""
+    body: JsonObject = {"capability": capability or "", "reason": reason}
+    return _entry(task, principal, AuditType.DEGRADED_ENTERED, at, body)
+
+
 def reused_entry(
     task: StepTask,
     principal: Principal,

@@ -52,7 +52,7 @@ from engine.step_runner.asking import NotApproved, Question, Unanswered, ask
 from engine.step_runner.authorise import Barred, CallInQuestion, Cleared, authorise
 from engine.step_runner.caching import remember, reused
 from engine.step_runner.call import Call, call_deadline, conclude, request_of, settle
-from engine.step_runner.evidence import decision_entry, intent_entry
+from engine.step_runner.evidence import decision_entry, degraded_entry, intent_entry
 from engine.step_runner.handover import hand_on, handed_on_before, is_handed_on, new_assignment, take_up
 from engine.step_runner.on_record import put_on_record
 from engine.step_runner.progress import ProgressReporter
@@ -131,6 +131,8 @@ async def fall_back(reason: str, asked: CallInQuestion, deps: Deps) -> StepOutco
     task = asked.task.model_copy(update={"purpose": "fallback"})
     journal = replace(asked.journal, task=task, capability=name, falls_back=False, degraded=reason)
     capability = deps.catalog.capabilities.get(name or "")
+    principal, now = asked.view.run.principal, deps.clock.now()
+    await deps.audit.append(degraded_entry(task, principal, now, capability=name, reason=reason))
     event = new_event(EventType.DEGRADED_ENTERED, DegradedEventData(part="step", reason=reason), f"degraded/{task.key}")
     await deps.events.append(task.tenant_id, task.run_id, [event])
     return await dispatch(replace(asked, task=task, journal=journal, name=name or "", capability=capability), deps)

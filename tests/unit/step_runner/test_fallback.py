@@ -50,6 +50,12 @@ async def test_the_attempts_of_the_step_come_first_and_the_fallback_is_one_more(
     done = await record(world)
     assert (done.capability, done.degraded) == ("calc.double", "fallback: agent.unreachable")
     assert (await world.events()).count("degraded.entered") == 1
+    told = [
+        r for r in await world.deps.audit.read("contoso", after_seq=0, limit=99) if r.type.value == "degraded.entered"
+    ]
+    assert [(r.body["step"], r.body["attempt"], r.body["reason"]) for r in told] == [
+        ("a", 3, "fallback: agent.unreachable")
+    ]
 
 
 async def test_what_repeating_does_not_help_falls_back_at_once(world: World) -> None:
