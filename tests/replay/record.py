@@ -2,8 +2,8 @@
 
 Run it when histories of a *new* shape should be kept beside the old ones. Do not run it to make a failing replay test pass: the
 failure says that instances which are running at the moment of an upgrade would break. It starts a stack in a temporary folder,
-lets one run finish, kills the host in the middle of another one, has a third one approved step by step and, with a scripted
-model, the plan of a fourth one repaired, and writes ``histories/{name}-{date}.json``.
+lets one run finish, kills the host in the middle of another one, has a third one approved step by step, lets a long one go on in
+a fresh history and, with a scripted model, has the plan of another one repaired, and writes ``histories/{name}-{date}.json``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engine.domain.names import STEP_ORCHESTRATOR
 from local_host.durable.history import ExecutionCompleted
 from tests.e2e import test_repair
-from tests.e2e.plans import SAMPLE_INTENT
+from tests.e2e.plans import SAMPLE_INTENT, fit, pause, request_of
 from tests.e2e.stack import Stack, up
 from tests.e2e.test_approvals import APPROVER, answer, asked, budget, until
 from tests.e2e.test_crash import PLAN
 from tests.replay.recording import FOLDER, Recording, read_store, save
 from tests.support.model_server import ModelServer
+
+Made = str | tuple[str, list[Recording]]
+"""The id of a finished run, and what is to be kept of it where that is not all."""
 
 
 def sample(stack: Stack) -> str:
@@ -67,8 +71,32 @@ def repaired(stack: Stack) -> str:
     return run_id
 
 
-RUNS: dict[str, Callable[[Stack], str]] = {"sample": sample, "crashed": crashed, "approved": approved}
-WITH_MODEL: dict[str, Callable[[Stack], str]] = {"repaired": repaired}
+def long(stack: Stack) -> tuple[str, list[Recording]]:
+    """A run that goes on in a fresh history: most of the first one, all of the last, and a few calls carried out apart."""
+    client = stack.client()
+    width = 15
+    steps = [
+        fit(f"s{n}", *needs) if n % 60 == 7 else pause(f"s{n}", 0, *needs)
+        for n in range(195)
+        for needs in [[f"s{n - width}"] if n >= width else []]
+    ]
+    run_id = client.submit(request_of(*steps))
+    store, first = stack.data / "host" / "durable.sqlite", Recording("", "", None, [], [])
+    while client.run(run_id)["status"] not in ("succeeded", "partial", "failed"):
+        run = next((one for one in read_store(store, run_id) if one.instance_id == run_id), first)
+        if "generation" not in (run.input_json or "") and len(run.episodes) >= len(first.episodes):
+            first = run
+        time.sleep(0.02)
+    assert any(row.get("Name") == "start_steps" for rows in first.episodes for row in rows), (
+        "its last stretch was missed"
+    )
+    whole = _when_over(stack, run_id)
+    apart = [one for one in whole if one.name == STEP_ORCHESTRATOR]
+    return run_id, [first, *(one for one in whole if one.name != STEP_ORCHESTRATOR), *apart[:3]]
+
+
+RUNS: dict[str, Callable[[Stack], Made]] = {"sample": sample, "crashed": crashed, "approved": approved, "long": long}
+WITH_MODEL: dict[str, Callable[[Stack], Made]] = {"repaired": repaired}
 
 
 def main(names: Sequence[str]) -> None:
@@ -92,13 +120,13 @@ def _when_over(stack: Stack, run_id: str) -> list[Recording]:
     return recordings
 
 
-def _record(names: Sequence[str], runs: dict[str, Callable[[Stack], str]], *options: str) -> None:
+def _record(names: Sequence[str], runs: dict[str, Callable[[Stack], Made]], *options: str) -> None:
     today = datetime.now(UTC).date().isoformat()
     with tempfile.TemporaryDirectory() as folder, up(Path(folder), *options) as stack:
         for name in names:
             make = runs[name]
-            run_id = make(stack)
-            recordings = _when_over(stack, run_id)
+            made = make(stack)
+            run_id, recordings = made if isinstance(made, tuple) else (made, _when_over(stack, made))
             words = (make.__doc__ or "").strip()
             save(FOLDER / f"{name}-{today}.json", words, recordings)
             print(f"{name}: {len(recordings)} executions of {run_id}", file=sys.stderr)

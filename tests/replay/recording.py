@@ -1,7 +1,8 @@
 """A recorded execution as JSON, and its replay by the same code that rebuilds instances after a crash.
 
 A recording holds what the durable store held: the start document and the history by episode, and the action list that the
-orchestrator of its day had produced at the end. Nothing of a request, a plan or an output is in it, because nothing of that
+orchestrator of its day had produced at the end. Of a history that a run left for a fresh one there may be a beginning only, which
+has no end. Nothing of a request, a plan or an output is in it, because nothing of that
 is in history.
 """
 
@@ -18,15 +19,20 @@ from typing import Any
 
 from azure.durable_functions import Orchestrator
 
-from engine.domain.names import MAP_ORCHESTRATOR, RUN_ORCHESTRATOR
+from engine.domain.names import MAP_ORCHESTRATOR, RUN_ORCHESTRATOR, STEP_ORCHESTRATOR
 from local_host.durable.execution import Execution
 from local_host.durable.history import Event, ExecutionCompleted, OrchestratorCompleted, from_row
 from local_host.durable.records import Instance, get_instance, load_history
 from orchestrators.map_orchestrator import map_orchestrator
 from orchestrators.run_orchestrator import run_orchestrator
+from orchestrators.step_orchestrator import step_orchestrator
 
 FOLDER = Path(__file__).parent / "histories"
-BODIES: dict[str, Callable[..., Any]] = {RUN_ORCHESTRATOR: run_orchestrator, MAP_ORCHESTRATOR: map_orchestrator}
+BODIES: dict[str, Callable[..., Any]] = {
+    RUN_ORCHESTRATOR: run_orchestrator,
+    MAP_ORCHESTRATOR: map_orchestrator,
+    STEP_ORCHESTRATOR: step_orchestrator,
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,11 @@ class Recording:
     @property
     def events(self) -> list[Event]:
         return [from_row(row) for rows in self.episodes for row in rows]
+
+    @property
+    def is_whole(self) -> bool:
+        """True when it goes to the end of the instance."""
+        return any(isinstance(event, ExecutionCompleted) for event in self.events)
 
     @property
     def result(self) -> Any:
