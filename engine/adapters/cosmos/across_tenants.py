@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.adapters.cosmos.connection import CosmosConnection, ResponseHook
 from engine.adapters.cosmos.definitions import ContainerDefinition
-from engine.adapters.cosmos.repository import PAGE, Document, Find, in_order, query_of
+from engine.adapters.cosmos.repository import PAGE, Document, Find, in_order, query_of, readable
 
 
 async def find_across_tenants(
@@ -29,7 +29,7 @@ async def find_across_tenants(
                 max_item_count=min(find.limit, PAGE),
                 response_hook=charge,
             )
-            found += [dict(document) async for document in pages]
+            found += [readable(document) async for document in pages]
         return found
 
     return in_order(await connection.call(definition, "query_all", work), find)

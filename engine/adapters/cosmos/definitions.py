@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 TENANT = "tenantId"
+SCHEMA = "schemaVersion"
+"""The field of every document that says which version of its layout it has; documents without it have version 1."""
+DOCUMENT_VERSION = 1
+"""The layout that this application writes. It grows when an older application would misread what is written; this one then reads
+all versions until then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from engine.adapters.cosmos.connection import AbsentError, CosmosConnection, ResponseHook
-from engine.adapters.cosmos.definitions import TENANT, ContainerDefinition
+from engine.adapters.cosmos.definitions import DOCUMENT_VERSION, SCHEMA, TENANT, ContainerDefinition
 from engine.domain.errors import LivoaError
 
 PAGE = 1_000
@@ -160,7 +160,7 @@ class TenantRepository:
 
     def _item(self, operation: Operation, scope: str) -> tuple[Any, ...]:
         own = {name: value for name, value in operation.document.items() if not name.startswith("_")}
-        document = own | {TENANT: self._tenant_id, self._definition.level: scope}
+        document = own | {TENANT: self._tenant_id, self._definition.level: scope, SCHEMA: DOCUMENT_VERSION}
         match operation:
             case Create():
                 return "create", (document,)
@@ -175,12 +175,24 @@ class TenantRepository:
             raise LivoaError(
                 "store.foreign_document", "the database answered with something else's document", status=500
             )
-        return dict(document)
+        return readable(document)
+
+
+def readable(document: Mapping[str, Any]) -> Document:
+    """The document, when it has a layout that this application knows. Raises ``LivoaError("store.schema_newer")``."""
+    version = document.get(SCHEMA, 1)
+    if not isinstance(version, int) or not 1 <= version <= DOCUMENT_VERSION:
+        raise LivoaError(
+            "store.schema_newer",
+            f"a document has layout {version}, this version knows {DOCUMENT_VERSION}; start one that is at least as new",
+            status=500,
+        )
+    return dict(document)
 
 
 def query_of(find: Find, definition: ContainerDefinition) -> tuple[str, list[dict[str, Any]]]:
     """The text of a query and its parameters. Values travel as parameters only."""
-    names = (TENANT, definition.level, *find.fields)
+    names = (TENANT, definition.level, SCHEMA, *find.fields)
     words = ["SELECT", f"TOP {find.limit}", ", ".join(f"c.{name}" for name in names) if find.fields else "*"]
     words += ["FROM c WHERE", find.where]
     if find.order:
