@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peer_cases import layered
-from bench.rollover import RUN_INPUT, App, measure
+from bench.rollover import INPUTS, App, measure
 from bench.rollover_designs import Case, critical_path
 from local_host.durable.clock import RealClock
 from local_host.durable.engine import DurableEngine, EngineOptions
@@ -81,7 +81,7 @@ async def crowd(runs: int, steps: int, step_s: float) -> dict[str, Any]:
         await engine.start()
         began, names = time.perf_counter(), [f"run-{number}" for number in range(runs)]
         for name in names:
-            document = json.dumps(json.dumps(RUN_INPUT | {"run_id": name}))
+            document = json.dumps(json.dumps(INPUTS["built"] | {"run_id": name}))
             await engine.start_new("built", name, document)
         ended = await asyncio.gather(*[engine.wait_for_end(name, 300) for name in names])
         seconds = time.perf_counter() - began

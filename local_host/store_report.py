@@ -87,7 +87,9 @@ def _holder(data_dir: Path) -> int | None:
 
 
 def export(data_dir: Path, instance_id: str) -> dict[str, Any]:
-    """The executions of an instance and of those that it started, as `tests/replay` reads them.
+    """The executions of an instance, of those that it started and of those named after it, as `tests/replay` reads them.
+
+    Of an instance that went on in a fresh history, the store has the last one.
 
     HostError `host.no_instance` when there is none of that id.
     """
@@ -104,12 +106,14 @@ def export(data_dir: Path, instance_id: str) -> dict[str, Any]:
 
 
 def _family(connection: sqlite3.Connection, instance_id: str) -> list[Instance]:
+    """An instance, then its children and theirs; those whose id begins with its id and a dot are its own as well."""
     by_parent: dict[str, list[Instance]] = {}
     every = query_instances(connection, InstanceFilter())
     for item in every:
         if item.parent is not None:
             by_parent.setdefault(item.parent.instance_id, []).append(item)
     found = [item for item in every if item.instance_id == instance_id]
+    found += [item for item in every if item.instance_id.startswith(f"{instance_id}.") and item.parent is None]
     for item in found:  # grows while it is walked; an instance has one parent, so that ends
         found += by_parent.get(item.instance_id, [])
     return found

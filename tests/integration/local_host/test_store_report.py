@@ -96,6 +96,15 @@ async def test_an_export_replays_and_a_changed_one_is_refused(data: Path, tmp_pa
         replay(recording, other)
 
 
+async def test_an_export_takes_along_what_is_named_after_the_instance_with_its_children(data: Path) -> None:
+    engine = DurableEngine(family(), Storage(data / "durable.sqlite"), VirtualClock(START_AT))
+    await engine.start()
+    for instance_id in ("waiting.apart", "waitingroom"):
+        await engine.start_new("waits", instance_id, None)
+    await engine.stop()
+    assert [each["instance_id"] for each in export(data, "waiting")["executions"]] == ["waiting", "waiting.apart"]
+
+
 async def test_an_export_shares_the_store_with_a_host_that_writes(data: Path) -> None:
     engine = DurableEngine(family(), Storage(data / "durable.sqlite"), VirtualClock(START_AT))
     await engine.start()
