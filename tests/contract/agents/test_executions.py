@@ -191,17 +191,19 @@ async def test_work_in_a_thread_ends_when_it_looks_and_its_result_is_not_used(
         assert document["status"] == "running", "a thread cannot be stopped from outside"
         assert found.probes.context.cancelled
         gate.set()
-        while document["status"] == "running":
-            _, document, _ = await asked(found, "GET", f"/executions/{ID}", grant_of=grant_of)
+        async with asyncio.timeout(60):
+            while document["status"] == "running":
+                _, document, _ = await asked(found, "GET", f"/executions/{ID}", grant_of=grant_of)
         assert (document["error"]["code"], found.probes.effects) == ("agent.cancelled", 0)
 
 
 async def test_an_execution_is_over_at_its_deadline_though_nobody_waits(probe_stand: Stand) -> None:
-    soon = request("probe.hold", deadline_at=datetime.now(UTC) + timedelta(seconds=0.3))
+    soon = request("probe.hold", deadline_at=datetime.now(UTC) + timedelta(seconds=2))
     await asked(probe_stand, "POST", "/execute", body=soon.model_dump_json().encode(), **ASYNC)
     document: dict[str, Any] = {"status": "running"}
-    while document["status"] == "running":
-        _, document, _ = await asked(probe_stand, "GET", f"/executions/{ID}")
+    async with asyncio.timeout(60):
+        while document["status"] == "running":
+            _, document, _ = await asked(probe_stand, "GET", f"/executions/{ID}")
     assert (document["error"]["code"], document["error"]["retryable"]) == ("agent.deadline", True)
 
 
@@ -270,13 +272,17 @@ async def test_a_failure_is_told_to_who_comes_back_and_not_to_who_tries_again(pr
 
 @pytest.mark.parametrize(
     ("wishes", "status"),
-    [("respond-async", 202), ("wait=0", 200), ("respond-async, wait=1", 200), ("wait=0, Respond-Async", 202)],
+    [("respond-async", 202), ("wait=0", 200), ("respond-async, wait=50", 200), ("wait=0, Respond-Async", 202)],
 )
 async def test_only_who_says_so_is_told_to_come_back(probe_stand: Stand, wishes: str, status: int) -> None:
-    asyncio.get_running_loop().call_later(0.2, probe_stand.probes.go_on.set)
     body = request("probe.hold").model_dump_json().encode()
-    found, document, _ = await asked(probe_stand, "POST", "/execute", body=body, Prefer=wishes)
+    answering = asyncio.create_task(asked(probe_stand, "POST", "/execute", body=body, Prefer=wishes))
+    await probe_stand.probes.started.wait()
+    if status == 200:
+        probe_stand.probes.go_on.set()
+    found, document, _ = await answering
     assert found == status, json.dumps(document)
+    probe_stand.probes.go_on.set()
     await probe_stand.probes.had_effect.wait()
 
 

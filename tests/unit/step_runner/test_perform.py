@@ -31,6 +31,8 @@ async def test_a_step_runs_in_the_safe_order(world):
     assert (await world.events())[-2:] == ["step.started", "step.succeeded"]
     (call,) = world.invoker.calls
     assert call.idempotency_key == "run-1/a"
+    run = await world.runs.get("contoso", "run-1")
+    assert call.plan_hash == run.plan_hash != "", "a grant is for a step of this plan"
     records = await world.deps.audit.read("contoso", after_seq=0, limit=10)
     assert not verify(records, tenant_id="contoso")
 
