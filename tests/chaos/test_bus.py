@@ -86,6 +86,9 @@ async def _of_the_run(world: BusWorld, run: Run) -> list[str]:
     done = Counter(
         (event.data["step_id"], event.data.get("item")) for event in events if event.type.value == "step.succeeded"
     )
+    lost = [event.data["step_id"] for event in events if event.data.get("code") == "agent.lease_lost"]
+    if world.is_calm and not any(crash.startswith("worker") for crash in world.crashes):
+        found += [f"{step_id} was taken from a worker that lived" for step_id in lost]
     found += [f"{step} succeeded {count} times" for step, count in done.items() if count != 1]
     if run.status is not RunStatus.SUCCEEDED:
         return found

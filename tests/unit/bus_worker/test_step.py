@@ -267,6 +267,18 @@ async def test_an_answer_survives_a_store_or_a_bus_that_is_away_for_a_while(desk
     assert len(desk.results.sent) == 1
 
 
+async def test_an_answer_that_takes_long_to_tell_is_told_although_its_heartbeats_are_refused_by_now(desk):
+    send = desk.results.send
+
+    async def slowly(result, **options):
+        await desk.clock.sleep_s(100)
+        await send(result, **options)
+
+    desk.results.send = slowly
+    await desk.done(await desk.taken())
+    assert len(desk.results.sent) == 1
+
+
 async def test_an_answer_that_cannot_be_stored_is_told_all_the_same_and_stored_by_who_hears_it(desk):
     held = await desk.taken()
     finish = desk.deps.assignments.finish
