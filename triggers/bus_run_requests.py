@@ -5,7 +5,8 @@ same code. The id of the message is its idempotency key, so a message that is de
 
 What can never become a run goes to the dead letters at once, with the problem's code as the reason and the problem itself as the
 description. What could not be done at the moment is tried again here with growing pauses, because a message that is given back is
-delivered again at once; when several deliveries did not help, it goes to the dead letters with what was in the way.
+delivered again at once; when several deliveries did not help, it goes to the dead letters with what was in the way. A message
+that its tenant's quota does not let in is put off instead, so that a tenant that sends too much keeps nobody else waiting.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from engine.domain import telemetry_names
 from engine.domain.errors import LivoaError
 from engine.domain.run import Run
-from engine.domain.run_messages import MAX_REASON_CHARS, RUN_REQUESTS_QUEUE
+from engine.domain.run_messages import MAX_REASON_CHARS, POSTPONED, RUN_REQUESTS_QUEUE
 from engine.ports.deps import Deps, DepsProvider
 from engine.ports.identity import Rejection, SignedRequest, Speaker, TokenRefusedError
 from triggers.bus_step_results import CONNECTION
@@ -40,20 +41,26 @@ MAX_DELIVERIES = 5
 """Deliveries after which a message that still cannot be taken is a dead letter. Fewer than the queue's own limit, which knows no
 reason and is for deliveries that end in a crash."""
 LONGEST_PAUSE_S = 16.0
+MAX_POSTPONED = 30
+"""How often a message is put off for its tenant's quota: for about two hours in all."""
+LONGEST_DELAY_S = 300.0
+QUOTA = "quota.submissions"
 MESSAGE_PARAMETER = "message"
 
-_TEMPORARY = frozenset({"quota.submissions", "idempotency.in_flight"})
+_TEMPORARY = frozenset({"idempotency.in_flight"})
 _LOG = logging.getLogger("livoa.bus")
 Pause = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message under its lock. ``delivery_count`` counts this delivery."""
+    """A message under its lock. ``delivery_count`` counts this delivery, ``postponed`` how often it was put off."""
 
     body: bytes
     lock_token: str
     delivery_count: int = 1
+    message_id: str = ""
+    postponed: int = 0
 
 
 class NotTakenError(Exception):
@@ -61,7 +68,7 @@ class NotTakenError(Exception):
 
 
 async def take(received: Received, deps: Deps, client: DurableClient, *, pause: Pause = asyncio.sleep) -> Run | None:
-    """The run of a message, or None once it is a dead letter.
+    """The run of a message, or None once it is a dead letter or put off.
 
     Raises ``NotTakenError`` when the queue should deliver it again, and ``LivoaError("bus.unavailable")`` when it cannot be made
     a dead letter, which has the same effect.
@@ -140,11 +147,29 @@ async def _admitted(received: Received, deps: Deps) -> SignedRequest:
 
 async def _give_up(received: Received, problem: LivoaError, deps: Deps) -> None:
     facts = {"code": problem.code, "deliveries": received.delivery_count}
+    if problem.code == QUOTA and received.postponed < MAX_POSTPONED:
+        delay_s = min(max(2.0**received.postponed, float(problem.retry_after_s or 0)), LONGEST_DELAY_S)
+        times = received.postponed + 1
+        await deps.run_requests.postpone(received.body, received.message_id, times=times, delay_s=delay_s)
+        _LOG.info("run request put off", extra=facts)
+        return
     if is_temporary(problem) and received.delivery_count < MAX_DELIVERIES:
         _LOG.warning("run request not taken, it will be delivered again", extra=facts)
         raise NotTakenError(problem.code)
     _LOG.warning("run request is a dead letter", extra=facts)
     await deps.run_requests.dead_letter(received.lock_token, problem.code, description_of(problem))
+
+
+def received_of(message: Any) -> Received:
+    """A message of the trigger. Its properties are not signed: what they say is bounded and trusted for nothing else."""
+    postponed = (message.application_properties or {}).get(POSTPONED, 0)
+    return Received(
+        body=message.get_body(),
+        lock_token=str(message.lock_token),
+        delivery_count=message.delivery_count or 1,
+        message_id=str(message.message_id or ""),
+        postponed=postponed if type(postponed) is int and 0 <= postponed <= MAX_POSTPONED else 0,
+    )
 
 
 def build(deps: DepsProvider) -> Blueprint:
@@ -153,8 +178,7 @@ def build(deps: DepsProvider) -> Blueprint:
     from azure.functions import ServiceBusMessage
 
     async def receive_run_request(message: Any, client: Any) -> None:
-        received = Received(message.get_body(), str(message.lock_token), message.delivery_count or 1)
-        await take(received, deps(), client)
+        await take(received_of(message), deps(), client)
 
     receive_run_request.__annotations__ = {
         MESSAGE_PARAMETER: ServiceBusMessage,

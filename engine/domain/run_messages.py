@@ -17,6 +17,9 @@ RUN_EVENTS_TOPIC = "run-events"
 MAX_REASON_CHARS = 4_096
 """Longest reason, and longest description, of a dead letter."""
 
+POSTPONED = "postponed"
+"""Application property of a request that waits for its tenant's quota: how often it was put off."""
+
 CLOUD_EVENT_JSON = "application/cloudevents+json; charset=UTF-8"
 _OF_RUN = ("code", "cost_micro_usd", "request_id")
 _OF_APPROVAL = ("subject", "approval_id", "kind", "item", "capability", "expires_at")

@@ -20,11 +20,22 @@ class RunRequestQueue(Protocol):
         """
         ...
 
+    async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
+        """Send the same message once more, to arrive in ``delay_s``; ``times`` counts how often that was done, this included.
+
+        ``LivoaError("bus.unavailable", status=503)`` when it cannot be done.
+        """
+        ...
+
 
 class NoRunRequests:
     """Where no bus is configured."""
 
     async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
+        """See ``RunRequestQueue``. Raises ``LivoaError("bus.not_configured")``."""
+        raise LivoaError("bus.not_configured", "No bus is configured.", status=503)
+
+    async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
         """See ``RunRequestQueue``. Raises ``LivoaError("bus.not_configured")``."""
         raise LivoaError("bus.not_configured", "No bus is configured.", status=503)
 

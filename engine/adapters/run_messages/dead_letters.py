@@ -1,4 +1,4 @@
-"""Making a dead letter of a message that the Functions host has received and holds the lock of.
+"""Making a dead letter of a message that the Functions host has received and holds the lock of, and putting one off.
 
 The trigger of the Python worker gives a function the message and no way to settle it: the host completes it when the function
 returns and gives it back when the function raises. So the lock that the host holds is used from here, over the management link,
@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from engine.domain.errors import LivoaError
-from engine.domain.run_messages import RUN_REQUESTS_QUEUE
+from engine.domain.run_messages import POSTPONED, RUN_REQUESTS_QUEUE
 
 TIMEOUT_S = 20.0
+_LATER = ".later-"
+_MAX_ID = 110
+"""Of the 128 characters that an id may have."""
 
 OpenClient = Callable[[], Any]
 """Gives a new client of the SDK (``azure.servicebus.aio.ServiceBusClient``)."""
@@ -26,6 +30,30 @@ class ServiceBusRunRequests:
 
     def __init__(self, client: OpenClient, queue: str = RUN_REQUESTS_QUEUE) -> None:
         self._client, self._queue = client, queue
+
+    async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
+        """See ``RunRequestQueue``. The id gets a suffix, because duplicate detection would drop the message under its own."""
+        from azure.core.exceptions import AzureError
+        from azure.servicebus import ServiceBusMessage
+
+        first = message_id.split(_LATER)[0][:_MAX_ID]
+        later = ServiceBusMessage(
+            body,
+            message_id=f"{first}{_LATER}{times}",
+            content_type="application/jose",
+            application_properties={POSTPONED: times},
+        )
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                self._client() as client,
+                client.get_queue_sender(self._queue) as sender,
+            ):
+                await sender.schedule_messages(later, datetime.now(UTC) + timedelta(seconds=delay_s))
+        except (AzureError, OSError, TimeoutError, ValueError) as err:
+            raise LivoaError(
+                "bus.unavailable", f"A message could not be put off: {type(err).__name__}.", status=503
+            ) from None
 
     async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
         """See ``RunRequestQueue``."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from azure.functions.meta import Datum
+from azure.functions.servicebus import ServiceBusMessageInConverter
 from azure.servicebus import ServiceBusMessage, ServiceBusSubQueue
 
 from engine.adapters.run_messages import ServiceBusRunRequests
 from engine.domain.errors import LivoaError
 from engine.domain.run_messages import RUN_REQUESTS_QUEUE
+from local_host.queue_listener import single_metadata
 from local_host.queues import QueueError
+from triggers.bus_run_requests import Received, received_of
 
 
 async def dead_letters(bus: Any) -> list[Any]:
@@ -38,6 +42,17 @@ async def test_a_message_that_the_host_holds_becomes_a_dead_letter_with_its_reas
     assert bus.broker.counts(RUN_REQUESTS_QUEUE).active == 0
 
 
+async def test_a_message_that_is_put_off_comes_back_later_and_knows_how_often(bus: Any) -> None:
+    requests = ServiceBusRunRequests(bus.client)
+    await requests.postpone(b"an envelope", "m-1", times=1, delay_s=600)
+    await requests.postpone(b"an envelope", "m-1.later-1", times=2, delay_s=0)
+    counts = bus.broker.counts(RUN_REQUESTS_QUEUE)
+    assert (counts.active, counts.scheduled) == (1, 1)
+    (held,) = bus.broker.receive(RUN_REQUESTS_QUEUE, 2)
+    assert (held.message.body, held.message.message_id) == (b"an envelope", "m-1.later-2")
+    assert dict(held.message.properties) == {"postponed": 2}
+
+
 async def test_opening_a_link_for_it_takes_nothing_out_of_the_queue(bus: Any) -> None:
     async with bus.client() as client, client.get_queue_sender(RUN_REQUESTS_QUEUE) as sender:
         await sender.send_messages([ServiceBusMessage("poison"), ServiceBusMessage("waits")])
@@ -52,3 +67,12 @@ async def test_a_lost_lock_and_a_missing_bus_are_one_error(bus: Any, lock_token:
     with pytest.raises(LivoaError) as caught:
         await ServiceBusRunRequests(bus.client).dead_letter(lock_token, "x", "y")
     assert (caught.value.code, caught.value.status) == ("bus.unavailable", 503)
+
+
+async def test_the_function_sees_what_the_message_and_its_lock_say(bus: Any) -> None:
+    await ServiceBusRunRequests(bus.client).postpone(b"an envelope", "m-1", times=4, delay_s=0)
+    (held,) = bus.broker.receive(RUN_REQUESTS_QUEUE, 1)
+    message = ServiceBusMessageInConverter.decode(
+        Datum(held.message.body, "bytes"), trigger_metadata=single_metadata(held)
+    )
+    assert received_of(message) == Received(b"an envelope", held.lock_token, 1, "m-1.later-4", 4)

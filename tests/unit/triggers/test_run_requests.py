@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,12 +23,15 @@ from tests.support.envelopes import Sender
 from tests.unit.identity.tokens import AUDIENCE, NOW
 from tests.unit.triggers.world import INTENT, PLAN, World, tenant
 from triggers.bus_run_requests import (
+    LONGEST_DELAY_S,
     MAX_DELIVERIES,
+    MAX_POSTPONED,
     MAX_TRIES,
     NotTakenError,
     Received,
     description_of,
     pause_s,
+    received_of,
     take,
 )
 
@@ -37,6 +41,10 @@ class DeadLetters:
 
     def __init__(self) -> None:
         self.letters: list[tuple[str, str, str]] = []
+        self.later: list[tuple[bytes, str, int, float]] = []
+
+    async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
+        self.later.append((body, message_id, times, delay_s))
 
     async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
         assert max(len(reason), len(description)) <= 4_096
@@ -57,11 +65,12 @@ class Queue:
         envelopes = TenantEnvelopes(pages, self.world.clock, audience=AUDIENCE)
         self.world.with_deps(envelopes=envelopes, run_requests=self.dead, tenants=pages)
 
-    async def deliver(self, body: bytes, delivery: int = 1) -> Run | None:
-        async def pause(seconds: float) -> None:
-            self.pauses.append(seconds)
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
-        return await take(Received(body, "lock-1", delivery), self.world.deps, self.world.engine, pause=pause)
+    async def deliver(self, body: bytes, delivery: int = 1) -> Run | None:
+        received = Received(body, "lock-1", delivery)
+        return await take(received, self.world.deps, self.world.engine, pause=self.pause)
 
     async def submitted(self, body: bytes) -> Run:
         run = await self.deliver(body)
@@ -195,10 +204,32 @@ class Full:
         return Admitted(self.left < 0, 7)
 
 
-async def test_a_full_quota_makes_a_message_wait(queue: Queue) -> None:
-    queue.world.with_deps(admission=Full(2))
-    await queue.submitted(queue.erp.sign(INTENT, NOW))
-    assert queue.pauses == [7.0, 7.0]
+async def test_a_message_that_the_quota_does_not_let_in_is_put_off_and_keeps_nobody_waiting(queue: Queue) -> None:
+    queue.world.with_deps(admission=Full(10_000))
+    message = queue.erp.sign(INTENT, NOW)
+    for times in range(MAX_POSTPONED):
+        received = Received(message, "lock-1", 1, f"m-{times}", times)
+        assert await take(received, queue.world.deps, queue.world.engine, pause=queue.pause) is None
+    assert (queue.pauses, queue.dead.letters) == ([], [])
+    assert queue.dead.later[:5] == [
+        (message, f"m-{n}", n + 1, delay) for n, delay in enumerate((7.0, 7.0, 7.0, 8.0, 16.0))
+    ]
+    assert queue.dead.later[-1][3] == LONGEST_DELAY_S
+    received = Received(message, "lock-1", 1, "m", MAX_POSTPONED)
+    assert await take(received, queue.world.deps, queue.world.engine, pause=queue.pause) is None
+    assert [reason for _, reason, _ in queue.dead.letters] == ["quota.submissions"]
+
+
+@pytest.mark.parametrize(("told", "counted"), [(3, 3), (-1, 0), (10**9, 0), ("7", 0), (True, 0), (None, 0)])
+def test_how_often_a_message_was_put_off_is_anybodys_word_and_bounded(told: Any, counted: int) -> None:
+    message = SimpleNamespace(
+        get_body=lambda: b"x",
+        lock_token="t",
+        delivery_count=None,
+        message_id=None,
+        application_properties={"postponed": told},
+    )
+    assert received_of(message) == Received(b"x", "t", 1, "", counted)
 
 
 async def test_a_surprise_is_tried_again_and_says_nothing_of_what_it_was(queue: Queue) -> None:
@@ -210,6 +241,9 @@ async def test_a_surprise_is_tried_again_and_says_nothing_of_what_it_was(queue: 
             return None
 
     queue.world.with_deps(runs=Broken())
+    with pytest.raises(NotTakenError):
+        await queue.deliver(queue.erp.sign(INTENT, NOW))
+    assert len(queue.pauses) == MAX_TRIES - 1
     assert await queue.deliver(queue.erp.sign(INTENT, NOW), MAX_DELIVERIES) is None
     ((_, reason, description),) = queue.dead.letters
     assert (reason, "hunter2" in description, "incident" in description) == ("internal.unexpected", False, True)
