@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from engine.adapters.files.signing_key import FileSigner
 from engine.adapters.memory import FixedClock, MemoryAuditLog
 from engine.domain.audit import AuditEntry, AuditRecord, AuditType
 from engine.domain.checkpoint import Anchor
+from engine.domain.errors import LivoaError
 from engine.evidence.anchored import Report, verify
 from engine.evidence.chain import Head, chain
 from engine.evidence.checkpoints import Checkpointer
@@ -229,3 +231,19 @@ async def test_a_copy_of_an_old_anchor_elsewhere_is_not_the_latest(tmp_path: Pat
     latest = await anchors.latest("contoso")
     assert latest is not None
     assert latest.number == 3
+
+
+async def test_a_checkpoint_that_was_signed_twice_is_not_the_one_that_the_chain_tells_of(copy: Copy) -> None:
+    signed = take_apart(copy.anchors[1].jws)
+    again = assemble(signed.signing_input, await copy.signer.sign(signed.signing_input))
+    assert again != copy.anchors[1].jws
+    copy.anchors[1] = Anchor(2, again)
+    assert copy.codes() == {"anchor.note_mismatch", "anchor.link_broken"}
+
+
+async def test_a_checkpoint_has_one_spelling(copy: Copy) -> None:
+    head, payload, signature = copy.anchors[0].jws.split(".")
+    spaced = base64.urlsafe_b64encode(base64.urlsafe_b64decode(payload + "==").replace(b",", b", ", 1)).rstrip(b"=")
+    with pytest.raises(LivoaError) as caught:
+        take_apart(".".join((head, spaced.decode(), signature)))
+    assert caught.value.code == "anchor.unreadable"
