@@ -174,7 +174,7 @@ def test_a_host_that_dies_while_the_plan_is_repaired_leaves_one_version(client: 
     client.until_event(run_id, "step.failed", "mix")
     time.sleep(1.0)  # the planner's request is under way for three seconds
     modelled.kill_host()
-    run = client.finished(run_id)
+    run = client.finished(run_id, patience_s=150)  # a host starts anew meanwhile, and the planner is asked again
     assert (run["status"], run["plan_version"]) == ("succeeded", 2), run
     assert [event["type"] for event in client.events(run_id)].count("plan.repaired") == 1
 
