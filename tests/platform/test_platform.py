@@ -34,6 +34,7 @@ async def worker(tmp_path_factory):
         patch.setenv("LIVOA_ENV", "local")
         patch.setenv("LIVOA_DATA", str(data))
         patch.setenv("LIVOA_HTTP_STREAMING", "off")
+        patch.setenv("LIVOA_BUS_CONNECTION_FILE", str(data / "no-bus.connection"))
         patch.syspath_prepend(str(ROOT))
         patch.chdir(ROOT)
         loaded = await Worker.load(ROOT)
@@ -162,3 +163,21 @@ async def test_the_timer_function_runs(worker):
     inputs = {kinds["timerTrigger"]: ("json", json.dumps(schedule)), kinds["durableClient"]: ("string", CLIENT)}
     done = await worker.invoke(name, inputs)
     assert done.ok, done.error
+
+
+async def test_a_message_reaches_its_function_with_the_lock_that_the_host_holds(worker):
+    (trigger,) = [
+        binding for binding in worker.bindings("receive_run_request") if binding["type"] == "serviceBusTrigger"
+    ]
+    assert (trigger["queueName"], trigger["connection"]) == ("run-requests", "LIVOA_BUS_CONNECTION")
+    held = {"MessageId": ("string", "m-1"), "DeliveryCount": ("int", 1), "UserProperties": ("json", "{}")}
+    held["LockToken"] = ("string", "0f8fad5b-d9cb-469f-a165-70867728950e")
+    given = {"message": ("bytes", b"no envelope"), "client": ("string", CLIENT)}
+    done = await worker.invoke("receive_run_request", given, held)
+    # It is poison, and there is no bus to say so to: the function raises, so the host gives the message back.
+    assert not done.ok
+    assert (
+        "bus.unavailable" in str(done.error)
+        or "dead letter" in str(done.error)
+        or "connection string" in str(done.error)
+    )
