@@ -189,7 +189,9 @@ class RunStoresInCosmos(RunStores):
         times=st.integers(1, 2),
     )
     def a_bad_moment(self, kind: Any, times: int) -> None:
-        self.faults.add(Fault(kind, "batch", times))
+        # Three in a row is what a store makes up for; more of them is an outage, which is another test's.
+        if sum(fault.times for fault in self.faults.pending) + times <= 3:
+            self.faults.add(Fault(kind, "batch", times))
 
 
 TestRunStoresInCosmos = RunStoresInCosmos.TestCase
