@@ -206,7 +206,7 @@ def _cancel_entry(run: Run, call: Call) -> AuditEntry:
         at=call.deps.clock.now(),
         run_id=run.run_id,
         actor=call.principal.subject,
-        body={"client_app": call.principal.client_app, "status": run.status.value},
+        body={"client_app": call.principal.client_app},
     )
 
 

@@ -122,6 +122,7 @@ async def test_a_router_can_only_name_what_the_tenant_has_enabled():
     assert names == [
         "calc.double",
         "calc.fit",
+        "calc.fit_fast",
         "calc.frail",
         "calc.frail_secret",
         "calc.range",

@@ -135,7 +135,8 @@ async def test_only_a_few_things_are_public(world: World) -> None:
             assert answer.code == "auth.missing"
         else:
             open_to_all.append(endpoint.name)
-    assert sorted(open_to_all) == ["get_schema", "grant_keys", "health_live", "list_schemas", "openapi"]
+    # A link is its own credential: tests/unit/triggers/test_links.py.
+    assert sorted(open_to_all) == ["follow_link", "get_schema", "grant_keys", "health_live", "list_schemas", "openapi"]
 
 
 async def test_a_request_is_one_span_and_one_line(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -76,7 +76,7 @@ def test_only_what_wakes_orchestrations_or_looks_at_entities_has_a_durable_clien
     with_client = {n for n, f in functions.items() if any(b.type == "durableClient" for b in f.get_bindings())}
     assert with_client == {
         "submit_run", "cancel_run", "suspend_run", "resume_run", "terminate_run", "rerun_run", "answer_approval",
-        "sweep_runs", "list_breakers", "get_quota",
+        "sweep_runs", "list_breakers", "get_quota", "erase_run", "run_retention", "retain_runs",
     }  # fmt: skip
     assert {endpoint.name for endpoint in ENDPOINTS} <= functions.keys()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.domain.answer import Answer
+from engine.domain.audit import AuditEntry, AuditRecord
 from engine.domain.base import iso_utc
 from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.principal import Role
@@ -325,8 +326,9 @@ async def test_a_run_that_ends_while_it_is_being_cancelled_stays_as_it_ended(wor
     class Finishing:
         """The run ends between the look at it and the record of the cancel."""
 
-        async def append(self, entry: object) -> None:
+        async def append(self, entry: AuditEntry) -> AuditRecord:
             await change(world, run_id, status=RunStatus.SUCCEEDED)
+            return await world.audit.append(entry)
 
     world.with_deps(audit=Finishing())
     answer = await world.post(f"/api/runs/{run_id}/cancel")
