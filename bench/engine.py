@@ -57,13 +57,18 @@ async def _execute(request: web.Request) -> web.Response:
     return web.json_response({"status": "succeeded", "output": {"ok": True}})
 
 
-def _step(step_id: str, needs: list[str] = [], ms: int = 0) -> dict[str, Any]:  # noqa: B006 - never changed
-    return {"id": step_id, "capability": "bench.sleep", "inputs": {"ms": ms}, "needs": needs}
+def _step(
+    step_id: str,
+    needs: list[str] = [],  # noqa: B006 - never changed
+    ms: int = 0,
+    capability: str = "bench.sleep",
+) -> dict[str, Any]:
+    return {"id": step_id, "capability": capability, "inputs": {"ms": ms}, "needs": needs}
 
 
-def fan(steps: int) -> dict[str, Any]:
+def fan(steps: int, capability: str = "bench.sleep") -> dict[str, Any]:
     """One source, ``steps`` in parallel, one sink."""
-    middle = [_step(f"s{i}", ["source"]) for i in range(steps)]
+    middle = [_step(f"s{i}", ["source"], capability=capability) for i in range(steps)]
     return _plan([_step("source"), *middle, _step("sink", [s["id"] for s in middle])])
 
 
@@ -88,13 +93,19 @@ def _cpu_s(pid: int) -> float:
 
 
 class Stack:
-    """The embedded host with the app, a bench catalog, and an agent in this process."""
+    """The embedded host with the app, a bench catalog, and an agent in this process. ``pages`` are put into the catalog,
+    ``settings`` beside the host's, ``options`` behind its command."""
+
+    pages: tuple[tuple[str, str], ...] = (("capabilities/bench.sleep", CAPABILITY), ("tenants/bench", TENANT))
+    options: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.settings: dict[str, str] = {}
+        self.environment: dict[str, str] = {}
 
     async def __aenter__(self) -> Stack:
-        for name, text in (("capabilities/bench.sleep", CAPABILITY), ("tenants/bench", TENANT)):
+        for name, text in self.pages:
             path = self.folder / "catalog" / f"{name}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
@@ -109,14 +120,15 @@ class Stack:
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         port = self._runner.addresses[0][1]
-        environment = os.environ | {
+        self.environment = os.environ | {
             "LIVOA_ENV": "local",
             "LIVOA_DATA": str(self.folder / "data"),
             "LIVOA_CATALOG": str(self.folder / "catalog"),
             "LIVOA_AGENT_ENDPOINTS": json.dumps({"bench": f"http://127.0.0.1:{port}"}),
             "LIVOA_LOG_LEVEL": "ERROR",
+            **self.settings,
         }
-        self._host = self._start_host(environment)
+        self._host = self._start_host(self.environment)
         assert self._host.stdout is not None
         self.url = json.loads(await asyncio.to_thread(self._host.stdout.readline))["url"]
         self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._token()}"})
@@ -135,6 +147,7 @@ class Stack:
                 "--data",
                 str(self.folder / "host"),
                 "--json",
+                *self.options,
             ],
             cwd=ROOT,
             env=environment,

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import logging
+import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -58,6 +60,9 @@ class BusConnection:
 
         ``LivoaError("bus.unavailable", status=503)`` when that takes longer or fails; it may have been sent all the same.
         """
+        if "azure.servicebus.aio" not in sys.modules:
+            # Half a second of work, much more on a busy machine: neither the loop nor the message's time shall pay for it.
+            await asyncio.to_thread(importlib.import_module, "azure.servicebus.aio")
         senders = self._senders.setdefault(asyncio.get_running_loop(), {})
         if entity not in senders:
             senders[entity] = _Sender(self, entity)
