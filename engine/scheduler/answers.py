@@ -32,9 +32,9 @@ CRASH_CODE = "activity.crashed"
 
 
 def step_outcome(value: Any) -> StepOutcome:
-    """Parse the answer of a call for a step."""
+    """Parse the answer of a call for a step. One that came as an event is JSON text: the SDK's client encodes it once more."""
     try:
-        return OUTCOME.validate_python(value)
+        return OUTCOME.validate_json(value) if isinstance(value, str) else OUTCOME.validate_python(value)
     except ValidationError:
         return Failed(code="step.malformed_outcome")
 
