@@ -1,4 +1,4 @@
-"""Runs submitted by message: the queue ``run-requests``, each message a signed envelope (ADR 0007).
+"""Runs submitted by message: the queue ``run-requests``, each message a signed envelope (ADR 0010).
 
 From the envelope on, everything is as over HTTP: the same parse, checks, admission, idempotency and records, because it is the
 same code. The id of the message is its idempotency key, so a message that is delivered or sent twice is one run.

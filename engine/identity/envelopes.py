@@ -1,4 +1,4 @@
-"""From a message to who asks for what: a compact JWS by a key that stands in the configuration of one tenant (ADR 0007).
+"""From a message to who asks for what: a compact JWS by a key that stands in the configuration of one tenant (ADR 0010).
 
 The header names tenant, sender and key; that is a hint where to look, and the signature decides. So the tenant of a message is
 the one whose registered key signed it, whatever queue it came through and whatever else it says. No secret is in a message: it

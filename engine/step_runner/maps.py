@@ -54,7 +54,8 @@ async def expand_map(task: StepTask, deps: Deps) -> StepOutcome:
 async def collect_map(task: StepTask, item_count: int, deps: Deps) -> StepOutcome:
     """The step's output is the array of its items' outputs in order, null where an item was skipped.
 
-    The map has failed when an item failed or is missing, unless the step skips failed items (``on_failure: skip``).
+    The map has failed when an item failed or is missing, unless the step skips failed items (``on_failure: skip``). An item that
+    policy denied denies the map either way: a call that died after writing that down was told to the scheduler as a crash.
     """
     prepared = await _prepare(task, deps)
     if not isinstance(prepared, tuple):
@@ -64,6 +65,9 @@ async def collect_map(task: StepTask, item_count: int, deps: Deps) -> StepOutcom
     stood_in = next((record.degraded for record in records.values() if record.degraded is not None), None)
     journal = replace(journal, degraded=stood_in)
     bad = [index for index in range(item_count) if not _is_good(records.get(index))]
+    for index in bad:
+        if (item := records.get(index)) is not None and item.status is StepStatus.DENIED and item.error is not None:
+            return await journal.denied(item.error.code, f"item {index}: {item.error.message}")
     if bad and view.step.on_failure != "skip":
         first = records.get(bad[0])
         code = first.error.code if first is not None and first.error is not None else "step.item_missing"

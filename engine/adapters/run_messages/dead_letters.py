@@ -2,7 +2,7 @@
 
 The trigger of the Python worker gives a function the message and no way to settle it: the host completes it when the function
 returns and gives it back when the function raises. So the lock that the host holds is used from here, over the management link,
-as the SDK itself does for a message whose own link is gone. The host then finds the lock gone and logs that (ADR 0007).
+as the SDK itself does for a message whose own link is gone. The host then finds the lock gone and logs that (ADR 0010).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ import pytest
 
 from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteError, ExecuteFailed
-from engine.domain.outcomes import Expanded, Failed, Skipped, Succeeded
+from engine.domain.outcomes import Denied, Expanded, Failed, Skipped, Succeeded
+from engine.domain.run import ErrorInfo, StepRecord
 from engine.domain.status import StepStatus
 from engine.step_runner import StepTask, collect_map, expand_map
 from tests.support.world import World, doubled, plan_of, step
@@ -116,3 +117,26 @@ async def test_a_map_over_a_step_without_output_is_skipped():
     await world.submit(plan_of(step("r", "calc.range", n=0, when={"left": 1, "op": "eq", "right": 2}), _map()))
     await world.perform("r")
     assert await expand_map(TASK, world.deps) == Skipped(code="bind.no_output")
+
+
+@pytest.mark.parametrize("on_failure", ["fail", "skip"])
+async def test_an_item_that_policy_denied_denies_the_map_though_its_call_died_untold(on_failure):
+    world = World(max_fan_out=10)
+    await world.submit(plan_of(step("r", "calc.range", n=2), _map(on_failure=on_failure)))
+    await world.perform("r")
+    await expand_map(TASK, world.deps)
+    await world.perform("m", item=0)
+    await world.runs.put_step(
+        StepRecord(
+            tenant_id="contoso",
+            run_id="run-1",
+            step_id="m",
+            item=1,
+            status=StepStatus.DENIED,
+            attempt=1,
+            error=ErrorInfo(code="policy.no", message="policy denies this step"),
+        )
+    )
+    assert await collect_map(TASK, 2, world.deps) == Denied(code="policy.no")
+    record = await world.runs.get_step("contoso", "run-1", "m")
+    assert (record.status, record.error.code) == (StepStatus.DENIED, "policy.no")
