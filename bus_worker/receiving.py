@@ -88,16 +88,17 @@ class Service:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _for_ever(self, queue: str, serve: Any) -> None:
-        """Serve one queue with one receiver after another, whatever happens to the bus."""
-        from azure.core.exceptions import AzureError
+        """Serve one queue with one receiver after another, whatever happens to the bus, the store or their libraries.
 
+        Whatever is not caught here would leave a queue without a receiver in a worker that says it is well.
+        """
         failures = 0
         while not self.stopping.is_set():
             try:
                 await serve(queue)
                 failures = 0
                 continue
-            except (AzureError, OSError, ValueError, LivoaError) as err:
+            except Exception as err:
                 reason = err.code if isinstance(err, LivoaError) else type(err).__name__
             if queue in self.connected or failures == 0:
                 _LOG.warning("queue lost: %s", reason, extra={"queue": queue})
