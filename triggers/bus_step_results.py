@@ -1,8 +1,7 @@
 """Answers of workers: each is stored for the step it belongs to, then whoever waits for that step is told.
 
-A message that is none is refused with its reason in the log. A Python function cannot settle its message itself: the host
-delivers it again, and the queue moves it to its dead letters after the last delivery. An answer that does not count is on record
-and done with: delivering it again would change nothing.
+A message that is none goes to the dead letters at once, with its reason: delivering it again would not make it one. An answer
+that does not count is on record and done with.
 """
 
 from __future__ import annotations
@@ -31,14 +30,21 @@ class Message(Protocol):
         """Its body."""
         ...
 
+    @property
+    def lock_token(self) -> str | None:
+        """What it is held under until the function returns."""
+        ...
+
 
 async def take_result(message: Message, deps: Deps, client: DurableClient) -> None:
-    """Take one answer in. Raises ``LivoaError("bus.result_invalid")``, and what a store raises that stays away."""
+    """Take one answer in, or put aside what is none. Raises what a store raises that stays away, and ``LivoaError`` when it
+    cannot be put aside: then it is delivered again."""
     try:
         result = parse_result(message.get_body())
     except LivoaError as err:
         _LOG.error("a message of the results' queue is none: %s", err.message, extra={"code": err.code})
-        raise
+        await deps.step_results.dead_letter(str(message.lock_token), err.code, err.message)
+        return
     assignment = await take_back(result, deps)
     if assignment is not None:
         await tell_step_ended(assignment, client)

@@ -229,6 +229,7 @@ def _bus(settings: Settings) -> dict[str, Any]:
     return {
         "step_queue": ServiceBusStepQueue(connection),
         "run_requests": ServiceBusRunRequests(connection.client),
+        "step_results": ServiceBusRunRequests(connection.client, settings.bus.bus.results_queue),
         "run_events": ServiceBusRunEvents(connection),
     }
 

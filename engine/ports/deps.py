@@ -29,7 +29,15 @@ from engine.ports.policy import PolicyEngine
 from engine.ports.quota import Admission, NoAdmission
 from engine.ports.result_cache import NoResultCache, ResultCache
 from engine.ports.run_keys import NoRunKeys, RunKeys
-from engine.ports.run_messages import NoOutbox, NoRunEvents, NoRunRequests, Outbox, RunEventTopic, RunRequestQueue
+from engine.ports.run_messages import (
+    HeldMessages,
+    NoOutbox,
+    NoRunEvents,
+    NoRunRequests,
+    Outbox,
+    RunEventTopic,
+    RunRequestQueue,
+)
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.step_queue import NoStepQueue, StepQueue
 from engine.ports.telemetry import Telemetry
@@ -84,6 +92,7 @@ class Deps:
     step_queue: StepQueue = field(default_factory=NoStepQueue)
     envelopes: EnvelopeVerifier = field(default_factory=NoEnvelopes)
     run_requests: RunRequestQueue = field(default_factory=NoRunRequests)
+    step_results: HeldMessages = field(default_factory=NoRunRequests)
     run_events: RunEventTopic = field(default_factory=NoRunEvents)
     outbox: Outbox = field(default_factory=NoOutbox)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)

@@ -10,8 +10,8 @@ from engine.domain.errors import LivoaError
 from engine.domain.events import RunEvent
 
 
-class RunRequestQueue(Protocol):
-    """The queue of submissions, as far as receiving is not the trigger's."""
+class HeldMessages(Protocol):
+    """Messages of one queue that a trigger has received and cannot settle itself."""
 
     async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
         """Move a message that is held under ``lock_token`` to the dead letters. Both texts have at most 4,096 characters.
@@ -19,6 +19,10 @@ class RunRequestQueue(Protocol):
         ``LivoaError("bus.unavailable", status=503)`` when it cannot be done, also because the lock is lost.
         """
         ...
+
+
+class RunRequestQueue(HeldMessages, Protocol):
+    """The queue of submissions, as far as receiving is not the trigger's."""
 
     async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
         """Send the same message once more, to arrive in ``delay_s``; ``times`` counts how often that was done, this included.
@@ -32,7 +36,7 @@ class NoRunRequests:
     """Where no bus is configured."""
 
     async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
-        """See ``RunRequestQueue``. Raises ``LivoaError("bus.not_configured")``."""
+        """See ``HeldMessages``. Raises ``LivoaError("bus.not_configured")``."""
         raise LivoaError("bus.not_configured", "No bus is configured.", status=503)
 
     async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from azure.functions.meta import Datum
@@ -10,11 +11,14 @@ from azure.functions.servicebus import ServiceBusMessageInConverter
 from azure.servicebus import ServiceBusMessage, ServiceBusSubQueue
 
 from engine.adapters.run_messages import ServiceBusRunRequests
+from engine.domain.bus import RESULTS_QUEUE
 from engine.domain.errors import LivoaError
 from engine.domain.run_messages import RUN_REQUESTS_QUEUE
 from local_host.queue_listener import single_metadata
 from local_host.queues import QueueError
+from tests.support.world import World
 from triggers.bus_run_requests import Received, received_of
+from triggers.bus_step_results import take_result
 
 
 async def dead_letters(bus: Any) -> list[Any]:
@@ -76,3 +80,22 @@ async def test_the_function_sees_what_the_message_and_its_lock_say(bus: Any) -> 
         Datum(held.message.body, "bytes"), trigger_metadata=single_metadata(held)
     )
     assert received_of(message) == Received(b"an envelope", held.lock_token, 1, "m-1.later-4", 4)
+
+
+async def test_a_message_of_the_results_that_is_none_is_a_dead_letter_after_one_delivery(bus: Any) -> None:
+    async with bus.client() as client, client.get_queue_sender(RESULTS_QUEUE) as sender:
+        await sender.send_messages(ServiceBusMessage("no result", message_id="r-1"))
+    (held,) = bus.broker.receive(RESULTS_QUEUE, 1)
+    message = ServiceBusMessageInConverter.decode(
+        Datum(held.message.body, "bytes"), trigger_metadata=single_metadata(held)
+    )
+    world = World()
+    deps = replace(world.deps, step_results=ServiceBusRunRequests(bus.client, RESULTS_QUEUE))
+    await take_result(message, deps, cast(Any, None))
+    async with (
+        bus.client() as client,
+        client.get_queue_receiver(RESULTS_QUEUE, sub_queue=ServiceBusSubQueue.DEAD_LETTER) as receiver,
+    ):
+        (letter,) = await receiver.peek_messages(10)
+    assert (letter.message_id, letter.dead_letter_reason) == ("r-1", "bus.result_invalid")
+    assert bus.broker.counts(RESULTS_QUEUE).active == 0

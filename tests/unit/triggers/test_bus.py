@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -23,12 +24,27 @@ NONCE = "n" * 43
 TOLD = ("run-1", "step-finished.")
 
 
+class DeadLetters:
+    """Stands for the queue: keeps what is put aside."""
+
+    def __init__(self) -> None:
+        self.letters: list[tuple[str, str, str]] = []
+        self.is_away = False
+
+    async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
+        if self.is_away:
+            raise LivoaError("bus.unavailable", "away", status=503)
+        self.letters.append((lock_token, reason, description))
+
+
 class Desk:
     """A step that is handed on, and a durable engine that hears."""
 
     def __init__(self) -> None:
         self.world, self.engine = World(), FakeEngine()
         self.engine.instances["run-1"] = ("run_orchestrator", None)
+        self.dead = DeadLetters()
+        self.world.deps = replace(self.world.deps, step_results=self.dead)
 
     async def begin(self) -> None:
         plan = plan_of(step("fit", "calc.fit", n=4, retry={"max_attempts": 3}), uses=["fit"])
@@ -47,7 +63,7 @@ class Desk:
 
     async def take(self, body: bytes | StepResult) -> None:
         data = body if isinstance(body, bytes) else body.model_dump_json().encode()
-        message = SimpleNamespace(get_body=lambda: data)
+        message = SimpleNamespace(get_body=lambda: data, lock_token="held-1")
         await take_result(message, self.world.deps, self.engine)
 
     async def status(self) -> AssignmentStatus:
@@ -95,12 +111,19 @@ async def test_the_same_answer_twice_is_stored_once_and_told_twice(desk):
         b" " * 70_000,
     ],
 )
-async def test_a_message_that_is_no_answer_is_refused_with_its_reason_and_changes_nothing(desk, body):
-    with pytest.raises(LivoaError) as caught:
-        await desk.take(body)
-    assert caught.value.code == "bus.result_invalid"
+async def test_a_message_that_is_no_answer_is_a_dead_letter_at_once_with_its_reason_and_changes_nothing(desk, body):
+    await desk.take(body)
+    ((lock_token, reason, description),) = desk.dead.letters
+    assert (lock_token, reason) == ("held-1", "bus.result_invalid")
+    assert description
     assert await desk.status() is AssignmentStatus.QUEUED
     assert desk.engine.events == []
+
+
+async def test_what_cannot_be_put_aside_is_delivered_again(desk):
+    desk.dead.is_away = True
+    with pytest.raises(LivoaError, match="away"):
+        await desk.take(b"[]")
 
 
 async def test_an_answer_with_a_wrong_secret_an_old_or_future_token_or_for_another_run_does_not_count(desk):

@@ -102,8 +102,8 @@ async def test_the_trigger_of_results_is_there_where_a_bus_is(world: World) -> N
     assert (binding.type, binding.queue_name, binding.connection) == (
         "serviceBusTrigger", "answers", "LIVOA_BUS_CONNECTION"
     )  # fmt: skip
-    message = SimpleNamespace(get_body=lambda: b"nonsense")
-    with pytest.raises(LivoaError):
+    message = SimpleNamespace(get_body=lambda: b"nonsense", lock_token="held-1")
+    with pytest.raises(LivoaError, match="No bus is configured"):
         await function.get_user_function().client_function(message=message, client=world.engine)
 
 
