@@ -58,6 +58,8 @@ class StepContext:
     usage: Usage | None = None
     cancelled: bool = False
     """Whether somebody asked to stop: for work in ``compute`` to look at, which nobody can stop from outside."""
+    interrupted: bool = False
+    """Whether it is the agent that is shut down: the call will be made again, and may find what goes on elsewhere."""
     latest: ExecuteProgress | None = None
     pending: set[asyncio.Future[Any]] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = field(default_factory=_running_loop)

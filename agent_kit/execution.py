@@ -56,6 +56,8 @@ class Running:
     context: StepContext
     token: str
     until: float
+    attempt: int
+    """The latest that asked for it: an earlier one may no longer stop it."""
     task: asyncio.Task[bytes] | None = None
     stopped: Reason | None = None
     cut_by: Reason | None = None
@@ -74,6 +76,7 @@ class Running:
         """Stop it, unless work that cannot be stopped is going on."""
         self.stopped = self.stopped or reason
         self.context.cancelled = self.context.cancelled or reason != "deadline"
+        self.context.interrupted = self.context.interrupted or self.stopped == "draining"
         if self.task is not None and not self.context.pending:
             self.task.cancel()
 
@@ -85,6 +88,12 @@ def _running(tenant_id: str, key: str, context: StepContext | None = None) -> by
 
 def _deadline_passed() -> RefusedError:
     return RefusedError(408, "agent.deadline", "The deadline has passed.", retryable=True)
+
+
+def _in_flight(wait_s: float) -> RefusedError:
+    return RefusedError(
+        409, "agent.in_flight", "The same call is being executed.", retryable=True, retry_after_s=wait_s
+    )
 
 
 def _unknown() -> RefusedError:
@@ -106,6 +115,9 @@ class Executions:
 
         Raises ``RefusedError``: 408 out of time, 409 in flight, 422 key of another request, 429 no slot free.
         """
+        own = self.running.get((request.tenant_id, request.idempotency_key))
+        if own is not None and own.task is not None and own.task.done():
+            own = None
         budget_s = (request.deadline_at - self.now()).total_seconds()
         if budget_s <= 0:
             raise _deadline_passed()
@@ -118,11 +130,14 @@ class Executions:
             case Mismatch():
                 raise RefusedError(422, "agent.key_reused", "This idempotency key belongs to another request.")
             case InFlight(for_s):
-                wait_s = min(for_s, _MAX_IN_FLIGHT_WAIT_S)
-                raise RefusedError(
-                    409, "agent.in_flight", "The same call is being executed.", retryable=True, retry_after_s=wait_s
-                )
+                if own is not None:
+                    own.attempt = max(own.attempt, request.attempt)
+                raise _in_flight(min(for_s, _MAX_IN_FLIGHT_WAIT_S))
             case Claimed(token):
+                if own is not None:
+                    # Its lease ran out while this process stood still, and yet it goes on: the claim is still its own.
+                    own.token, own.attempt = token, max(own.attempt, request.attempt)
+                    raise _in_flight(_BUSY_RETRY_S)
                 return self._start(registered, request, token, budget_s, traceparent)
             case _:
                 assert_never(claim)
@@ -136,7 +151,7 @@ class Executions:
             raise RefusedError(429, "agent.busy", "Every slot is taken.", retryable=True, retry_after_s=_BUSY_RETRY_S)
         context = StepContext(request, registered.manifest, self.executor, traceparent=traceparent)
         loop = asyncio.get_running_loop()
-        running = Running(registered, context, token, loop.time() + budget_s)
+        running = Running(registered, context, token, loop.time() + budget_s, request.attempt)
         running.task = asyncio.create_task(self._perform_and_settle(running))
         self.running[place] = running
         timer = loop.call_later(budget_s, running.stop, "deadline")
@@ -197,10 +212,13 @@ class Executions:
                 assert_never(found)
 
     async def stop(self, grant: Grant, wanted: str) -> bytes:
-        """Ask an execution to stop; what is known of it then, which may be that it goes on. Errors as ``find``."""
+        """Ask an execution to stop; what is known of it then, which may be that it goes on. Errors as ``find``.
+
+        It goes on when a later attempt has asked for it since: whoever asks to stop has been replaced and does not know.
+        """
         self.find(grant, wanted)
         own = self.running.get((grant.tenant_id, grant.idempotency_key))
-        if own is not None and own.task is not None:
+        if own is not None and own.task is not None and grant.attempt >= own.attempt:
             own.stop("cancelled")
             await asyncio.wait({own.task}, timeout=_STOP_WAIT_S)
         return self.find(grant, wanted)

@@ -2,8 +2,10 @@
 
 A report is a job that the operator has prepared: ``jobs`` names its id. It gets ``tenant_id``, ``from`` and ``to`` as parameters
 and ends its (only) notebook task with ``dbutils.notebook.exit`` of JSON ``{"columns": [...], "rows": [[...]]}``. No text of a
-caller becomes SQL or code anywhere. A call that is repeated finds the run that it started (the token follows from step and
-attempt); one that is cancelled or out of time cancels its run.
+caller becomes SQL or code anywhere. A call that is repeated, by another attempt too, finds the run that was started for its key,
+also when nobody wrote down that it was: the token follows from the key. Only a run that ended without success is followed by
+another, and there are never more runs than attempts. A call that is cancelled or out of time cancels its run; an agent that
+is shut down leaves it to the next attempt.
 
 The SDK makes its own HTTP connections, to the one address that the operator configured.
 """
@@ -62,6 +64,10 @@ def read_settings(file: Path) -> DatabricksSettings:
     return DatabricksSettings(str(found["host"]), jobs, token)
 
 
+class _UnsuccessfulRunError(CapabilityError):
+    """The job's run is over, and brought nothing."""
+
+
 class DatabricksEngine:
     """Implements ``ReportEngine``. ``pause`` waits between two looks at a run (seconds)."""
 
@@ -74,14 +80,22 @@ class DatabricksEngine:
         job = self._settings.jobs.get(inputs.report)
         if job is None:
             raise CapabilityError("lakehouse.no_job", "No job is configured for this report.")
-        asked = _asked(inputs, context)
+        for earlier in range(context.request.attempt - 1):
+            with suppress(_UnsuccessfulRunError):
+                return await self._run(job, inputs, context, earlier)
+        return await self._run(job, inputs, context, context.request.attempt - 1)
+
+    async def _run(self, job: int, inputs: ReportInputs, context: StepContext, earlier: int) -> Report:
+        """The report of the run that comes after ``earlier`` ones, started now unless it was before."""
+        asked = _asked(inputs, context, earlier)
         starting = asyncio.ensure_future(self._ask(lambda jobs: jobs.run_now(job, **asked).response.run_id))
         try:
             run_id = await asyncio.shield(starting)
             task_id = await self._until_done(run_id, context)
         except asyncio.CancelledError:
-            # Whoever asked has gone: the run costs money and nobody will read its result.
-            await asyncio.shield(self._cancel(starting))
+            if not context.interrupted:
+                # Whoever asked has gone: the run costs money and nobody will read its result.
+                await asyncio.shield(self._cancel(starting))
             raise
         output = await self._ask(lambda jobs: jobs.get_run_output(task_id))
         return Report(_rows_of(output), "databricks", str(run_id))
@@ -136,15 +150,16 @@ class DatabricksEngine:
         return self._client.jobs
 
 
-def run_token(context: StepContext) -> str:
-    """The token that makes a repeated start the same run: 64 characters, as long as the API takes."""
-    asked = f"{context.tenant_id}\n{context.request.idempotency_key}\n{context.request.attempt}"
+def run_token(context: StepContext, earlier: int) -> str:
+    """The token that makes a repeated start the same run: 64 characters, as long as the API takes. Without the attempt: who
+    comes after an agent that died does not know what was started."""
+    asked = f"{context.tenant_id}\n{context.request.idempotency_key}\n{earlier + 1}"
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
-def _asked(inputs: ReportInputs, context: StepContext) -> dict[str, Any]:
+def _asked(inputs: ReportInputs, context: StepContext, earlier: int) -> dict[str, Any]:
     parameters = {"tenant_id": context.tenant_id, "from": inputs.start.isoformat(), "to": inputs.end.isoformat()}
-    return {"idempotency_token": run_token(context), "job_parameters": parameters}
+    return {"idempotency_token": run_token(context, earlier), "job_parameters": parameters}
 
 
 def _task_of(run: Any) -> int:
@@ -157,8 +172,8 @@ def _task_of(run: Any) -> int:
             raise bad_result()
         return int(tasks[0].run_id)
     if code in ("CANCELED", "USER_CANCELED"):
-        raise CapabilityError("lakehouse.job_cancelled", "Somebody cancelled the job's run in Databricks.")
-    raise CapabilityError(
+        raise _UnsuccessfulRunError("lakehouse.job_cancelled", "Somebody cancelled the job's run in Databricks.")
+    raise _UnsuccessfulRunError(
         "lakehouse.job_failed", f"The job's run ended with {code}.", retryable=code in _OURS_TO_REPEAT
     )
 

@@ -160,6 +160,37 @@ async def test_a_cancelled_execution_stops_before_its_effect_and_its_key_is_free
     assert isinstance(await probe_stand.call("probe.hold"), ExecuteSucceeded)
 
 
+async def test_who_was_replaced_cannot_stop_what_a_later_attempt_waits_for(probe_stand: Stand) -> None:
+    """A worker that stood still for longer than its lease wakes up, learns that it lost the step, and cancels its call."""
+    await accepted(probe_stand)
+    later = request("probe.hold", attempt=2)
+    status, problem, _ = await asked(
+        probe_stand, "POST", "/execute", grant_of={"attempt": 2}, body=later.model_dump_json().encode(), **ASYNC
+    )
+    assert (status, problem["code"]) == (409, "agent.in_flight")
+    _, document, _ = await asked(probe_stand, "DELETE", f"/executions/{ID}")
+    assert document["status"] == "running"
+    _, document, _ = await asked(probe_stand, "DELETE", f"/executions/{ID}", grant_of={"attempt": 2})
+    assert document["error"]["code"] == "agent.cancelled"
+    assert probe_stand.probes.effects == 0
+
+
+async def test_an_execution_whose_lease_ran_out_while_its_process_stood_still_is_not_begun_twice(
+    issuer: DevelopmentIssuer, jwks: Path
+) -> None:
+    ahead = timedelta()
+    store = IdempotencyStore(None, now=lambda: datetime.now(UTC) + ahead)
+    async with stand(issuer, jwks, store=store) as found:
+        await accepted(found)
+        ahead = timedelta(seconds=60)
+        body = request("probe.hold").model_dump_json().encode()
+        status, problem, _ = await asked(found, "POST", "/execute", body=body, **ASYNC)
+        assert (status, problem["code"]) == (409, "agent.in_flight")
+        found.probes.go_on.set()
+        assert isinstance(await found.call("probe.hold"), ExecuteSucceeded)
+        assert found.probes.effects == 1
+
+
 async def test_our_caller_stops_what_it_began(probe_stand: Stand) -> None:
     async with impatient(probe_stand) as invoker:
         call = asyncio.create_task(invoker.invoke(MANIFESTS["probe.hold"], request("probe.hold")))

@@ -114,10 +114,50 @@ async def test_a_report_is_a_job_that_is_started_watched_and_read(server: Databr
     assert server.heard == ["run-now", *["runs/get"] * 5, "runs/get-output"]
 
 
-async def test_a_repeated_call_finds_its_run_and_a_new_attempt_starts_another(server: DatabricksServer) -> None:
+async def test_a_repeated_call_and_a_later_attempt_find_the_run_of_the_key(server: DatabricksServer) -> None:
     for of in (context(), context(), context(attempt=2), context("fabrikam"), context(step="other")):
         await output_of(engine_of(server), asked(), of)
-    assert len(server.runs) == 4
+    assert len(server.runs) == 3
+
+
+async def test_an_agent_that_dies_after_the_start_leaves_its_run_to_the_next_attempt(server: DatabricksServer) -> None:
+    class Dying(DatabricksEngine):
+        async def _until_done(self, run_id: int, context: StepContext) -> int:
+            raise SystemError("killed")
+
+    with pytest.raises(SystemError):
+        await output_of(Dying(DatabricksSettings(server.url, {"channel_efficiency": 7}, TOKEN)), asked())
+    output = await output_of(engine_of(server), asked(), context(attempt=2))
+    assert (output["job_run"], len(server.runs)) == ("1000", 1)
+
+
+@pytest.mark.parametrize("ending", ["CANCELED", "CLOUD_FAILURE", "RUN_EXECUTION_ERROR"])
+async def test_a_run_without_success_is_followed_by_one_more_for_each_attempt(
+    server: DatabricksServer, ending: str
+) -> None:
+    server.endings = [ending, ending]
+    with pytest.raises(CapabilityError):
+        await output_of(engine_of(server), asked())
+    with pytest.raises(CapabilityError):
+        await output_of(engine_of(server), asked(), context(attempt=2))
+    assert len(server.runs) == 2
+    output = await output_of(engine_of(server), asked(), context(attempt=3))
+    assert (output["job_run"], len(server.runs)) == ("1002", 3)
+
+
+async def test_an_agent_that_is_shut_down_leaves_its_run_to_the_next_attempt(server: DatabricksServer) -> None:
+    server.never_ends = True
+    of = context()
+    working = asyncio.create_task(output_of(engine_of(server), asked(), of))
+    await asyncio.to_thread(server.looked.wait, 30)
+    of.interrupted = True
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert "runs/cancel" not in server.heard
+    server.never_ends = False
+    output = await output_of(engine_of(server), asked(), context(attempt=2))
+    assert (output["job_run"], len(server.runs)) == ("1000", 1)
 
 
 async def test_a_call_that_is_cancelled_cancels_its_run(server: DatabricksServer) -> None:
