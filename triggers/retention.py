@@ -72,7 +72,8 @@ async def retain(tenant: TenantConfig, deps: Deps, client: DurableClient, *, dry
     async def content(run: Run) -> None:
         entry = erase_entry(run.tenant_id, run.run_id, "content", deps, after_days=rules.content_days)
         await append_audit(entry, deps)
-        await forget_instances(run, deps, client)
+        while not await forget_instances(run, deps, client):
+            pass  # what is marked as erased is not asked about its instances again
         await erase_content(run.tenant_id, run.run_id, deps)
 
     async def instances(run: Run) -> None:
@@ -82,10 +83,17 @@ async def retain(tenant: TenantConfig, deps: Deps, client: DurableClient, *, dry
         entry = erase_entry(key.tenant_id, key.run_id, "content", deps, after_days=rules.content_days)
         await append_audit(entry, deps)
         await erase_content(key.tenant_id, key.run_id, deps)
+        # There is no run, but accounts and results of models lie under its id all the same.
+        await deps.ended_runs.remove(key.tenant_id, key.run_id)
+
+    async def is_held(run_id: str) -> bool:
+        # Asked before each run: a batch takes a while, and a hold is for what is there when it is laid.
+        current = await deps.tenants.get(tenant.tenant_id)
+        return current is None or current.retention.holds(run_id)
 
     before = now - timedelta(days=rules.content_days)
     keys = await deps.run_keys.ownerless(tenant.tenant_id, created_before=before, limit=BATCH + len(rules.held_runs))
-    batch = _Batch(dry_run)
+    batch = _Batch(dry_run, is_held)
     # The longest way first: a run that is gone needs none of the others, and is counted once.
     runs = await batch.each(await due(rules.run_days, Stage.GONE), whole)
     contents = await batch.each(await due(rules.content_days, Stage.CONTENT_GONE), content)
@@ -96,8 +104,8 @@ async def retain(tenant: TenantConfig, deps: Deps, client: DurableClient, *, dry
 
 
 class _Batch:
-    def __init__(self, dry_run: bool) -> None:
-        self._dry_run, self.failed, self.more = dry_run, 0, False
+    def __init__(self, dry_run: bool, is_held: Callable[[str], Awaitable[bool]]) -> None:
+        self._dry_run, self._is_held, self.failed, self.more = dry_run, is_held, 0, False
         self._seen: set[str] = set()
 
     async def each(self, found: Iterable[T], work: Callable[[T], Awaitable[None]]) -> int:
@@ -113,6 +121,8 @@ class _Batch:
 
     async def _one(self, found: T, work: Callable[[T], Awaitable[None]]) -> bool:
         try:
+            if await self._is_held(found.run_id):
+                return False
             await work(found)
         except Exception as err:
             self.failed += 1

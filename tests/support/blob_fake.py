@@ -22,9 +22,10 @@ Fault = Callable[[web.Request], str | int | None]
 class BlobFake:
     """``fault`` is asked before each request: a status to answer with, ``"lost"`` to carry it out and close the connection
     without an answer, ``"late"`` to carry it out and answer 500, or None. ``page`` is the most names in one answer to a
-    listing."""
+    listing. With ``empty_first`` a listing begins with a page that holds nothing, as the service's may."""
 
     def __init__(self, page: int = 3) -> None:
+        self.empty_first = False
         self.blobs: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.fault: Fault = lambda request: None
@@ -91,7 +92,8 @@ class BlobFake:
     def _listed(self, request: web.Request) -> web.Response:
         prefix, marker = request.query.get("prefix", ""), request.query.get("marker", "")
         names = sorted(name for name in self.blobs if name.startswith(prefix) and name >= marker)
-        shown, more = names[: self.page], names[self.page :]
+        size = 0 if self.empty_first and not marker else self.page
+        shown, more = names[:size], names[size:]
         blobs = "".join(f"<Blob><Name>{escape(name)}</Name><Properties/></Blob>" for name in shown)
         following = more[0] if more else ""
         body = (

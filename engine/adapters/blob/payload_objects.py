@@ -150,7 +150,9 @@ def _account(url: str) -> str:
 
 
 async def _first_page(client: Any, path: str) -> list[str]:
+    """The first page that holds anything: the service may answer with an empty one and go on."""
     pages = client.list_blob_names(name_starts_with=path, results_per_page=_PAGE).by_page()
     async for page in pages:
-        return [name async for name in page]
+        if names := [name async for name in page]:
+            return names
     return []

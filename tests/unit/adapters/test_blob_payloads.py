@@ -122,6 +122,14 @@ async def test_removing_that_stopped_in_between_is_finished_by_the_next(
     assert list(fake.blobs) == [f"contoso/run-10/{NAME}"]
 
 
+async def test_an_empty_page_is_not_the_end_of_a_listing(fake: BlobFake, objects: BlobPayloadObjects) -> None:
+    for number in range(5):
+        await objects.put("contoso", "run-1", f"{number:064d}", b"data")
+    fake.empty_first = True
+    assert await objects.delete_run("contoso", "run-1") == 5
+    assert fake.blobs == {}
+
+
 async def test_a_delete_whose_answer_was_lost_counts_as_done(fake: BlobFake, objects: BlobPayloadObjects) -> None:
     await objects.put("contoso", "run-1", NAME, b"data")
     fake.fault = first("lost", 1, "DELETE")  # type: ignore[assignment]

@@ -13,7 +13,7 @@ import pytest
 from engine.adapters.memory import MemoryPayloadObjects, MemoryResultCache, MemoryTenantDirectory
 from engine.domain.audit import AuditType
 from engine.domain.principal import Role
-from engine.domain.tenant import RetentionRules
+from engine.domain.tenant import RetentionRules, TenantConfig
 from engine.evidence import verify
 from engine.evidence.commitments import KeyedAuditLog
 from engine.ports.ended_runs import Stage
@@ -311,6 +311,59 @@ async def test_batches_are_bounded_and_the_timer_goes_on_for_a_while(
     assert sum(report.runs for report in reports) == 3 * MAX_BATCHES
     left = await world.deps.ended_runs.ended("contoso", before=world.clock.now(), stage=Stage.GONE, limit=99)
     assert len(left) == len(runs) - 3 - 3 * MAX_BATCHES
+
+
+async def test_a_hold_that_is_laid_during_a_batch_keeps_what_is_still_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await finished(world), await finished(world)
+    world.clock.pass_s(181 * DAY_S)
+    contoso = await world.deps.tenants.get("contoso")
+    assert contoso is not None
+    purge = world.engine.purge_instance_history
+
+    async def held_meanwhile(instance_id: str) -> None:
+        await purge(instance_id)
+        monkeypatch.setattr(world.deps.tenants, "get", lays_it)
+
+    async def lays_it(tenant_id: str) -> TenantConfig:
+        return held
+
+    held = tenant("contoso", retention=RetentionRules(legal_hold=True))
+    monkeypatch.setattr(world.engine, "purge_instance_history", held_meanwhile)
+    report = await retain(contoso, world.deps, world.engine, dry_run=False)
+    assert (report.runs, report.failed) == (1, 0)
+    left = [run_id for run_id in (first, second) if await world.runs.get("contoso", run_id) is not None]
+    assert len(left) == 1
+    assert [run_id for run_id, _, _ in await erasures(world)] == [one for one in (first, second) if one not in left]
+
+
+async def test_content_goes_with_all_instances_of_a_run_that_has_very_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triggers.erasure.MAX_INSTANCES", 2)
+    run_id = await finished(world)
+    for number in range(5):
+        world.engine.instances[f"{run_id}.map-1-{number}"] = None
+    keep(world, instance_days=20, content_days=20, run_days=30)
+    world.clock.pass_s(21 * DAY_S)
+    assert await batch(world) == {"contents": 1}
+    assert [name for name in world.engine.instances if name.startswith(run_id)] == []
+
+
+async def test_what_lies_under_the_id_of_a_preview_goes_with_its_content(world: World) -> None:
+    await world.payloads.put("contoso", "preview-1", b"{}")
+    removed: list[str] = []
+    remove = world.deps.ended_runs.remove
+
+    async def noted(tenant_id: str, run_id: str) -> bool:
+        removed.append(run_id)
+        return await remove(tenant_id, run_id)
+
+    world.deps.ended_runs.remove = noted  # type: ignore[method-assign]
+    world.clock.pass_s(181 * DAY_S)
+    assert await batch(world) == {"ownerless": 1}
+    assert removed == ["preview-1"]
 
 
 async def test_a_hold_on_the_oldest_runs_holds_back_no_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
