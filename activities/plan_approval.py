@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from engine.domain.approval import Approval, ApprovalBinding, ApprovalStatus, approval_id_of
+from engine.domain.approval import Approval, ApprovalBinding, ApprovalStatus
 from engine.domain.base import iso_utc
 from engine.domain.errors import ConflictError
 from engine.domain.policy import PlanPolicyDecision, Verdict
@@ -13,6 +13,7 @@ from engine.domain.run import ErrorInfo, PayloadRef, Run
 from engine.domain.tenant import TenantConfig
 from engine.evidence.approvals import approval_entry
 from engine.ports.deps import Deps
+from engine.step_runner import known_question
 
 _MAX_FINDINGS = 20
 _REASONS = {
@@ -42,8 +43,7 @@ async def ask_about_plan(
         arguments_sha256=plan_hash,
         policy_set_hash=decision.policy_set_hash,
     )
-    approval_id = approval_id_of(run.run_id, binding)
-    known = await deps.approvals.get(run.tenant_id, run.run_id, approval_id)
+    approval_id, known = await known_question(run.tenant_id, run.run_id, binding, deps)
     if known is None:
         known = _new(run, tenant, plan_ref, decision, binding, approval_id, deps)
         await deps.audit.append(approval_entry(known))

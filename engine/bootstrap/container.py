@@ -88,6 +88,7 @@ def build_deps(settings: Settings) -> Deps:
         catalog=catalog,
         payloads=payloads,
         payload_links=SealedPayloadLinks(payloads, keyring, clock),
+        commitments=keyring,
         audit=audit,
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),

@@ -120,11 +120,19 @@ class ApprovalAnswer(Frozen):
         return ApprovalStatus.GRANTED if self.granted else ApprovalStatus.REFUSED
 
 
-def approval_id_of(run_id: str, binding: ApprovalBinding) -> str:
-    """The id of this very question: ``ap-`` and 128 bits of SHA-256 over the run and the binding. Asking twice is asking once."""
+def asked_sha256(run_id: str, binding: ApprovalBinding) -> str:
+    """The hash of this very question: over the run and the binding."""
     asked = [run_id, *binding.place, binding.plan_hash, binding.arguments_sha256, binding.policy_set_hash]
-    text = json.dumps(asked, separators=(",", ":"))
-    return "ap-" + hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(asked, separators=(",", ":")).encode()).hexdigest()
+
+
+def approval_id_of(commitment: str) -> str:
+    """The id of the question with this commitment to its hash: ``ap-`` and 128 bits of it. Asking twice is asking once.
+
+    A commitment and not the hash, because ids stand on record for years: with a hash, whoever guesses what was shown could tell
+    that the guess is right.
+    """
+    return f"ap-{commitment[:32]}"
 
 
 def require_approver(approval: Approval, principal: Principal) -> None:

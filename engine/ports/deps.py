@@ -14,6 +14,7 @@ from engine.ports.budget import BudgetLedger
 from engine.ports.catalog import Catalog
 from engine.ports.checkpoints import Checkpoints, NoCheckpoints
 from engine.ports.clock import Clock
+from engine.ports.commitments import Commitments, NoCommitments
 from engine.ports.ended_runs import EndedRuns, NoEndedRuns
 from engine.ports.entities import EntityDoor, NoEntities
 from engine.ports.grants import Grants, NoGrants
@@ -86,6 +87,7 @@ class Deps:
     admission: Admission = field(default_factory=NoAdmission)
     result_cache: ResultCache = field(default_factory=NoResultCache)
     assignments: Assignments = field(default_factory=NoAssignments)
+    commitments: Commitments = field(default_factory=NoCommitments)
     run_keys: RunKeys = field(default_factory=NoRunKeys)
     ended_runs: EndedRuns = field(default_factory=NoEndedRuns)
     payload_links: PayloadLinks = field(default_factory=NoPayloadLinks)

@@ -3,6 +3,7 @@
 Whoever wants a capability to run comes through here: plain steps, items of maps, compensations, and later fallbacks.
 """
 
+from engine.step_runner.asked import known_question
 from engine.step_runner.closing import finish_run
 from engine.step_runner.handover import send_command
 from engine.step_runner.maps import collect_map, expand_map
@@ -22,6 +23,7 @@ __all__ = [
     "expand_map",
     "finish_run",
     "held",
+    "known_question",
     "parse_command",
     "parse_result",
     "perform_step",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from engine.domain.approval import Approval, ApprovalBinding, ApprovalKind, ApprovalStatus, approval_id_of
+from engine.domain.approval import Approval, ApprovalBinding, ApprovalKind, ApprovalStatus
 from engine.domain.base import JsonObject, iso_utc
 from engine.domain.errors import ConflictError
 from engine.domain.outcomes import AwaitingApproval, Cancelled, StepOutcome
@@ -18,6 +18,7 @@ from engine.evidence.approvals import approval_entry
 from engine.evidence.canonical import canonical_bytes, canonical_sha256
 from engine.plan import Plan, Step
 from engine.ports.deps import Deps
+from engine.step_runner.asked import known_question
 from engine.step_runner.records import Journal
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView
@@ -58,8 +59,7 @@ async def ask(
 ) -> Approval | NotApproved | Unanswered:
     """The granted approval of exactly this question, or why there is none (yet)."""
     binding = _binding(question, task, view)
-    approval_id = approval_id_of(task.run_id, binding)
-    known = await deps.approvals.get(task.tenant_id, task.run_id, approval_id)
+    approval_id, known = await known_question(task.tenant_id, task.run_id, binding, deps)
     if known is None and (known := await _survivor(binding, task, view, deps)) is not None:
         approval_id, binding = known.approval_id, known.binding
     if known is None:

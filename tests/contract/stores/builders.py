@@ -6,7 +6,7 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from engine.domain.approval import Approval, ApprovalBinding, approval_id_of
+from engine.domain.approval import Approval, ApprovalBinding, approval_id_of, asked_sha256
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.bus import Assignment
 from engine.domain.events import EventType, NewEvent, StepEventData, new_event
@@ -100,7 +100,7 @@ def approval(now: datetime, step_id: str | None = "mail", arguments: str = "a", 
     fields: dict[str, Any] = {
         "tenant_id": "contoso",
         "run_id": run_id,
-        "approval_id": approval_id_of(run_id, binding),
+        "approval_id": approval_id_of(asked_sha256(run_id, binding)),
         "binding": binding,
         "requested_by": "tid:ana",
         "requested_at": now,

@@ -111,6 +111,14 @@ async def test_removing_twice_or_at_once_is_removing_once(stores: Stores) -> Non
     assert await stores.ended_runs.remove("contoso", "nobody") is False
 
 
+async def test_what_lies_under_an_id_of_no_run_is_removed_too(stores: Stores) -> None:
+    key = ModelCallKey("contoso", "preview-1", 1, "plan", "a" * 64)
+    await stores.budgets.open("contoso", "preview-1", limit_micro_usd=10)
+    assert await stores.model_results.begin(key) == 1
+    assert await stores.ended_runs.remove("contoso", "preview-1") is False
+    assert await stores.model_results.begin(key) == 1, "nothing is remembered"
+
+
 async def test_a_run_that_is_not_over_stays_as_it_is(stores: Stores) -> None:
     await stores.runs.create(run(status=RunStatus.RUNNING), [event()], None)
     with pytest.raises(ConflictError) as caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.domain.approval import ApprovalBinding, approval_id_of
+from engine.domain.approval import ApprovalBinding, asked_sha256
 
 ASKED = ApprovalBinding(
     kind="step", step_id="tell", item=1, plan_hash="p", arguments_sha256="0" * 64, policy_set_hash="s"
@@ -24,9 +24,9 @@ ASKED = ApprovalBinding(
     ],
 )
 def test_another_question_has_another_id(other: dict[str, object]) -> None:
-    assert approval_id_of("run-1", ASKED) != approval_id_of("run-1", ASKED.model_copy(update=other))
+    assert asked_sha256("run-1", ASKED) != asked_sha256("run-1", ASKED.model_copy(update=other))
 
 
 def test_the_same_question_of_another_run_has_another_id() -> None:
-    assert approval_id_of("run-1", ASKED) == approval_id_of("run-1", ASKED)
-    assert approval_id_of("run-1", ASKED) != approval_id_of("run-2", ASKED)
+    assert asked_sha256("run-1", ASKED) == asked_sha256("run-1", ASKED)
+    assert asked_sha256("run-1", ASKED) != asked_sha256("run-2", ASKED)

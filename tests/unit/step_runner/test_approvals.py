@@ -6,11 +6,12 @@ import asyncio
 import dataclasses
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.domain.approval import Approval, ApprovalAnswer, ApprovalStatus
+from engine.domain.approval import Approval, ApprovalAnswer, ApprovalStatus, approval_id_of, asked_sha256
 from engine.domain.base import iso_utc
 from engine.domain.errors import LivoaError
 from engine.domain.outcomes import AwaitingApproval, Cancelled, Denied, Failed, Succeeded
@@ -19,6 +20,7 @@ from engine.domain.run import PayloadRef, StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.evidence import verify
 from engine.ports.run_store import RunChange
+from tests.support.payloads import keyring
 from tests.support.policy import ALLOW, ScriptedPolicy, deny, escalate, four_eyes
 from tests.support.world import START, World, plan_of, step
 
@@ -114,6 +116,31 @@ async def test_a_second_persons_yes_lets_it_run_once(governed: Governed) -> None
     (grant,) = await governed.audit_of("approval.granted")
     assert (grant.actor, grant.body["arguments_sha256"]) == ("tid:ben", intent.body["inputs_sha256"])
     assert await governed.status() is RunStatus.RUNNING
+
+
+async def test_an_id_that_stands_on_record_confirms_no_guess_of_what_was_asked(
+    governed: Governed, tmp_path: Path
+) -> None:
+    governed.world.deps = dataclasses.replace(governed.deps, commitments=keyring(tmp_path))
+    for _ in range(2):
+        assert isinstance(await governed.world.perform("a"), AwaitingApproval)
+    (asked,) = await governed.approvals()
+    guessed = approval_id_of(asked_sha256("run-1", asked.binding))
+    assert asked.approval_id != guessed
+    (record,) = await governed.audit_of("approval.requested")
+    assert guessed not in record.model_dump_json()
+    await governed.answer()
+    assert await governed.world.perform("a") == Succeeded()
+
+
+async def test_what_an_earlier_version_asked_is_not_asked_again(governed: Governed, tmp_path: Path) -> None:
+    waits = await governed.world.perform("a")
+    assert isinstance(waits, AwaitingApproval)
+    governed.world.deps = dataclasses.replace(governed.deps, commitments=keyring(tmp_path))
+    again = await governed.world.perform("a")
+    assert isinstance(again, AwaitingApproval)
+    assert again.approval_id == waits.approval_id
+    assert len(await governed.approvals()) == 1
 
 
 async def test_no_grant_is_used_before_its_audit_record_stands(governed: Governed) -> None:

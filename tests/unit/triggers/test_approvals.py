@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.domain.approval import Approval, ApprovalBinding, ApprovalStatus, approval_id_of
+from engine.domain.approval import Approval, ApprovalBinding, ApprovalStatus, approval_id_of, asked_sha256
 from engine.domain.errors import LivoaError
 from engine.domain.policy import Cure, PolicyFinding
 from engine.domain.principal import Role
@@ -59,7 +59,7 @@ class Desk:
         approval = Approval(
             tenant_id="contoso",
             run_id=self.run_id,
-            approval_id=approval_id_of(self.run_id, binding),
+            approval_id=approval_id_of(asked_sha256(self.run_id, binding)),
             binding=binding,
             capability="mail.send",
             arguments_ref=shown,
