@@ -16,10 +16,12 @@ from typing import Any
 
 from aiohttp import web
 
+from local_host.durable.admission import Admission
 from local_host.durable.clock import Clock
 from local_host.durable.engine import DurableEngine, EngineOptions
 from local_host.durable.rpc import (
     RPC_PREFIX,
+    WITHIN_PREFIX,
     Handler,
     Links,
     add_rpc_routes,
@@ -61,10 +63,13 @@ class DurablePart:
                     message = f"its durable client is for hub {client.task_hub!r}; this host serves {config.hub_name!r}"
                     raise HostError("host.unsupported_binding", message, spec.name)
         functions = AppDurableFunctions(specs, invoker)
-        options = replace(engine_options(config.durable_task), keep_ended_s=keep_ended_s)
+        options = replace(engine_options(config.durable_task), keep_ended_s=keep_ended_s, bounds=config.bounds)
         self.engine = DurableEngine(functions, Storage(data_dir / STORAGE_FILE), clock, options)
         self._links = Links(public_url, config.hub_name, key)
-        self._client_json = client_binding_json(public_url, f"{rpc_url}{RPC_PREFIX}/", config.hub_name, key)
+        self._client_json, self._client_json_within = (
+            client_binding_json(public_url, f"{rpc_url}{prefix}/", config.hub_name, key)
+            for prefix in (RPC_PREFIX, WITHIN_PREFIX)
+        )
         self.webhooks: Handler = webhook_handler(self.engine, self._links)
 
     def mount(self, private: web.Application) -> None:
@@ -80,9 +85,14 @@ class DurablePart:
         await self.engine.stop(drain_s)
         await _close_client_session()
 
-    def client_json(self, task_hub: str | None) -> str:
-        """The durable client binding's JSON; `task_hub` was checked at load."""
-        return self._client_json
+    @property
+    def admission(self) -> Admission:
+        """What is open, against the bounds."""
+        return self.engine.admission
+
+    def client_json(self, task_hub: str | None, from_within: bool) -> str:
+        """The durable client binding's JSON; `task_hub` was checked at load. `from_within`: for work of this host."""
+        return self._client_json_within if from_within else self._client_json
 
 
 def engine_options(durable_task: Mapping[str, Any]) -> EngineOptions:

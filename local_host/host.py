@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import MutableMapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +37,7 @@ from local_host.service_bus.entities import declare_entities
 from local_host.service_bus.server import CONNECTION_FILE, ServiceBusServer, shared_secret
 from local_host.settings import HostConfig, environment_of, read_host_config, read_local_settings
 from local_host.specs import FunctionSpec, HttpTrigger, QueueTrigger, TimerTrigger
+from local_host.store_report import BOUNDS_FILE
 from local_host.timers import TimerListener, TimerStatusStore, refuse_time_zone
 
 _log = logging.getLogger("local_host")
@@ -174,6 +175,9 @@ class EmbeddedHost:
         endpoint = self._data_dir / ENDPOINT_FILE
         write_private(endpoint, json.dumps({"url": f"{self.rpc_url}/mq", "token": token}) + "\n")
         self._stack.callback(endpoint.unlink, missing_ok=True)
+        bounds = self._data_dir / BOUNDS_FILE
+        write_private(bounds, json.dumps(asdict(self.config.bounds)) + "\n")
+        self._stack.callback(bounds.unlink, missing_ok=True)
         await self._durable.start()
         self._stack.push_async_callback(self._durable.stop, self._options.drain_s)
 
@@ -188,7 +192,12 @@ class EmbeddedHost:
         for spec in self.specs:
             if isinstance(spec.trigger, QueueTrigger):
                 listener = QueueListener(
-                    spec, self._broker, self._invoker, self._options.clock, self.config.service_bus
+                    spec,
+                    self._broker,
+                    self._invoker,
+                    self._options.clock,
+                    self.config.service_bus,
+                    self._durable.admission,
                 )
                 listener.start()
                 self._stack.push_async_callback(listener.stop, self._options.drain_s)
@@ -231,7 +240,8 @@ class EmbeddedHost:
             self.config.max_concurrent_requests,
         )
         front = HttpFront(table, self._invoker, self._keys, limits, app.http_extension)
-        front.admin = AdminApi(self.specs, self._invoker, self._broker, self._options.clock).handle
+        admin = AdminApi(self.specs, self._invoker, self._broker, self._options.clock, self._durable.admission)
+        front.admin = admin.handle
         front.webhooks = self._durable.webhooks
         self._stack.push_async_callback(front.drain, self._options.drain_s)
         await self._serve(front.build_app(), public)
@@ -251,8 +261,8 @@ class EmbeddedHost:
     def _send(self, entity: str, body: bytes) -> None:
         self._broker.send(entity, OutgoingMessage(body))
 
-    def _client_json(self, task_hub: str | None) -> str:
-        return self._durable.client_json(task_hub)
+    def _client_json(self, task_hub: str | None, from_within: bool) -> str:
+        return self._durable.client_json(task_hub, from_within)
 
     def _warn(self, table: RouteTable) -> None:
         for pair in table.ambiguities():

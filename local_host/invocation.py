@@ -23,7 +23,7 @@ from local_host.invocation_context import InvocationContext, Trace
 from local_host.specs import ActivityTrigger, FunctionSpec, HttpTrigger, QueueTrigger, TimerTrigger
 
 QueueSend = Callable[[str, bytes], None]
-ClientJson = Callable[[str | None], str]
+ClientJson = Callable[[str | None, bool], str]
 
 
 class FunctionError(Exception):
@@ -69,7 +69,8 @@ class TriggerInput:
 class Invoker:
     """Runs functions of one loaded app.
 
-    `queue_send(entity, body)` receives serviceBus outputs; `client_json(task_hub)` gives the durable client's JSON.
+    `queue_send(entity, body)` receives serviceBus outputs; `client_json(task_hub, from_within)` gives the durable
+    client's JSON, `from_within` for activities.
     Coroutine functions run on the calling event loop, plain ones in a pool of PYTHON_THREADPOOL_THREAD_COUNT threads
     (default min(32, cpu + 4), as in the worker). A call that takes longer than `timeout_s` (host.json functionTimeout)
     fails; a plain function's thread cannot be stopped and runs on unheard, where the platform would end the process.
@@ -110,8 +111,9 @@ class Invoker:
         outputs = {output.param: Output() for output in spec.outputs if output.param != "$return"}
         arguments: dict[str, Any] = {spec.trigger.param: value, **outputs}
         try:
+            from_within = isinstance(spec.trigger, ActivityTrigger)
             for client in spec.clients:
-                arguments[client.param] = self._client_json(client.task_hub)
+                arguments[client.param] = self._client_json(client.task_hub, from_within)
             if spec.wants_context:
                 arguments["context"] = InvocationContext(spec.name, str(self._app_dir), trace or Trace.new())
             async with asyncio.timeout(self._timeout_s):

@@ -2,7 +2,8 @@
 
 Success completes, an exception abandons (so the broker counts and finally dead-letters), as the extension does with
 auto-complete. One listener per function. It deliberately does not poll: the broker wakes it after sends, the clock
-when a scheduled message or an expiring lock comes due.
+when a scheduled message or an expiring lock comes due. While the host is full it receives nothing: what waits stays in
+its queue, undelivered and uncounted, until there is room.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from azure.functions.meta import Datum
 
+from local_host.durable.admission import Admission
 from local_host.durable.clock import Alarm, Clock
 from local_host.invocation import FunctionError, Invoker, TriggerInput
 from local_host.invocation_context import Trace
@@ -38,8 +40,15 @@ class QueueListener:
     """Runs one queue function."""
 
     def __init__(
-        self, spec: FunctionSpec, broker: QueueBroker, invoker: Invoker, clock: Clock, options: ServiceBusOptions
+        self,
+        spec: FunctionSpec,
+        broker: QueueBroker,
+        invoker: Invoker,
+        clock: Clock,
+        options: ServiceBusOptions,
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         assert isinstance(spec.trigger, QueueTrigger)
         self._spec, self._trigger = spec, spec.trigger
         self._broker, self._invoker, self._clock, self._options = broker, invoker, clock, options
@@ -90,7 +99,10 @@ class QueueListener:
                 alarm.cancel()
 
     def _start_work(self) -> bool:
-        """Start what limits and queue allow; False when there is nothing (more) to start now."""
+        """Start what limits, room and queue allow; False when there is nothing (more) to start now."""
+        room = self._room()
+        if room == 0:
+            return False
         if self._trigger.sessions:
             if len(self._busy) >= self._options.max_concurrent_sessions:
                 return False
@@ -103,11 +115,19 @@ class QueueListener:
         free = (0 if self._busy else 1) if many else self._options.max_concurrent_calls - len(self._busy)
         if free <= 0:
             return False
-        received = self._broker.receive(self._trigger.entity, self._options.max_batch_size if many else free)
+        wanted = self._options.max_batch_size if many else free
+        received = self._broker.receive(self._trigger.entity, min(wanted, room))
         for batch in [received] if many else [[message] for message in received]:
             if batch:
                 self._spawn(self._handle(batch, None))
         return bool(received)
+
+    def _room(self) -> int:
+        """Messages to take at most: each may start an instance, also those whose calls have not got that far."""
+        room = max(0, self._admission.room - len(self._busy))
+        if room == 0:
+            self._admission.when_room(self._wake.set)
+        return room
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -124,8 +144,8 @@ class QueueListener:
         """All messages of a session in order, one call at a time, until it is empty."""
         limit = self._options.max_batch_size if self._trigger.cardinality is Cardinality.MANY else 1
         try:
-            while not self._stopping:
-                batch = self._broker.receive(session.entity, limit, session)
+            while not self._stopping and (room := self._admission.room) > 0:
+                batch = self._broker.receive(session.entity, min(limit, room), session)
                 if not batch:
                     break
                 await self._handle(batch, session)

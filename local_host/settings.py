@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from local_host.durable.admission import Bounds
 from local_host.errors import HostError
 
 _OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
+MAX_PENDING_STARTS = "LOCAL_HOST_MAX_PENDING_STARTS"
+MAX_OPEN_ACTIVITIES = "LOCAL_HOST_MAX_OPEN_ACTIVITIES"
 _SETTING = re.compile(r"%([^%]+)%")
 _TIMESPAN = re.compile(r"^(?:(\d+)\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.\d+)?$")
 
@@ -36,7 +39,8 @@ class ServiceBusOptions:
 class HostConfig:
     """The parts of host.json this host acts on; `durable_task` is handed to the durable engine as it is.
 
-    None for a limit means unlimited, which is also what the platform does outside the consumption plan.
+    None for a limit means unlimited, which is also what the platform does outside the consumption plan. `bounds` are this
+    host's own and come from two settings.
     """
 
     route_prefix: str = "api"
@@ -46,12 +50,14 @@ class HostConfig:
     hub_name: str = "TestHubName"
     service_bus: ServiceBusOptions = field(default_factory=ServiceBusOptions)
     durable_task: Mapping[str, Any] = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 def read_host_config(app_dir: Path, environment: Mapping[str, str]) -> HostConfig:
     """host.json of the app, with `AzureFunctionsJobHost__a__b=value` settings laid over it.
 
-    Raises HostError `host.bad_host_json` when the file is missing, not JSON or has a value of the wrong type.
+    Raises HostError `host.bad_host_json` when the file is missing, not JSON or has a value of the wrong type, and
+    `host.unsupported_setting` for bounds that are none.
     """
     path = app_dir / "host.json"
     if not path.is_file():
@@ -73,6 +79,7 @@ def read_host_config(app_dir: Path, environment: Mapping[str, str]) -> HostConfi
         hub_name=expand_settings(hub, environment, where="host.json extensions.durableTask.hubName"),
         service_bus=_service_bus(_section(extensions, "serviceBus", path), path),
         durable_task=durable,
+        bounds=_bounds(environment),
     )
 
 
@@ -84,6 +91,21 @@ def _limit(section: Mapping[str, Any], key: str, path: Path) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise HostError("host.bad_host_json", f"http.{key} must be a whole number of at least 1, or -1", str(path))
     return int(text)
+
+
+def _bounds(environment: Mapping[str, str]) -> Bounds:
+    defaults = Bounds()
+
+    def number(name: str, default: int) -> int:
+        text = environment.get(name, "").strip() or str(default)
+        if not (text.isascii() and text.isdecimal()) or not 1 <= len(text) <= 9 or int(text) < 1:
+            raise HostError("host.unsupported_setting", "must be a whole number of at least 1", name)
+        return int(text)
+
+    return Bounds(
+        number(MAX_PENDING_STARTS, defaults.max_pending_starts),
+        number(MAX_OPEN_ACTIVITIES, defaults.max_open_activities),
+    )
 
 
 def _function_timeout_s(document: Mapping[str, Any], path: Path) -> float | None:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from local_host.durable.history import load_chunk
-from local_host.durable.records import Instance, InstanceFilter, get_instance, query_instances
+from local_host.durable.records import PENDING_STARTS, Instance, InstanceFilter, get_instance, query_instances
 from local_host.durable.tally import actions_in
 from local_host.durable_part import STORAGE_FILE
 from local_host.errors import HostError
 
+BOUNDS_FILE = "bounds.json"
+"""Where a running host leaves its bounds (`durable/admission.py`) for this report."""
 MAX_EXPORTED_INSTANCES = 1_000
 """An instance with its children; more are cut off, and the export says so."""
 _QUEUES = {"activities": "work", "timers": "timers", "messages": "inbox", "entity_messages": "entity_inbox"}
@@ -42,7 +44,10 @@ def _store(data_dir: Path) -> Iterator[sqlite3.Connection]:
 
 
 def status(data_dir: Path) -> dict[str, Any]:
-    """Whether a host runs on the directory, its instances by status, what is open, and how large the store is."""
+    """Whether a host runs on the directory, its instances by status, what is open, and how large the store is.
+
+    Beside a running host, `bounds` are those from which on it takes no starts from outside; None otherwise.
+    """
     with _store(data_dir) as connection:
         shown = "CASE WHEN suspended = 1 AND status IN ('Pending', 'Running') THEN 'Suspended' ELSE status END"
         counts = connection.execute(f"SELECT {shown}, count(*) FROM instances GROUP BY 1 ORDER BY 1")  # noqa: S608  # constant
@@ -51,6 +56,7 @@ def status(data_dir: Path) -> dict[str, Any]:
             name: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608  # fixed names
             for name, table in _QUEUES.items()
         }
+        starts = connection.execute(f"SELECT count(*) FROM instances WHERE {PENDING_STARTS}").fetchone()[0]  # noqa: S608  # constant
         oldest = connection.execute(
             "SELECT instance_id, name, created_at FROM instances WHERE status IN ('Pending', 'Running')"
             " ORDER BY created_at, instance_id LIMIT 1"
@@ -60,15 +66,27 @@ def status(data_dir: Path) -> dict[str, Any]:
             " ORDER BY 3 DESC, 1 LIMIT 1"
         ).fetchone()
     files = [path for path in data_dir.glob(f"{STORAGE_FILE}*") if path.is_file()]
+    pid = _holder(data_dir)
     return {
         "data": str(data_dir),
-        "running_pid": _holder(data_dir),
+        "running_pid": pid,
         "instances": by_status,
         "open": open_work,
+        "pending_starts": starts,
+        "bounds": _bounds(data_dir) if pid is not None else None,
         "oldest_unfinished": dict(zip(("instance_id", "name", "created_at"), oldest, strict=True)) if oldest else None,
         "largest_history": dict(zip(("instance_id", "episodes", "bytes"), largest, strict=True)) if largest else None,
         "store_bytes": sum(path.stat().st_size for path in files),
     }
+
+
+def _bounds(data_dir: Path) -> dict[str, int] | None:
+    """The bounds of the running host; None while it starts or stops."""
+    try:
+        found: dict[str, int] = json.loads((data_dir / BOUNDS_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return found
 
 
 def _holder(data_dir: Path) -> int | None:

@@ -17,7 +17,7 @@ from cli.paths import home
 EXAMPLE = """
   ./livoa host --app ../my-functions-app --port 7072
   curl http://127.0.0.1:7072/api/hello
-  ./livoa host --status                        # what is in the store of `up`: instances, open work, sizes
+  ./livoa host --status                        # what is in the store of `up`: instances, open work and its bounds, sizes
   ./livoa host --export RUN > history.json     # the durable history of a run and of the parts of its maps
 
 Serves HTTP, timer, Service Bus, durable orchestration, activity and entity functions of the Python v2 model.
@@ -96,11 +96,23 @@ def _show(found: dict[str, Any]) -> None:
     say(f"host       {f'running, process {pid}' if pid else 'not running'}, {found['data']}")
     say(f"instances  {_counts(found['instances'])}")
     say(f"open       {_counts(found['open'])}")
+    say(f"takes on   {_takes_on(found)}")
     if oldest := found["oldest_unfinished"]:
         say(f"oldest     {oldest['instance_id']} ({oldest['name']}), since {oldest['created_at']}")
     if largest := found["largest_history"]:
         say(f"largest    {largest['instance_id']}, {largest['episodes']} episodes, {largest['bytes']} bytes")
     say(f"store      {found['store_bytes']} bytes")
+
+
+def _takes_on(found: dict[str, Any]) -> str:
+    counts = {"pending starts": found["pending_starts"], "activities": found["open"]["activities"]}
+    bounds = found["bounds"]
+    if bounds is None:
+        return _counts(counts)
+    limits = (bounds["max_pending_starts"], bounds["max_open_activities"])
+    shown = ", ".join(f"{name} {count} of {limit}" for (name, count), limit in zip(counts.items(), limits, strict=True))
+    is_full = any(count >= limit for count, limit in zip(counts.values(), limits, strict=True))
+    return f"{shown}{' (full: starts from outside are refused)' if is_full else ''}"
 
 
 def _counts(counts: dict[str, int]) -> str:

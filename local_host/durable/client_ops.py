@@ -103,11 +103,18 @@ class ClientOperations:
         return to_stamp(self._runtime.clock.now())
 
     async def start_new(
-        self, name: str, instance_id: str | None = None, input_json: str | None = None, version: str | None = None
+        self,
+        name: str,
+        instance_id: str | None = None,
+        input_json: str | None = None,
+        version: str | None = None,
+        *,
+        from_within: bool = False,
     ) -> str:
         """Start an orchestration; returns its id. `input_json` is the JSON document stored as input.
 
-        Raises UnknownFunctionError, ClientError (bad id or document), ConflictError when that id is still alive.
+        Raises UnknownFunctionError, ClientError (bad id or document), ConflictError when that id is still alive, and
+        HostFullError unless it is `from_within`: asked for by work of this host.
         """
         runtime = self._runtime
         if not runtime.functions.has_orchestrator(name):
@@ -117,10 +124,17 @@ class ClientOperations:
         check_document(input_json)
         effective = version if version is not None else runtime.options.default_version
         item = new_instance(chosen, name, effective, input_json, self._at())
+        if not from_within:
+            runtime.admission.require_room()
+        is_counted = runtime.admission.add(chosen)
         try:
             await runtime.storage.write(lambda c: start_instance(c, item))
-        except DuplicateInstanceError as err:
-            raise ConflictError(str(err)) from err
+        except BaseException as err:
+            if is_counted:
+                runtime.admission.remove(chosen)
+            if isinstance(err, DuplicateInstanceError):
+                raise ConflictError(str(err)) from err
+            raise
         runtime.actor(chosen).evict()
         runtime.wake(chosen)
         return chosen
@@ -168,6 +182,7 @@ class ClientOperations:
             parent_message = await runtime.storage.write(lambda c: _terminate(c, instance_id, reason, at))
             actor.evict()
             actor.completions.clear()
+        runtime.admission.remove(instance_id)
         runtime.timers.forget(instance_id)
         runtime.pool.forget_waiting(instance_id)
         if parent_message is not None:
@@ -201,14 +216,14 @@ class ClientOperations:
             self._runtime.actor(each).evict()
             self._runtime.wake(each)
 
-    async def restart(self, instance_id: str, *, new_id: bool) -> str:
-        """Start the same orchestrator with the same input and version; returns the id. ClientError when unknown."""
+    async def restart(self, instance_id: str, *, new_id: bool, from_within: bool = False) -> str:
+        """Start the same orchestrator with the same input and version; returns the id. Raises like `start_new`."""
         found = await self.status(instance_id)
         if found is None:
             raise UnknownInstanceError(f"An orchestration with the instanceId {instance_id} was not found.")
         item = found.instance
         target = uuid4().hex if new_id else instance_id
-        return await self.start_new(item.name, target, item.input_json, item.version)
+        return await self.start_new(item.name, target, item.input_json, item.version, from_within=from_within)
 
     async def purge(self, instance_id: str) -> int:
         """Delete an ended instance; returns how many were deleted (0 or 1)."""

@@ -6,6 +6,7 @@ nothing about HTTP (`rpc.py`) and nothing about how activities are invoked (`fun
 
 from __future__ import annotations
 
+from local_host.durable.admission import Admission
 from local_host.durable.client_ops import ClientOperations
 from local_host.durable.clock import Clock
 from local_host.durable.executor import patch_timestamp_parser
@@ -54,6 +55,11 @@ class DurableEngine(ClientOperations):
     def functions(self) -> DurableFunctions:
         """The app's durable functions."""
         return self._runtime.functions
+
+    @property
+    def admission(self) -> Admission:
+        """What is open, against the bounds."""
+        return self._runtime.admission
 
     @property
     def active_jobs(self) -> int:

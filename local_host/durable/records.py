@@ -393,11 +393,16 @@ def notification(item: Instance, at: str) -> SubCompleted | SubFailed | None:
     return SubFailed(at, item.parent.task_id, message, f"Message: {message}, StackTrace: ")
 
 
+PENDING_STARTS = "status = 'Pending' AND suspended = 0 AND parent_id IS NULL"
+"""Rows of instances that a client started and that have not run yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What a restarted host finds to do."""
+    """What a restarted host finds to do. `pending`: those of `instances` that a client started and that have not run yet."""
 
     instances: list[str]
+    pending: list[str]
     work: list[WorkItem]
     timers: list[TimerItem]
     entities: list[str]
@@ -412,7 +417,8 @@ def load_unfinished(connection: sqlite3.Connection) -> Unfinished:
         " WHERE i.status IN ('Pending', 'Running')"
     )
     instances = [row[0] for row in wake]
+    pending = [row[0] for row in connection.execute(f"SELECT instance_id FROM instances WHERE {PENDING_STARTS}")]  # noqa: S608  # constant
     work = [WorkItem(*row) for row in connection.execute("SELECT * FROM work ORDER BY instance_id, task_id")]
     timers = [TimerItem(*row) for row in connection.execute("SELECT * FROM timers ORDER BY fire_at")]
     entities = [row[0] for row in connection.execute("SELECT DISTINCT entity_id FROM entity_inbox")]
-    return Unfinished(instances, work, timers, entities)
+    return Unfinished(instances, pending, work, timers, entities)

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from local_host.durable.admission import RETRY_AFTER_S, HostFullError
 from local_host.durable.client_ops import (
     ClientError,
     ConflictError,
@@ -42,6 +43,8 @@ from local_host.durable.status_view import (
 _LOG = logging.getLogger("local_host.durable")
 
 RPC_PREFIX = "/durabletask"
+WITHIN_PREFIX = "/durabletask-within"
+"""The same for activities: they are work of this host, so that their starts are not refused while it is full."""
 WEBHOOK_PREFIX = "/runtime/webhooks/durabletask"
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_WAIT_S = 230.0
@@ -69,8 +72,8 @@ def _bad_request(message: str) -> web.Response:
 class Management:
     """The operations, addressed by path relative to either prefix."""
 
-    def __init__(self, engine: DurableEngine, links: Links) -> None:
-        self._engine, self._links = engine, links
+    def __init__(self, engine: DurableEngine, links: Links, *, from_within: bool = False) -> None:
+        self._engine, self._links, self._from_within = engine, links, from_within
 
     async def handle(self, request: web.Request, tail: str) -> web.Response:
         """Answer one request; `tail` is the raw path behind the prefix. A wrong method or path is 404, as in Azure."""
@@ -88,6 +91,9 @@ class Management:
             return _bad_request(str(err))
         except ConflictError as err:
             return _json(error_json(str(err), "System.InvalidOperationException"), 409)
+        except HostFullError as err:
+            busy = error_json(str(err), "System.InvalidOperationException")
+            return _json(busy, 503, {"Retry-After": str(RETRY_AFTER_S)})
         except ClientError as err:
             return _bad_request(str(err))
 
@@ -131,7 +137,9 @@ class Management:
         body = await _body_text(request)
         version = request.query.get("version")
         wait_s = min(_number(request, "timeout", 0.0), MAX_WAIT_S) if "timeout" in request.query else None
-        started = await self._engine.start_new(name, instance_id or None, body or None, version)
+        started = await self._engine.start_new(
+            name, instance_id or None, body or None, version, from_within=self._from_within
+        )
         if wait_s is not None:
             return await self._wait_for_output(started, wait_s)
         return self._accepted(started, "10")
@@ -220,7 +228,8 @@ class Management:
             case "restart":
                 new_id = _flag(request, "restartWithNewInstanceId", default=True)
                 try:
-                    return self._accepted(await engine.restart(instance_id, new_id=new_id), "10")
+                    started = await engine.restart(instance_id, new_id=new_id, from_within=self._from_within)
+                    return self._accepted(started, "10")
                 except UnknownInstanceError as err:
                     return _bad_request(str(err))
             case _:
@@ -333,14 +342,15 @@ def _is_local_call(request: web.Request) -> bool:
     return peer.is_loopback and host in ("127.0.0.1", "localhost", "::1") and "Origin" not in request.headers
 
 
-def rpc_handler(engine: DurableEngine, links: Links) -> Handler:
-    """Handler for every path below `/durabletask/` on the private port."""
-    management = Management(engine, links)
+def rpc_handler(engine: DurableEngine, links: Links, *, from_within: bool = False) -> Handler:
+    """Handler for every path below `/durabletask/`, or with `from_within` below its twin, on the private port."""
+    management = Management(engine, links, from_within=from_within)
+    prefix = WITHIN_PREFIX if from_within else RPC_PREFIX
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if not _is_local_call(request):
             return web.Response(status=403)
-        return await management.handle(request, request.rel_url.raw_path[len(RPC_PREFIX) :])
+        return await management.handle(request, request.rel_url.raw_path[len(prefix) :])
 
     return handle
 
@@ -373,6 +383,7 @@ def build_rpc_app(engine: DurableEngine, *, base_url: str, task_hub: str, key: s
 def add_rpc_routes(app: web.Application, engine: DurableEngine, links: Links) -> None:
     """Mount the RPC endpoints into an application that serves other private paths too."""
     app.router.add_route("*", RPC_PREFIX + "/{tail:.*}", rpc_handler(engine, links))
+    app.router.add_route("*", WITHIN_PREFIX + "/{tail:.*}", rpc_handler(engine, links, from_within=True))
 
 
 __all__ = ["Links", "add_rpc_routes", "build_rpc_app", "client_binding_json", "rpc_handler", "webhook_handler"]

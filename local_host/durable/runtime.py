@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
+from local_host.durable.admission import Admission, Bounds
 from local_host.durable.clock import Clock
 from local_host.durable.determinism import NonDeterministicError
 from local_host.durable.entities import EntityRunner
@@ -48,7 +49,7 @@ class EngineOptions:
     so that non-determinism cannot hide (amortised, that is little more than one replay). `max_batch` bounds completions per
     episode (tests use 1). `commit_retry_s` is the pause after a failed commit. `timer_limits` makes the SDK split long timers
     as it does on Azure Storage; without it a timer may be of any length. `keep_ended_s` is how long ended instances are kept
-    (`retention.py`), None for ever.
+    (`retention.py`), None for ever. `bounds` say when the host is full (`admission.py`).
     """
 
     strict: bool = True
@@ -61,6 +62,7 @@ class EngineOptions:
     default_version: str | None = None
     timer_limits: TimerLimits | None = None
     keep_ended_s: float | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 def _is_checked_at(chunk: int) -> bool:
@@ -105,7 +107,8 @@ class Runtime:
     ) -> None:
         self.functions, self.storage, self.clock, self.options = functions, storage, clock, options
         concurrency = options.max_concurrent_activities
-        self.pool = ActivityPool(functions, http, clock, self.deliver, concurrency)
+        self.admission = Admission(options.bounds, lambda: self.pool.running)
+        self.pool = ActivityPool(functions, http, clock, self.deliver, concurrency, self.admission.look)
         self.timers = TimerService(clock, self.deliver)
         self.entities = EntityRunner(functions, storage, clock, self.post)
         self.episodes = 0
@@ -117,6 +120,7 @@ class Runtime:
     async def recover(self) -> None:
         """Continue what an earlier process left unfinished."""
         unfinished = await self.storage.read(load_unfinished)
+        self.admission.restore(unfinished.pending)
         for timer in unfinished.timers:
             self.timers.arm(timer)
         for work in unfinished.work:
@@ -209,6 +213,7 @@ class Runtime:
             # A finished instance ignores what still arrives; a suspended one keeps it for later.
             if execution is None:
                 actor.completions.clear()
+            self.admission.remove(actor.instance_id)
             return False
         mail = self._take_mail(actor, execution)
         if mail is None:
@@ -292,6 +297,7 @@ class Runtime:
 
     def _after_commit(self, actor: Actor, episode: Episode, writes: EpisodeWrites, result: CommitResult) -> None:
         item = writes.instance
+        self.admission.remove(item.instance_id)
         actor.inbox.update((held.id, held) for held in episode.held)
         if writes.reset or item.is_terminal:
             actor.execution = None

@@ -33,12 +33,19 @@ _Key = tuple[str, str, int]
 
 
 class ActivityPool:
-    """Runs work items with bounded concurrency; each at most once at a time."""
+    """Runs work items with bounded concurrency; each at most once at a time. `ended()` is told of each that is over."""
 
     def __init__(
-        self, functions: DurableFunctions, http: HttpCaller, clock: Clock, deliver: Deliver, concurrency: int
+        self,
+        functions: DurableFunctions,
+        http: HttpCaller,
+        clock: Clock,
+        deliver: Deliver,
+        concurrency: int,
+        ended: Callable[[], None],
     ) -> None:
         self._functions, self._http, self._clock, self._deliver = functions, http, clock, deliver
+        self._ended = ended
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._waiting: set[_Key] = set()
@@ -86,6 +93,7 @@ class ActivityPool:
         keys.discard(key)
         if not keys:
             del self._by_instance[key[0]]
+        self._ended()
 
     async def _run(self, key: _Key, item: WorkItem) -> None:
         async with self._slots:

@@ -1,6 +1,6 @@
 """The admin API's small part that operators of one machine need; the caller has shown the master key already.
 
-GET  /admin/host/status          state, functions, process
+GET  /admin/host/status          state, functions, process, open work against its bounds
 GET  /admin/host/ping            200
 GET  /admin/functions            names and triggers
 POST /admin/functions/{name}     run a timer function now, or put {"input": …} into a queue function's queue → 202
@@ -13,12 +13,14 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 from azure.functions.meta import Datum
 
+from local_host.durable.admission import Admission
 from local_host.durable.clock import Clock
 from local_host.invocation import FunctionError, Invoker, TriggerInput
 from local_host.queues import OutgoingMessage, QueueBroker, QueueError
@@ -30,7 +32,15 @@ _log = logging.getLogger("local_host.admin")
 class AdminApi:
     """Handles `/admin/…`."""
 
-    def __init__(self, specs: tuple[FunctionSpec, ...], invoker: Invoker, broker: QueueBroker, clock: Clock) -> None:
+    def __init__(
+        self,
+        specs: tuple[FunctionSpec, ...],
+        invoker: Invoker,
+        broker: QueueBroker,
+        clock: Clock,
+        admission: Admission,
+    ) -> None:
+        self._admission = admission
         self._specs: Mapping[str, FunctionSpec] = {spec.name.lower(): spec for spec in specs}
         self._invoker, self._broker, self._clock = invoker, broker, clock
         self._started_at: datetime = clock.now()
@@ -59,6 +69,7 @@ class AdminApi:
             "processId": os.getpid(),
             "processUptime": uptime_ms,
             "functions": len(self._specs),
+            "load": asdict(self._admission.load) | asdict(self._admission.bounds),
             "errors": [],
         }
 

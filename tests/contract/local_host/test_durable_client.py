@@ -33,6 +33,8 @@ class Site:
     engine: DurableEngine
     app: PlainApp
     origin: str
+    rpc_url: str
+    binding: str
 
     async def end_of(self, instance_id: str) -> Any:
         await self.engine.wait_for_end(instance_id, 10)
@@ -99,9 +101,10 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     public = web.TCPSite(runner, "127.0.0.1", 0)
     await public.start()
     origin = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    binding = client_binding_json(origin, f"http://127.0.0.1:{rpc_port}/durabletask", "Hub", KEY)
+    rpc_url = f"http://127.0.0.1:{rpc_port}/durabletask/"
+    binding = client_binding_json(origin, rpc_url, "Hub", KEY)
     try:
-        yield Site(df.DurableOrchestrationClient(binding), engine, app, origin)
+        yield Site(df.DurableOrchestrationClient(binding), engine, app, origin, rpc_url, binding)
     finally:
         await http_utils._close_session()
         await runner.cleanup()
@@ -341,3 +344,35 @@ async def test_malformed_requests_get_their_4xx_and_leave_no_trace(
         async with session.request(method, url, data=body, headers=headers) as got:
             assert got.status == status
     assert await site.client.get_status_all() == []
+
+
+async def test_a_full_host_refuses_starts_from_outside_and_nothing_else(site: Site) -> None:
+    await site.client.start_new("approval", "waits")
+    await site.client.start_new("greet", "done", "x")
+    await site.end_of("done")
+    places = [f"place-{number}" for number in range(site.engine.admission.bounds.max_pending_starts)]
+    for place in places:
+        site.engine.admission.add(place)
+    with pytest.raises(Exception, match="too much open work"):
+        await site.client.start_new("greet", "refused", "x")
+    for path in ("orchestrators/greet/refused", "instances/done/restart"):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{site.origin}/runtime/webhooks/durabletask/{path}?code={KEY}", json="x") as response,
+        ):
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    assert (await site.client.get_status("refused")).instance_id is None  # nothing of it was stored
+
+    within = df.DurableOrchestrationClient(
+        json.dumps(json.loads(site.binding) | {"rpcBaseUrl": site.rpc_url.replace("durabletask", "durabletask-within")})
+    )
+    assert await within.start_new("greet", "own-work", "x") == "own-work"
+    assert (await site.end_of("own-work")).output == "Hello x!"
+    await site.client.raise_event("waits", "Approval", "yes")
+    assert "yes" in (await site.end_of("waits")).output
+    await site.client.signal_entity(df.EntityId("counter", "c"), "add", 2)
+
+    site.engine.admission.remove(places[0])
+    assert await site.client.start_new("greet", "refused", "x") == "refused"
+    assert (await site.end_of("refused")).output == "Hello x!"
+    assert site.engine.admission.load.refused_starts == 3

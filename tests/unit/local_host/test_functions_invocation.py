@@ -12,6 +12,7 @@ import azure.functions as func
 import pytest
 from azure.functions.meta import Datum
 
+from local_host.durable.admission import Admission, Bounds
 from local_host.durable.clock import VirtualClock
 from local_host.durable.functions import ActivityError
 from local_host.durable_functions import AppDurableFunctions
@@ -49,7 +50,7 @@ def invoker(tmp_path: Path, sent):
         tmp_path,
         {"PYTHON_THREADPOOL_THREAD_COUNT": "2"},
         queue_send=lambda entity, body: sent.append((entity, body)),
-        client_json=lambda hub: "{}",
+        client_json=lambda hub, from_within: "{}",
     )
     yield invoker
     invoker.close()
@@ -262,7 +263,11 @@ async def test_a_restart_notices_what_was_missed(invoker, tmp_path, first, secon
 class QueueBench:
     """A queue function over a broker in virtual time; `hold` keeps calls running until released."""
 
-    def __init__(self, invoker, clock, *, hold=False, sessions=False, cardinality=Cardinality.ONE, **options):
+    def __init__(
+        self, invoker, clock, *, hold=False, sessions=False, cardinality=Cardinality.ONE, bounds=None, **options
+    ):
+        self.open_activities = 0
+        self.admission = Admission(bounds or Bounds(), lambda: self.open_activities)
         self.calls, self.gate = [], asyncio.Event()
         if not hold:
             self.gate.set()
@@ -273,7 +278,8 @@ class QueueBench:
 
         self.broker = SqliteQueueBroker(Path(":memory:"), clock.now)
         spec = FunctionSpec("handle", "handle", handle, True, QueueTrigger("m", "q", sessions, cardinality))
-        self.listener = QueueListener(spec, self.broker, invoker, clock, ServiceBusOptions(**options))
+        service_bus = ServiceBusOptions(**options)
+        self.listener = QueueListener(spec, self.broker, invoker, clock, service_bus, self.admission)
         self.listener.start()
 
     def send(self, *texts, session_id=None):
@@ -290,6 +296,55 @@ async def test_no_more_calls_run_at_once_than_allowed(invoker):
     await _settle()
     assert bench.calls == ["a", "b", "c"]
     assert bench.broker.counts("q").active == 0
+    await bench.listener.stop(1)
+
+
+@pytest.mark.parametrize("cardinality", [Cardinality.ONE, Cardinality.MANY])
+@pytest.mark.parametrize("sessions", [False, True])
+async def test_a_full_host_leaves_messages_where_they_are_until_there_is_room(invoker, sessions, cardinality):
+    bench = QueueBench(invoker, VirtualClock(START_AT), sessions=sessions, cardinality=cardinality, bounds=Bounds(2, 1))
+    bench.open_activities = 1
+    bench.send("a", "b", "c", session_id="s" if sessions else None)
+    await _settle()
+    bench.admission.look()  # something ended, and the host is as full as before
+    await _settle()
+    assert bench.calls == []
+    bench.open_activities = 0
+    bench.admission.look()
+    await _settle()
+    flat = [text for call in bench.calls for text in ([call] if isinstance(call, str) else call)]
+    assert flat == ["a", "b", "c"]
+    assert (bench.broker.counts("q").active, bench.broker.counts("q").dead_letter) == (0, 0)
+    await bench.listener.stop(1)
+
+
+async def test_no_more_messages_are_taken_than_there_is_room_for_starts(invoker):
+    bench = QueueBench(invoker, VirtualClock(START_AT), hold=True, bounds=Bounds(max_pending_starts=3))
+    bench.admission.add("elsewhere")
+    bench.send("a", "b", "c", "d")
+    await _settle()
+    assert bench.calls == ["a", "b"]
+    bench.admission.remove("elsewhere")
+    await _settle()
+    assert bench.calls == ["a", "b", "c"]
+    bench.gate.set()
+    await _settle()
+    assert bench.calls == ["a", "b", "c", "d"]
+    await bench.listener.stop(1)
+
+
+async def test_a_session_is_given_back_when_the_host_gets_full_in_the_middle_of_it(invoker):
+    bench = QueueBench(invoker, VirtualClock(START_AT), hold=True, sessions=True, bounds=Bounds(2, 1))
+    bench.send("a", "b", session_id="s")
+    await _settle()
+    bench.open_activities = 1
+    bench.gate.set()
+    await _settle()
+    assert (bench.calls, bench.broker.counts("q").active) == (["a"], 1)
+    bench.open_activities = 0
+    bench.admission.look()
+    await _settle()
+    assert bench.calls == ["a", "b"]
     await bench.listener.stop(1)
 
 

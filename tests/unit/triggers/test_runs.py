@@ -346,6 +346,19 @@ async def test_a_run_that_never_started_is_started_so_that_it_can_end(world: Wor
     assert list(world.engine.instances) == [run_id]
 
 
+async def test_a_run_that_a_full_engine_refuses_is_accepted_and_started_later(world: World) -> None:
+    world.engine.full = True
+    run_id = await world.submitted()
+    world.clock.pass_s(15)
+    report = await sweep(world.deps, world.engine)
+    assert (report.started, report.failed) == (0, 1)
+    assert (await world.get(f"/api/runs/{run_id}")).json["status"] == "accepted"
+    world.engine.full = False
+    assert (await sweep(world.deps, world.engine)).started == 1
+    assert list(world.engine.instances) == [run_id]
+    assert (await sweep(world.deps, world.engine)).started == 0
+
+
 async def test_a_lost_wake_up_is_made_up_for_by_the_sweep_for_a_while(world: World) -> None:
     run_id = await planned(world)
     world.engine.down = True

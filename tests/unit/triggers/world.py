@@ -68,7 +68,7 @@ INTENT: dict[str, Any] = {"intent": "Say hello twice, please"}
 
 
 class FakeEngine:
-    """The durable client: instances by id, events in order. ``down`` makes every call fail."""
+    """The durable client: instances by id, events in order. ``down`` makes every call fail, ``full`` new starts."""
 
     def __init__(self) -> None:
         self.instances: dict[str, Any] = {}
@@ -76,7 +76,7 @@ class FakeEngine:
         self.terminated: list[str] = []
         self.purged: list[str] = []
         self.starts = 0
-        self.down = False
+        self.down = self.full = False
 
     async def start_new(
         self, orchestration_function_name: str, instance_id: str | None = None, client_input: Any | None = None
@@ -85,6 +85,8 @@ class FakeEngine:
         assert instance_id is not None
         if instance_id in self.instances:
             raise RuntimeError(f"an instance {instance_id} is running already")
+        if self.full:
+            raise RuntimeError("The host has too much open work")
         self.starts += 1
         self.instances[instance_id] = (orchestration_function_name, client_input)
         return instance_id
