@@ -29,6 +29,8 @@ _BUSY_RETRY_S = 1.0
 _MAX_IN_FLIGHT_WAIT_S = 30.0
 _STOP_WAIT_S = 2.0
 """How long a caller who asks to stop is kept waiting for it."""
+_TOLD_EVERY_S = 0.25
+"""A stream says at most so often how far the execution is: who works in small steps does not flood its caller."""
 _SILENCE_S = 10.0
 """A stream says that the execution goes on at least this often."""
 
@@ -183,6 +185,7 @@ class Executions:
         assert running.task is not None
         while not running.task.done():
             yield running.update() + b"\n"
+            await asyncio.wait({running.task}, timeout=_TOLD_EVERY_S)
             await running.context.changed(_SILENCE_S)
         try:
             yield running.task.result() + b"\n"

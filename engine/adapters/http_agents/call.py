@@ -19,7 +19,7 @@ from engine.adapters.http_agents.answers import (
     read_update,
     retry_after_s,
 )
-from engine.adapters.http_agents.exchange import Exchange
+from engine.adapters.http_agents.exchange import SILENT, Exchange
 from engine.adapters.http_agents.papers import Papers
 from engine.domain.execute import (
     NDJSON,
@@ -44,12 +44,14 @@ _ASK_TIMEOUT_S = 15.0
 @dataclass(frozen=True, slots=True)
 class Pauses:
     """Seconds. ``in_flight_s`` before a call that is in flight elsewhere is asked for again; ``poll_s`` before an accepted one is
-    asked for, growing to ``max_poll_s``. ``wait_s``: how long an agent should hold a call before it answers 202."""
+    asked for, growing to ``max_poll_s``. ``wait_s``: how long an agent should hold a call before it answers 202. ``silence_s``:
+    for how much longer nothing may come before the execution is asked for."""
 
     in_flight_s: float = 0.5
     poll_s: float = 0.5
     max_poll_s: float = 5.0
     wait_s: int = 20
+    silence_s: float = 40.0
 
 
 @dataclass(slots=True)
@@ -110,13 +112,22 @@ class AgentCall:
         }
         self.sent = True
         stream = _Stream(self._own, self._told)
-        answer = await self.exchange.send("POST", f"{self.url}/execute", headers, body=self.body, lines=stream.take)
+        answer = await self.exchange.send(
+            "POST",
+            f"{self.url}/execute",
+            headers,
+            body=self.body,
+            lines=stream.take,
+            silence_s=self.pauses.wait_s + self.pauses.silence_s,
+        )
         if stream.result is not None:
             return stream.result
-        if isinstance(answer, ExecuteFailed) and not (stream.begun and answer.error.retryable):
-            return answer
-        if isinstance(answer, ExecuteFailed) or stream.begun:
-            return await self._follow()  # the stream broke off; the execution may well go on
+        if isinstance(answer, ExecuteFailed):
+            # Where the connection broke off or went dead the execution may well go on.
+            goes_on = answer.error.code == SILENT or (stream.begun and answer.error.retryable)
+            return await self._follow() if goes_on else answer
+        if stream.begun:
+            return await self._follow()
         if answer.status != 202:
             return interpret(answer)
         accepted = self._own(interpret_update(answer))

@@ -23,6 +23,8 @@ _CHUNK_BYTES = 64 * 1024
 _MAX_LINE_BYTES = MAX_RESPONSE_BYTES + 1024
 _MAX_STREAM_BYTES = 4 * MAX_RESPONSE_BYTES
 
+SILENT = "agent.silent"
+
 LineSink = Callable[[bytes], Awaitable[bool]]
 """Takes the lines of a stream, one by one, and says whether that was the last one of interest."""
 
@@ -45,13 +47,18 @@ class Exchange:
         *,
         body: bytes | None = None,
         lines: LineSink | None = None,
+        silence_s: float | None = None,
     ) -> RawAnswer | ExecuteFailed:
-        """The answer, or what its absence comes to. Lines of a stream go to ``lines``; the answer's body is then empty."""
+        """The answer, or what its absence comes to. Lines of a stream go to ``lines``; the answer's body is then empty.
+
+        ``SILENT`` when nothing comes for ``silence_s``: a node that is lost closes no connection.
+        """
         import aiohttp
 
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=silence_s)
         try:
             async with self._session().request(
-                method, url, data=body, headers=headers, allow_redirects=False
+                method, url, data=body, headers=headers, allow_redirects=False, timeout=patience
             ) as response:
                 found = {name.lower(): value for name, value in response.headers.items()}
                 if lines is not None and response.status == 200 and _media_type(found) == NDJSON:
@@ -69,6 +76,8 @@ class Exchange:
             return failed("agent.contract_violation", "The agent's answer has an unacceptable content encoding.")
         except EgressRefusedError as error:
             return failed("agent.not_allowed", f"The agent's address must not be called: {error.code}.")
+        except aiohttp.SocketTimeoutError:
+            return failed(SILENT, "The agent says nothing.", retryable=True)
         except (aiohttp.ClientError, OSError) as error:
             # The type is enough to act on; the message would name addresses and headers.
             reason = type(error).__name__
@@ -84,7 +93,6 @@ class Exchange:
                 connector=guarded_connector(
                     self.rules, connections_per_host=self._connections_per_agent, lookup=self._lookup
                 ),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
                 trust_env=False,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -105,7 +113,10 @@ def _media_type(headers: Mapping[str, str]) -> str:
 
 
 async def _lines(response: ClientResponse) -> AsyncIterator[bytes]:
-    """Lines that are not blank. ``BodyTooLargeError`` for one that is too long, and for a stream that is."""
+    """Lines that are not blank, until there have been too many: who tells so much is not listened to any longer.
+
+    ``BodyTooLargeError`` for a line that is too long.
+    """
     if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise BodyEncodingError
     rest, total = bytearray(), 0
@@ -117,7 +128,9 @@ async def _lines(response: ClientResponse) -> AsyncIterator[bytes]:
             del rest[: end + 1]
             if line:
                 yield line
-        if len(rest) > _MAX_LINE_BYTES or total > _MAX_STREAM_BYTES:
+        if len(rest) > _MAX_LINE_BYTES:
             raise BodyTooLargeError
+        if total > _MAX_STREAM_BYTES:
+            return
     if rest.strip():
         yield bytes(rest).strip()

@@ -128,6 +128,30 @@ async def test_a_stream_tells_progress_and_ends_with_the_result(probe_stand: Sta
     assert isinstance(await call, ExecuteSucceeded)
 
 
+async def test_a_capability_that_works_in_small_steps_does_not_flood_its_caller(probe_stand: Stand) -> None:
+    granted = request("probe.stream")
+    sent = {
+        "Authorization": f"Bearer {probe_stand.issuer.mint_for_agents()}",
+        GRANT_HEADER: await probe_stand.grants.mint(granted),
+        "Content-Type": "application/json",
+        "Accept": "application/x-ndjson",
+        "Idempotency-Key": granted.idempotency_key,
+    }
+    body = granted.model_dump_json()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(probe_stand.url + "/execute", data=body, headers=sent) as response,
+    ):
+        await probe_stand.probes.started.wait()
+        for step in range(500):
+            probe_stand.probes.context.progress(step / 500)
+            await asyncio.sleep(0.001)
+        probe_stand.probes.go_on.set()
+        lines = [json.loads(line) async for line in response.content]
+    assert len(lines) < 100
+    assert lines[-1]["status"] == "succeeded"
+
+
 async def test_who_does_not_ask_for_a_stream_gets_one_document(probe_stand: Stand) -> None:
     probe_stand.probes.go_on.set()
     body = request("probe.stream").model_dump_json().encode()
