@@ -43,15 +43,16 @@ class DurableClient(Protocol):
 async def start_steps(payload: dict[str, Any], client: DurableClient) -> dict[str, Any]:
     """Input ``{tenant_id, run_id, again, starts: [{call, work}]}``; result ``{"ended": {call: outcome}}``.
 
-    With ``again`` they may have been started, and those that are over are in the result. Raises what the client raises.
+    Those that are over are in the result. ``again`` says that they may have been started, which this activity cannot rule out
+    either way: it may be a second delivery. Raises what the client raises.
     """
-    run_id, again = payload["run_id"], payload.get("again") is True
+    run_id = payload["run_id"]
     slots = asyncio.Semaphore(_AT_ONCE)
     ended: dict[str, Any] = {}
 
     async def ensure(start: dict[str, Any]) -> None:
         async with slots:
-            outcome = await _ensured(start, run_id, client, again=again)
+            outcome = await _ensured(start, run_id, client)
         if outcome is not None:
             ended[start["call"]] = outcome
 
@@ -83,12 +84,13 @@ async def checkpoint_run(payload: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-async def _ensured(start: dict[str, Any], run_id: str, client: DurableClient, *, again: bool) -> Any:
-    """Start it unless it is there. Its outcome when it is over and ``again`` asks for it."""
+async def _ensured(start: dict[str, Any], run_id: str, client: DurableClient) -> Any:
+    """Start it unless it is there; its outcome when it is over. The engine would replace one that is, and a part of a map that
+    stopped at a failed item would then begin those it never began."""
     instance_id = names.apart_id(run_id, start["call"])
     for pause_s in (*_PAUSES_S, None):
         try:
-            if again and (known := await client.get_status(instance_id)) and known.instance_id:
+            if (known := await client.get_status(instance_id)) and known.instance_id:
                 return _outcome(known)
             given = {"waiter": run_id, "call": start["call"], "work": start["work"]}
             await client.start_new(names.STEP_ORCHESTRATOR, instance_id, given)
