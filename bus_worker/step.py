@@ -36,6 +36,8 @@ OVERTIME_S = 5.0
 """The agent's client gives up at the deadline by itself; for so long it may take to say so."""
 STORE_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Before each further try to store or send an answer. What cannot be told after all of them is the sweep's."""
+SUPERSEDED = "superseded"
+"""Why a heartbeat is refused once a later attempt has the step."""
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -137,6 +139,9 @@ class StepWorker:
                 await asyncio.wait({work})
             elif not work.done():
                 _LOG.warning("step given up: nobody waits for it", extra=held.facts | {"code": beat.result()})
+                if beat.result() == SUPERSEDED:
+                    # Whoever has it now asks for the same execution: stopping it would stop theirs.
+                    await self.give_back(held)
         finally:
             for task in (work, beat):
                 task.cancel()
@@ -274,8 +279,9 @@ class StepWorker:
     async def _return_to_queue(self, held: Held) -> None:
         try:
             back = await self.deps.assignments.release(*held.of, nonce=held.nonce)
-            if back is not None:
-                await send_command(back, self.deps)
+            if back is None:  # somebody else has it already
+                return
+            await send_command(back, self.deps)
         except LivoaError as err:
             # Its lease runs out, or the sweep sends the command: later, but it does not get lost.
             _LOG.warning("step could not be handed back", extra=held.facts | {"code": err.code})

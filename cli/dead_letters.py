@@ -18,6 +18,7 @@ from typing import Any
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.paths import ROOT
+from engine.domain.run_messages import POSTPONED
 
 SUBSCRIPTION = "/Subscriptions/"
 MAX_LISTED = 500
@@ -214,10 +215,13 @@ def _body(message: Any) -> bytes:
 
 
 def _again(message: Any) -> Any:
-    """The same message under an id that follows from the dead letter: under its own id, duplicate detection would drop it."""
+    """The same message under an id that follows from the dead letter: under its own id, duplicate detection would drop it.
+
+    It may be put off anew as often as a fresh one.
+    """
     from azure.servicebus import ServiceBusMessage
 
-    dropped = ("DeadLetterReason", "DeadLetterErrorDescription", REPLAY_OF)
+    dropped = ("DeadLetterReason", "DeadLetterErrorDescription", REPLAY_OF, POSTPONED)
     named = {_text(name): value for name, value in (message.application_properties or {}).items()}
     properties: dict[str | bytes, Any] = {name: value for name, value in named.items() if name not in dropped}
     # A letter that was replayed before keeps the id that it had first.

@@ -159,6 +159,7 @@ async def test_forged_grants_are_refused(probe_stand: Stand, sign: Sign, claims:
         "a key of its own": sign(claims, stranger, jwk={"kty": "EC"}),
         "a curve that is not ours": sign(claims, ec.generate_private_key(ec.SECP384R1()), "ES384"),
         "garbage": "a.b.c",
+        "a header that nests deeply": base64.urlsafe_b64encode(b"[" * 2_700).decode() + ".e30.e30",
         "no text": "....",
         "too long": sign(claims | {"padding": "x" * 5_000}),
         "the caller's token": probe_stand.issuer.mint_for_agents(),

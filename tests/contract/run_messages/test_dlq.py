@@ -116,7 +116,7 @@ def test_a_replayed_message_is_the_same_to_the_byte_and_passes_duplicate_detecti
 ) -> None:
     sent = message(
         session_id="contoso--3", content_type="application/json", correlation_id="c", subject="s",
-        properties={"Diagnostic-Id": "00-1-2-01", "n": 7},
+        properties={"Diagnostic-Id": "00-1-2-01", "n": 7, "postponed": 30},
     )  # fmt: skip
     put_aside(emulator, STEPS, sent)
     number = dlq("list", STEPS)[1]["dead_letters"][0]["sequence_number"]
