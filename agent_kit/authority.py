@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -58,6 +59,13 @@ class Authority:
                 (folder / name).write_text(json.dumps({"keys": [jwk]}, indent=2) + "\n", encoding="utf-8")
         return authority
 
+    def public_pems(self) -> tuple[bytes, bytes]:
+        """The public keys of tokens and of grants."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        form = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        return self._token_key.public_key().public_bytes(*form), self._grant_key.public_key().public_bytes(*form)
+
     def strange(self) -> Authority:
         """One with other keys of the same names: whoever looks at names only is taken in."""
         other = Authority(_new_rsa(), _new_ec())
@@ -84,8 +92,10 @@ class Authority:
         payload = {name: value for name, value in (own | claims).items() if value is not None}
         return jwt.encode(payload, self._token_key, algorithm="RS256", headers={"kid": self._token_jwk["kid"]})
 
-    def grant(self, request: ExecuteRequest, *, audience: str = EXECUTE_AUDIENCE, **claims: Any) -> str:
-        """A grant for a request; ``claims`` as in ``token``."""
+    def grant(
+        self, request: ExecuteRequest, *, audience: str = EXECUTE_AUDIENCE, typ: str = GRANT_TYPE, **claims: Any
+    ) -> str:
+        """A grant for a request; ``claims`` as in ``token``. With another ``typ`` it is none."""
         import jwt
 
         now = int(time.time())
@@ -98,8 +108,27 @@ class Authority:
             "input_sha256": request_sha256(request.capability, request.inputs),
         }
         payload = {name: value for name, value in (own | claims).items() if name == "item" or value is not None}
-        headers = {"kid": self._grant_jwk["kid"], "typ": GRANT_TYPE}
+        headers = {"kid": self._grant_jwk["kid"], "typ": typ}
         return jwt.encode(payload, self._grant_key, algorithm=GRANT_ALGORITHM, headers=headers)
+
+
+def unsigned(token: str) -> str:
+    """The same header and content, saying of itself that it needs no signature."""
+    head, content, _ = token.split(".")
+    return f"{_with_algorithm(head, 'none')}.{content}."
+
+
+def signed_with_public_key(token: str, public_key: bytes) -> str:
+    """The same content under an HMAC whose secret is the public key that everybody has: what a verifier takes for good that
+    lets the token say how it is to be verified."""
+    head, content, _ = token.split(".")
+    signed = f"{_with_algorithm(head, 'HS256')}.{content}"
+    return f"{signed}.{_encode(hmac.digest(public_key, signed.encode(), 'sha256'))}"
+
+
+def _with_algorithm(head: str, algorithm: str) -> str:
+    found = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+    return _encode(_spelled(found | {"alg": algorithm}))
 
 
 def _new_rsa() -> RSAPrivateKey:

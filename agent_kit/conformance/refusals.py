@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from agent_kit.authority import signed_with_public_key, unsigned
 from agent_kit.conformance.client import Caller, Sending
 from engine.domain.execute import MAX_REQUEST_BYTES, ExecuteRequest
 
@@ -62,11 +63,24 @@ REFUSALS = (
         lambda c, g: g.but(token=c.authority.token(audience=c.audience, idtyp="user", scp="access_as_user")),
     ),
     _refusal("who.no_role", "401 403", lambda c, g: g.but(token=c.authority.token(audience=c.audience, roles=["X"]))),
+    _refusal("who.unsigned", "401", lambda c, g: g.but(token=unsigned(g.token or ""))),
+    _refusal(
+        "who.confused_algorithm",
+        "401",
+        lambda c, g: g.but(token=signed_with_public_key(g.token or "", c.authority.public_pems()[0])),
+    ),
     # What may be done.
     _refusal("what.no_grant", "403", lambda c, g: g.but(grant=None)),
     _refusal("what.garbage", "403", lambda c, g: g.but(grant="a.b.c")),
     _refusal("what.token_as_grant", "403", lambda c, g: g.but(grant=g.token)),
     _refusal("what.foreign_key", "403", lambda c, g: g.but(grant=c.authority.strange().grant(g.request))),
+    _refusal("what.unsigned", "403", lambda c, g: g.but(grant=unsigned(g.grant or ""))),
+    _refusal(
+        "what.confused_algorithm",
+        "403",
+        lambda c, g: g.but(grant=signed_with_public_key(g.grant or "", c.authority.public_pems()[1])),
+    ),
+    _refusal("what.other_type", "403", lambda c, g: g.but(grant=c.grant(g.request, typ="JWT"))),
     _refusal(
         "what.expired",
         "403",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from fastapi import FastAPI
 
@@ -111,6 +112,14 @@ BROKEN: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
         lambda patch: patch.setattr(IdempotencyStore, "claim", lambda *_: Claimed("token")),
         {"call.key_reused"},
     ),
+    "the type of a grant is not looked at": (
+        lambda patch: patch.setattr("agent_kit.grants.GRANT_TYPE", AnyType()),
+        {"what.other_type"},
+    ),
+    "a signature is not looked at": (
+        lambda patch: patch.setattr("jwt.decode", _believing),
+        {f"{paper}.{fault}" for paper in ("who", "what") for fault in ("unsigned", "confused_algorithm")},
+    ),
     "grants may live for ever": (
         lambda patch: patch.setattr("agent_kit.grants.MAX_GRANT_LIFETIME_S", 10**9),
         {"what.unbounded"},
@@ -122,6 +131,24 @@ BROKEN: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
         {"form.too_large"},
     ),
 }
+
+
+class AnyType(str):
+    """A type that every other one equals."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+_DECODE = jwt.decode
+
+
+def _believing(token: str, *_: Any, options: dict[str, Any], audience: str, **more: Any) -> Any:
+    given = options | {"verify_signature": False, "verify_aud": True, "verify_exp": True}
+    return _DECODE(token, audience=audience, leeway=more.get("leeway", 0), options=given)
 
 
 def _first_answer(executions: Executions) -> bytes:
