@@ -182,7 +182,6 @@ class ClientOperations:
             parent_message = await runtime.storage.write(lambda c: _terminate(c, instance_id, reason, at))
             actor.evict()
             actor.completions.clear()
-        runtime.admission.remove(instance_id)
         runtime.timers.forget(instance_id)
         runtime.pool.forget_waiting(instance_id)
         if parent_message is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from local_host.durable.admission import Admission, Bounds, HostFullError, Load
 from local_host.durable.client_ops import ConflictError
 from local_host.durable.episodes import new_instance
 from local_host.durable.protocol import to_stamp
-from local_host.durable.records import start_instance
+from local_host.durable.records import ParentLink, start_instance
 from local_host.durable.storage import Storage
 from local_host.errors import HostError
 from local_host.settings import read_host_config
@@ -154,9 +155,13 @@ async def test_a_host_that_comes_back_counts_what_it_had_accepted_and_does_it(tm
     for number in range(5):
         item = new_instance(f"accepted-{number}", "quick", None, None, at)
         await storage.write(lambda c, item=item: start_instance(c, item))  # type: ignore[misc]  # bound at once
+    child = new_instance("child", "quick", None, None, at, ParentLink("accepted-0", "execution", 0))
+    held = replace(new_instance("held", "quick", None, None, at), suspended=True)
+    await storage.write(lambda c: start_instance(c, child))
+    await storage.write(lambda c: start_instance(c, held))
     await storage.close()
     async with running(make_app(asyncio.Event()), tmp_path, bounds=Bounds(max_pending_starts=4)) as bench:
-        assert bench.engine.admission.load.pending_starts == 5
+        assert bench.engine.admission.load.pending_starts == 5  # neither its own work nor what is put off
         with pytest.raises(HostFullError):
             await bench.start("quick", None, "new")
         for number in range(5):
@@ -171,6 +176,8 @@ def test_the_log_says_once_that_the_host_is_full_and_once_that_it_is_not(caplog:
         for _ in range(3):
             with pytest.raises(HostFullError):
                 admission.require_room()
+        admission.look()
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
         admission.remove("a")
         admission.remove("a")
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
