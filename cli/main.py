@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode, exit_code_help
@@ -19,7 +19,7 @@ from cli.output import print_json, progress
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cli.commands.demo", "start everything, run a sample intent, show the answer, leave nothing running"),
     "test": ("cli.commands.checks", "lint, types, layers and tests; what CI runs"),
-    "up": ("cli.commands.up", "start the host and the sample agents and keep them running"),
+    "up": ("cli.commands.up", "start the host, the sample agents and a worker, and keep them running"),
     "run": ("cli.commands.run", "submit an intent and follow it to its answer"),
     "runs": ("cli.commands.runs", "list runs"),
     "show": ("cli.commands.show", "show one run: plan, steps, answer"),
@@ -81,9 +81,16 @@ def load(name: str) -> Command:
     return cast(Command, importlib.import_module(COMMANDS[name][0]))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of wrong usage what is wrong and what to do next, as every other refusal does, instead of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CliError(message, hint=f"{self.prog} --help", exit_code=ExitCode.USAGE, code="cli.usage")
+
+
 def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
     """The parser of one command: its own options, `--json`, an example and the exit codes."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"./livoa {name}",
         description=COMMANDS[name][1][:1].upper() + COMMANDS[name][1][1:] + ".",
         epilog=f"example:\n{command.EXAMPLE.strip(chr(10))}\n\n{exit_code_help()}",
@@ -91,7 +98,17 @@ def build_parser(name: str, command: Command) -> argparse.ArgumentParser:
     )
     command.configure(parser)
     parser.add_argument("--json", action="store_true", help="machine output: one JSON line (streams: one per event)")
+    for actions in (action for action in parser._actions if isinstance(action, argparse._SubParsersAction)):
+        for each in actions.choices.values():
+            _show_example(each, command.EXAMPLE)
     return parser
+
+
+def _show_example(parser: argparse.ArgumentParser, examples: str) -> None:
+    """Give the parser of one action (`audit show`) those examples of its command that are its own."""
+    own = [line for line in examples.splitlines() if f"{line} ".startswith(f"  {parser.prog} ")]
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["example:", *own, "", exit_code_help()])
 
 
 def report(err: CliError, *, as_json: bool) -> ExitCode:
@@ -118,7 +135,9 @@ def main(arguments: Sequence[str]) -> int:
     command = load(name)
     try:
         options = build_parser(name, command).parse_args(arguments[1:])
-    except SystemExit as leave:  # argparse has said why
+    except CliError as err:
+        return report(err, as_json="--json" in arguments)
+    except SystemExit as leave:  # argparse has shown the help
         return leave.code if isinstance(leave.code, int) else ExitCode.USAGE
     try:
         return command.run(options)

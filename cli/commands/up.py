@@ -48,10 +48,9 @@ def _workers(text: str) -> int:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError("must be 0 to 65535")
-    return port
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> ExitCode:

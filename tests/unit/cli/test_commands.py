@@ -228,6 +228,32 @@ def test_every_command_has_help_with_an_example_and_the_exit_codes(livoa, name):
     assert "--json" in result.out
 
 
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        *[("audit", action) for action in ("show", "content", "export", "checkpoint", "pubkey", "verify")],
+        *[("agent", action) for action in ("new", "check", "contract")],
+        *[("retention", action) for action in ("run", "erase")],
+    ],
+)
+def test_every_action_has_help_with_an_example_of_its_own(livoa, name, action):
+    result = livoa(name, action, "--help")
+    assert result.code == 0
+    examples = [line for line in result.out.split("example:")[1].splitlines() if line.startswith("  ./livoa")]
+    assert examples
+    assert all(f"{line} ".startswith(f"  ./livoa {name} {action} ") for line in examples)
+
+
+@pytest.mark.parametrize("arguments", [("up", "--port", "abc"), ("audit", "verify"), ("audit", "shwo"), ("run",)])
+def test_wrong_usage_says_what_is_wrong_and_what_to_do_next(livoa, arguments):
+    result = livoa(*arguments, "--json")
+    assert result.code == ExitCode.USAGE
+    assert json.loads(result.out)["error"]["code"] == "cli.usage"
+    assert "Next: ./livoa " in result.err
+    assert "--help" in result.err
+    assert "_port" not in result.err
+
+
 def test_help_lists_every_command_and_loads_nothing_heavy():
     code = (
         "import sys; from cli.main import main; main(['--help'])\n"
