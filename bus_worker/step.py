@@ -21,6 +21,7 @@ from engine.domain.errors import LivoaError
 from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse
 from engine.domain.run import PayloadRef
+from engine.domain.status import RunStatus
 from engine.domain.telemetry_names import AGENT_NAME, OPERATION, RUN_ID, SPAN_AGENT, STEP_ATTEMPT, STEP_ID, TOOL_NAME
 from engine.ports.assignments import Finished, NotLeased
 from engine.ports.deps import Deps
@@ -139,8 +140,8 @@ class StepWorker:
                 await asyncio.wait({work})
             elif not work.done():
                 _LOG.warning("step given up: nobody waits for it", extra=held.facts | {"code": beat.result()})
-                if beat.result() == SUPERSEDED:
-                    # Whoever has it now asks for the same execution: stopping it would stop theirs.
+                if beat.result() == SUPERSEDED and await self._goes_on(held):
+                    # The next attempt asks for the same execution: stopping it would stop theirs.
                     await self.give_back(held)
         finally:
             for task in (work, beat):
@@ -158,6 +159,14 @@ class StepWorker:
         if held.call is not None:
             held.call.cancel(LEAVE_RUNNING)
             await asyncio.wait({held.call})
+
+    async def _goes_on(self, held: Held) -> bool:
+        """Whether the run does, so that somebody waits for what the agent is at."""
+        try:
+            run = await self.deps.runs.get(held.assignment.tenant_id, held.assignment.run_id)
+        except LivoaError:
+            return True  # the execution ends at its deadline, whoever waits for it
+        return run is not None and not run.status.is_final and run.status is not RunStatus.CANCELLING
 
     async def _work(self, held: Held) -> None:
         await self._tell_taken(held)

@@ -146,8 +146,8 @@ class AnyType(str):
 _DECODE = jwt.decode
 
 
-def _believing(token: str, *_: Any, options: dict[str, Any], audience: str, **more: Any) -> Any:
-    given = options | {"verify_signature": False, "verify_aud": True, "verify_exp": True}
+def _believing(token: str, *_: Any, options: Any, audience: str, **more: Any) -> Any:
+    given: Any = options | {"verify_signature": False, "verify_aud": True, "verify_exp": True}
     return _DECODE(token, audience=audience, leeway=more.get("leeway", 0), options=given)
 
 

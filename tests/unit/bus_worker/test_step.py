@@ -230,7 +230,8 @@ async def test_a_refused_heartbeat_cancels_the_call_and_nothing_is_answered(desk
     assert desk.results.sent == []
 
 
-async def test_who_stood_still_and_was_replaced_leaves_the_execution_to_who_has_it_now(desk):
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_who_stood_still_and_was_replaced_leaves_the_execution_to_the_next_attempt(desk, cancelled):
     desk.invoker.seconds = 300
     held = await desk.taken()
     task = asyncio.ensure_future(desk.worker.carry_out(held))
@@ -238,12 +239,13 @@ async def test_who_stood_still_and_was_replaced_leaves_the_execution_to_who_has_
     await desk.deps.assignments.void(*held.of, now=desk.clock.now(), lapsed_only=False)
     await desk.world.perform("fit")
     await desk.world.perform("fit", attempt=2)
-    again = await desk.taken(desk.another("w2"))
+    if cancelled:
+        await desk.world.finish(RunStatus.CANCELLED, steps={"cancelled": ["fit"]})
     await desk.until(task, most_s=held.assignment.lease_s / 3)
-    assert desk.invoker.cancelled_with == [LEAVE_RUNNING]
+    assert desk.invoker.cancelled_with == ([None] if cancelled else [LEAVE_RUNNING])
     assert desk.results.sent == []
     row = await desk.row()
-    assert (row.status, row.token, row.worker) == (AssignmentStatus.LEASED, 2, again.assignment.worker)
+    assert (row.token, row.worker) == (2, None), "what was taken from it is not handed back by it"
 
 
 async def test_heartbeats_that_cannot_be_made_do_not_end_the_work(desk):
