@@ -66,9 +66,11 @@ class RunKeyring:
 
     async def destroy(self, tenant_id: str, run_id: str) -> bool:
         """Destroy a run's key, or see to it that none is ever made. False when it was destroyed before."""
-        now = self._clock.now()
-        self._held.pop((tenant_id, run_id), None)
-        return (await self._keys.destroy(tenant_id, run_id, now)).destroyed_at == now
+        now, place = self._clock.now(), (tenant_id, run_id)
+        # In line with who is looking: one that has read the record before would hold the key again afterwards.
+        async with self._lock(place):
+            self._held.pop(place, None)
+            return (await self._keys.destroy(tenant_id, run_id, now)).destroyed_at == now
 
     def forget(self, tenant_id: str, run_id: str) -> None:
         """Look at the record again next time."""
@@ -78,14 +80,16 @@ class RunKeyring:
         place = (tenant_id, run_id)
         if (held := self._fresh(place)) is not None:
             return held
-        lock = self._locks.setdefault((id(asyncio.get_running_loop()), place), asyncio.Lock())
-        async with lock:
+        async with self._lock(place):
             if (held := self._fresh(place)) is not None:
                 return held
             record = await self._keys.get(tenant_id, run_id)
             if record is None and make:
                 return await self._make(place)
             return await self._opened(place, record) if record is not None else None
+
+    def _lock(self, place: _Place) -> asyncio.Lock:
+        return self._locks.setdefault((id(asyncio.get_running_loop()), place), asyncio.Lock())
 
     def _fresh(self, place: _Place) -> RunSecrets | None:
         held = self._held.get(place)

@@ -158,3 +158,23 @@ async def test_a_key_file_that_is_none_is_named(tmp_path: Path, content: bytes |
 async def test_processes_that_start_together_make_one_key_file(tmp_path: Path) -> None:
     wrapped = await asyncio.gather(*(FileKeyWrapper(tmp_path / "keys", create=True).wrap(bytes(64)) for _ in range(8)))
     assert len({each.kek_id for each in wrapped}) == 1
+
+
+async def test_who_looked_just_before_the_key_was_destroyed_does_not_hold_it_afterwards(desk: Desk) -> None:
+    await desk.ring().get("contoso", "run-1")
+    read, ring = asyncio.Event(), desk.ring()
+    unwrap = desk.wrapper.unwrap
+
+    async def slowly(wrapped: WrappedKey) -> bytes:
+        read.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await unwrap(wrapped)
+
+    desk.wrapper.unwrap = slowly  # type: ignore[method-assign]
+    looking = asyncio.create_task(ring.find("contoso", "run-1"))
+    await read.wait()
+    await ring.destroy("contoso", "run-1")
+    await looking
+    with pytest.raises(LivoaError, match="erased"):
+        await ring.find("contoso", "run-1")
