@@ -145,7 +145,7 @@ class AgentCall:
             if isinstance(found, ExecuteRunning):
                 troubles = 0
                 await self._told(found.progress)
-            elif isinstance(answer, RawAnswer) and answer.status == 200:
+            elif isinstance(answer, RawAnswer) and answer.status in (200, 202):
                 return found
             elif in_flight is not None:
                 return in_flight

@@ -142,6 +142,12 @@ async def test_an_accepted_call_may_fail() -> None:
     assert error_of(found) == ("data.none", True)
 
 
+async def test_a_result_that_comes_with_202_is_a_result() -> None:
+    found, agent = await called({"POST": [Answer(202, running())], "GET": [Answer(202, GOOD)]})
+    assert isinstance(found, ExecuteSucceeded)
+    assert len(agent.seen) == 2, "and is not asked for until the deadline"
+
+
 async def test_trouble_with_asking_is_not_trouble_of_the_execution() -> None:
     trouble = [Answer(503, {}), Answer(500, {}), Answer(429, {}), Answer(502, {})]
     found, _ = await called({"POST": [Answer(202, running())], "GET": [*trouble, Answer(200, GOOD)]})
