@@ -111,7 +111,8 @@ def test_a_run_outlives_the_kill_of_everything_once_the_stack_is_up_again(fragil
     run.kill(fragile.kill_everything)
     with up(fragile.data) as again:
         client = again.client()
-        for _ in client.follow(run.run_id):
+        # The step that a worker had comes back when its lease is over and the sweep has looked: half a minute, if nobody is busy.
+        for _ in client.follow(run.run_id, patience_s=110):
             pass
         run.check(again, client)
         assert {entry["status"] for entry in client.get("/api/runs").json["runs"]} == {"succeeded"}
