@@ -293,10 +293,12 @@ def _too_late(run_id: str, again: str) -> CliError:
 
 
 _HINTS = {
+    400: "change what is named above and send it again",
     401: "the host does not accept this token: use the data folder the host uses (--data or LIVOA_HOME), or set LIVOA_TOKEN",
     403: "use a token with the role: ./livoa token --role ROLE, handed over as LIVOA_TOKEN",
     404: "./livoa runs lists the runs you may see; --tenant chooses another tenant",
     412: "read it again: somebody else has changed it meanwhile",
+    422: "change what is named above and send it again",
     413: "put less into the request; a request holds at most 4 MiB",
     503: "try again in a few seconds; logs/host.log in the data folder tells more",
 }
@@ -323,6 +325,12 @@ def _hint_for(code: str, status: int) -> str:
             return "./livoa plan check FILE tells the same without a host"
         case "approval.not_found":
             return "./livoa approvals lists what waits for an answer"
+        case "run.finished":
+            return "./livoa show RUN has its end, ./livoa rerun RUN does it again"
+        case "step.unknown":
+            return "./livoa show RUN lists its steps"
+        case "audit.no_such_content":
+            return "./livoa audit show RUN lists the hashes"
         case _:
             return _HINTS.get(status, "")
 

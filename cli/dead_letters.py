@@ -107,7 +107,8 @@ def letter(client: Any, entity: str, sequence_number: int) -> tuple[Letter, byte
         for message in receiver.peek_messages(1, sequence_number=sequence_number):
             if message.sequence_number == sequence_number:
                 return _letter(entity, message), _body(message)
-    raise CliError(f"{entity} has no dead letter {sequence_number}", code="dlq.not_found")
+    message = f"{entity} has no dead letter {sequence_number}"
+    raise CliError(message, hint=f"./livoa dlq list {entity} has their numbers", code="dlq.not_found")
 
 
 def replay(client: Any, entity: str, wanted: Callable[[Letter], bool], limit: int) -> list[Letter]:

@@ -142,6 +142,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return command.run(options)
     except CliError as err:
+        if err.exit_code == ExitCode.USAGE and not err.hint:
+            err.hint = f"./livoa {name} --help shows an example"
         return report(err, as_json=options.json)
     except KeyboardInterrupt:
         return report(

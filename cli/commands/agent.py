@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
-from cli.output import print_json, say
+from cli.output import print_json, progress, say
 from cli.paths import home
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _new(options: argparse.Namespace) -> ExitCode:
     for file in files:
         say(str(file))
     package = f"{options.name.replace('-', '_')}_agent"
-    say(f"\nNext: cd {folder}, python -m pytest, python -m {package} --authority .keys; README.md says the rest")
+    say(f"\nNext: cd {folder}, pip install pytest, python -m pytest, python -m {package} --authority .keys (README.md)")
     return ExitCode.OK
 
 
@@ -91,7 +91,10 @@ def _check(options: argparse.Namespace) -> ExitCode:
         say(words(report))
     if report.ok:
         return ExitCode.OK
-    return ExitCode.FAILED if report.count("pass") else ExitCode.UNREACHABLE
+    if report.count("pass"):
+        return ExitCode.FAILED
+    progress(f"Next: see that an agent answers at {options.url}, and that it is its base address")
+    return ExitCode.UNREACHABLE
 
 
 def _target(options: argparse.Namespace) -> Target:

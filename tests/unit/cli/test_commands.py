@@ -218,6 +218,20 @@ def test_wrong_usage_is_exit_code_2_and_no_traceback(livoa, arguments):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (("run", "x", "--value", "a"), "run"),
+        (("policy", "test", "x"), "policy"),
+        (("agent", "new", "Bad_Name"), "agent"),
+    ],
+)
+def test_wrong_usage_that_a_command_finds_leads_to_its_help(livoa, arguments, command):
+    result = livoa(*arguments)
+    assert result.code == ExitCode.USAGE
+    assert f"Next: ./livoa {command} --help" in result.err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example_and_the_exit_codes(livoa, name):
     result = livoa(name, "--help")
