@@ -20,7 +20,6 @@ import csv
 import heapq
 import json
 import os
-import resource
 import sys
 import time
 from collections import deque
@@ -28,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.memory import peak_mib
 from bench.rollover import measure
 from bench.rollover_designs import Case, load_case
 
@@ -102,7 +102,7 @@ async def run(path: Path, options: argparse.Namespace) -> dict[str, Any]:
             "wave_to_fifo": round(narrow_wave["makespan_ratio"] * slots.path_s / fifo, 3),
         },
         "seconds": round(time.perf_counter() - began, 1),
-        "maxrss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "maxrss_mib": peak_mib(),
         "load1": round(os.getloadavg()[0], 2),
     }
 

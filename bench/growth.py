@@ -14,13 +14,13 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from bench.memory import peak_mib
 from bench.peer_cases import layered
 from bench.rollover import INPUTS, App, measure
 from bench.rollover_designs import Case, critical_path
@@ -114,7 +114,7 @@ def main() -> None:
     answer = {
         "crowd": asyncio.run(crowd(options.runs, 20, 0.1)),
         "growth": asyncio.run(growth((100, options.large), options.repeat)),
-        "maxrss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "maxrss_mib": peak_mib(),
         "load1": round(os.getloadavg()[0], 2),
     }
     json.dump(answer, sys.stdout, indent=1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 from azure.durable_functions import Orchestrator
 
 from bench.growth import layered_case
+from bench.memory import peak_mib
 from bench.rollover import INPUTS, App
 from engine.domain.names import MAP_ORCHESTRATOR
 from engine.domain.skeleton import Skeleton, SkeletonStep, to_wire
@@ -92,7 +92,7 @@ async def measure(steps: int, items: int, *, warm: bool = True) -> dict[str, Any
         "calls_per_step": round(app.starts / count, 2),
         "cpu_ms_per_step": round(cpu_s * 1000 / count, 2),
         "seconds": round(seconds, 1),
-        "maxrss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "maxrss_mib": peak_mib(),
     }
 
 
