@@ -11,12 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from cli.errors import CliError
-from cli.exit_codes import ExitCode
 from cli.paths import ROOT
 from engine.domain.run_messages import POSTPONED
 
@@ -66,33 +64,6 @@ def known_entities() -> list[str]:
         for topic in found["topics"]
         for subscription in topic.get("subscriptions", [])
     ]
-
-
-@contextmanager
-def namespace(connection_string: str) -> Iterator[Any]:
-    """A client of the namespace. What the SDK raises becomes a ``CliError`` that does not repeat the connection string."""
-    from azure.core.exceptions import AzureError
-    from azure.servicebus import ServiceBusClient
-    from azure.servicebus.exceptions import MessagingEntityNotFoundError, ServiceBusAuthenticationError
-
-    try:
-        with ServiceBusClient.from_connection_string(connection_string, retry_total=1) as client:
-            yield client
-    except MessagingEntityNotFoundError:
-        raise CliError(
-            "there is no such queue or subscription", hint="./livoa dlq list names those in use", code="bus.not_found"
-        ) from None
-    except ServiceBusAuthenticationError:
-        raise CliError(
-            "the namespace does not accept this key", exit_code=ExitCode.FORBIDDEN, code="bus.forbidden"
-        ) from None
-    except (AzureError, OSError, ValueError) as err:
-        raise CliError(
-            f"the bus cannot be used: {type(err).__name__}",
-            hint="is the host up with Service Bus on (./livoa host --amqp-port), or the connection string right?",
-            exit_code=ExitCode.UNREACHABLE,
-            code="bus.unavailable",
-        ) from None
 
 
 def letters(client: Any, entity: str, limit: int) -> list[Letter]:

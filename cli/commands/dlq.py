@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
+from cli.bus import add_bus_options, connection_string, namespace
 from cli.dead_letters import (
     MAX_BODY_CHARS,
     MAX_LISTED,
@@ -13,14 +12,12 @@ from cli.dead_letters import (
     known_entities,
     letter,
     letters,
-    namespace,
     readable,
     replay,
 )
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress, say
-from cli.paths import home
 
 EXAMPLE = """
   ./livoa dlq list
@@ -32,8 +29,6 @@ EXAMPLE = """
 
 A subscription is written TOPIC/Subscriptions/NAME; what is replayed from it goes to the topic, and so to all its subscriptions.
 """
-CONNECTION = "LIVOA_BUS_CONNECTION"
-CONNECTION_FILE = "LIVOA_BUS_CONNECTION_FILE"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--body-chars", type=int, default=2_000, help=f"how much of it (2000, at most {MAX_BODY_CHARS})"
     )
-    group = parser.add_argument_group("where the bus is")
-    group.add_argument(
-        "--connection-file", type=Path,
-        help=f"a file with a connection string (default: {CONNECTION}, {CONNECTION_FILE}, else that of the data folder)",
-    )  # fmt: skip
-    group.add_argument("--data", type=Path, help="data folder of the host (default: LIVOA_HOME, else .livoa)")
+    add_bus_options(parser)
 
 
 def run(options: argparse.Namespace) -> ExitCode:
@@ -71,23 +61,6 @@ def run(options: argparse.Namespace) -> ExitCode:
                 done = replay(client, options.entity, lambda each: _is_wanted(each, options), options.limit)
                 return _print_replayed(done, options)
     return ExitCode.OK
-
-
-def connection_string(options: argparse.Namespace) -> str:
-    """The connection string: a file that is named, the environment, or what the host wrote into its data folder."""
-    if options.connection_file is None and os.environ.get(CONNECTION):
-        return os.environ[CONNECTION]
-    named = options.connection_file or os.environ.get(CONNECTION_FILE)
-    file = Path(named) if named else home(options.data) / "host" / "service-bus.connection"
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as err:
-        raise CliError(
-            f"no connection string in {file}: {err.strerror}",
-            hint="start a host with Service Bus on (./livoa host --app . --amqp-port 5672), or name a --connection-file",
-            exit_code=ExitCode.USAGE,
-            code="bus.not_configured",
-        ) from None
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -123,7 +96,8 @@ def _print_list(found: dict[str, list[Letter]], *, as_json: bool) -> None:
     for entity, of_entity in found.items():
         for each in of_entity:
             say(_line(each))
-        progress(f"{entity}: {len(of_entity)} dead letters" if of_entity else f"{entity}: none")
+        noun = "dead letter" if len(of_entity) == 1 else "dead letters"
+        progress(f"{entity}: {len(of_entity)} {noun}" if of_entity else f"{entity}: none")
 
 
 def _print_one(each: Letter, body: bytes, options: argparse.Namespace) -> None:
