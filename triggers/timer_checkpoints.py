@@ -27,6 +27,7 @@ class CheckpointReport:
 
 async def checkpoint_all(deps: Deps) -> CheckpointReport:
     """Make the checkpoints that are due. One tenant's failure does not keep the others waiting."""
+    await deps.rejections.close()
     anchored = failed = 0
     for tenant in await deps.tenants.all():
         try:

@@ -62,6 +62,7 @@ def build_deps(settings: Settings) -> Deps:
     from engine.adapters.tenant_configs import VersionedTenants
     from engine.bootstrap.payloads import open_keyring, open_payloads
     from engine.bootstrap.stores import open_stores
+    from engine.evidence.egress import AuditedEgress
     from engine.identity import AuditedRejections, TenantEnvelopes
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
 
@@ -93,10 +94,12 @@ def build_deps(settings: Settings) -> Deps:
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),
         envelopes=TenantEnvelopes(tenants, clock, audience=settings.api_audience),
-        policy=_policy(settings, catalog, clock, detector),
+        policy=_policy(settings, catalog, clock, detector, audit),
         personal_data=detector,
         grants=grants,
-        invoker=HttpAgentInvoker(settings.agent_endpoints, agent_credential, grants),
+        invoker=HttpAgentInvoker(
+            settings.agent_endpoints, agent_credential, grants, refusals=AuditedEgress(audit, clock)
+        ),
         models=_models(settings),
         planner=DegradedPlanner(catalog, clock, routers=_routers(settings)),
         composer=DegradedComposer(),
@@ -166,17 +169,24 @@ def _detector(settings: Settings) -> PersonalDataDetector:
     return NoDetector()
 
 
-def _policy(settings: Settings, catalog: Catalog, clock: Clock, detector: PersonalDataDetector) -> PolicyEngine:
-    """The decision point over the policies of the catalog's folder; sets that runs are pinned to are kept in the data folder."""
+def _policy(
+    settings: Settings, catalog: Catalog, clock: Clock, detector: PersonalDataDetector, audit: AuditLog
+) -> PolicyEngine:
+    """The decision point over the policies of the catalog's folder; sets that runs are pinned to are kept in the data folder.
+
+    What it decides by goes on record when it changes."""
     from engine.adapters.files.policy_archive import FilesPolicyArchive
     from engine.adapters.files.policy_source import FilesPolicySource
+    from engine.evidence.in_force import InForceRecords
     from policy.engine import GovernedPolicyEngine
     from policy.library import PolicyLibrary
+    from policy.on_record import RecordingPolicyEngine
     from policy.personal_data import DetectingPolicyEngine
 
     archive = FilesPolicyArchive(settings.data_dir / "policies")
     library = PolicyLibrary(FilesPolicySource(settings.catalog_dir, clock), catalog, archive)
-    return DetectingPolicyEngine(GovernedPolicyEngine(catalog, library), detector, catalog)
+    detecting = DetectingPolicyEngine(GovernedPolicyEngine(catalog, library), detector, catalog)
+    return RecordingPolicyEngine(detecting, library, catalog, InForceRecords(audit, clock))
 
 
 def _with_limits(deps: Deps, permits: PermitLedger) -> Deps:

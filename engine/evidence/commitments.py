@@ -68,6 +68,10 @@ class KeyedAuditLog:
         """See ``AuditLog.read``."""
         return await self._inner.read(tenant_id, after_seq=after_seq, limit=limit, run_id=run_id)
 
+    async def find(self, tenant_id: str, entry_id: str) -> AuditRecord | None:
+        """See ``AuditLog.find``, by the id as it is recorded: where it held the beginning of a hash it has a commitment's."""
+        return await self._inner.find(tenant_id, entry_id)
+
 
 def keyed(entry: AuditEntry, committer: Committer | None) -> AuditEntry:
     """The entry with commitments in the place of hashes, also where its id holds the beginning of one. None: the key is gone."""

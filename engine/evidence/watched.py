@@ -41,3 +41,7 @@ class WatchedAuditLog:
     ) -> tuple[AuditRecord, ...]:
         """See ``AuditLog.read``."""
         return await self._inner.read(tenant_id, after_seq=after_seq, limit=limit, run_id=run_id)
+
+    async def find(self, tenant_id: str, entry_id: str) -> AuditRecord | None:
+        """See ``AuditLog.find``."""
+        return await self._inner.find(tenant_id, entry_id)

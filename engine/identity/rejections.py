@@ -1,17 +1,23 @@
 """Who was turned away at the door: an audit record where the tenant is known, a line in the security log where it is not.
 
 Knocking is free for whoever does it, so both are bounded. Per tenant and five minutes, one reason of one caller at one route is
-one record, and there are at most ``MAX_RECORDS`` of them; unknown callers share ``MAX_LINES`` lines a minute of a process. What
-goes beyond is counted, and the count is told. Nothing of the token is kept but what its verified claims say about the caller.
+one record, and there are at most ``MAX_RECORDS`` of them. What goes beyond, repetitions too, is counted by its code, and the
+counts are records of their own when the five minutes are over, so that nothing is invisible. Unknown callers share ``MAX_LINES``
+lines a minute of a process; what goes beyond is counted, and the count is told. Nothing of the token is kept but what its
+verified claims say about the caller.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import datetime, timedelta
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
-from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditType
+from engine.domain.base import iso_utc
 from engine.ports.audit_log import AuditLog
 from engine.ports.clock import Clock
 from engine.ports.identity import Rejection, Speaker
@@ -22,8 +28,25 @@ MAX_LINES = 30
 LINES_WINDOW_S = 60
 MAX_TENANTS = 10_000
 """Tenants counted at once; more than that in five minutes share the security log's bound."""
+FEW = 4
+"""Counts that one refused caller waits for."""
+MAX_DUE = 20_000
+"""Counts that wait for a store that is away; the oldest are given up first, with a line in the log."""
 
 _LOG = logging.getLogger("livoa.security")
+
+
+@dataclass(slots=True)
+class _Window:
+    """Five minutes of one process: what has been recorded one by one, and how often something was not."""
+
+    number: int
+    told: dict[str, set[str]] = field(default_factory=dict)
+    untold: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def count(self, tenant_id: str, code: str) -> None:
+        """One more that has no record of its own."""
+        self.untold.setdefault(tenant_id, Counter())[code] += 1
 
 
 class AuditedRejections:
@@ -31,45 +54,92 @@ class AuditedRejections:
 
     def __init__(self, audit: AuditLog, clock: Clock) -> None:
         self._audit, self._clock = audit, clock
-        self._window = -1
-        self._entries: dict[str, set[str]] = {}
+        self._process = secrets.token_hex(8)
+        self._window = _Window(-1)
+        self._due: list[AuditEntry] = []
         self._lines_since: datetime | None = None
         self._lines = 0
         self._suppressed = 0
 
     async def record(self, rejection: Rejection) -> None:
         """See ``RejectionLog.record``."""
-        now = self._clock.now()
-        entry = self._entry(rejection, rejection.speaker, now) if rejection.speaker is not None else None
-        if rejection.speaker is not None and entry is None:
-            return  # recorded in this window already, or one too many of this tenant
-        if entry is not None:
+        await self._write_counts(at_most=FEW)
+        now, speaker = self._clock.now(), rejection.speaker
+        if speaker is None or not self._counts(speaker):
+            self._line(rejection, now)
+            return
+        window = self._window
+        entry = self._entry(rejection, speaker, now)
+        if entry is None:
+            window.count(speaker.tenant_id, rejection.code)
+            return
+        try:
+            await self._audit.append(entry)
+        except Exception:
+            # The caller is refused whether or not it can be recorded.
+            window.count(speaker.tenant_id, rejection.code)
+            _LOG.warning("rejection cannot be audited", extra={"code": rejection.code, "route": rejection.route})
+
+    async def close(self) -> None:
+        """See ``RejectionLog.close``."""
+        await self._write_counts(at_most=MAX_DUE)
+
+    async def _write_counts(self, *, at_most: int) -> None:
+        number = int(self._clock.now().timestamp()) // WINDOW_S
+        if number != self._window.number:
+            over, self._window = self._window, _Window(number)
+            self._due += self._counted(over)
+            if len(self._due) > MAX_DUE:
+                _LOG.error("counts of rejections are given up: %d", len(self._due) - MAX_DUE)
+                del self._due[:-MAX_DUE]
+        due, self._due = self._due[:at_most], self._due[at_most:]
+        for index, entry in enumerate(due):
             try:
                 await self._audit.append(entry)
-                return
             except Exception:
-                # The caller is refused whether or not it can be recorded; the line below is what is left.
-                _LOG.warning("rejection cannot be audited", extra={"code": rejection.code, "route": rejection.route})
+                _LOG.warning("counts of rejections cannot be audited yet: %d", len(due) - index)
+                self._due = due[index:] + self._due
                 return
-        self._line(rejection, now)
+
+    def _counts(self, speaker: Speaker) -> bool:
+        told = self._window.told
+        return speaker.tenant_id in told or len(told) < MAX_TENANTS
+
+    def _counted(self, window: _Window) -> list[AuditEntry]:
+        """The closing records of a window: how often each code was refused without a record of its own."""
+        since = datetime.fromtimestamp(window.number * WINDOW_S, UTC) if window.untold else self._clock.now()
+        found = []
+        for tenant_id, counts in window.untold.items():
+            for kind in (AuditType.AUTH_REJECTED, AuditType.QUOTA_REFUSED):
+                codes = {code: count for code, count in sorted(counts.items()) if _kind(code) is kind}
+                if not codes:
+                    continue
+                found.append(
+                    AuditEntry(
+                        tenant_id=tenant_id,
+                        # Every process has counts of its own.
+                        entry_id=f"{_word(kind)}/{window.number}/{self._process}/counted/{kind.value}",
+                        type=kind,
+                        at=self._clock.now(),
+                        actor=ENGINE_ACTOR,
+                        body={"since": iso_utc(since), "window_s": WINDOW_S, "not_one_by_one": codes},
+                    )
+                )
+        return found
 
     def _entry(self, rejection: Rejection, speaker: Speaker, now: datetime) -> AuditEntry | None:
-        window = int(now.timestamp()) // WINDOW_S
-        if window != self._window:
-            self._window, self._entries = window, {}
-        if speaker.tenant_id not in self._entries and len(self._entries) >= MAX_TENANTS:
-            return None
-        known = self._entries.setdefault(speaker.tenant_id, set())
+        """None when it is recorded in this window already, or is one too many of this tenant."""
+        known = self._window.told.setdefault(speaker.tenant_id, set())
         who = f"{rejection.code}\n{rejection.route}\n{speaker.subject}\n{speaker.client_app}"
         digest = hashlib.sha256(who.encode()).hexdigest()[:24]
         if digest in known or len(known) >= MAX_RECORDS:
             return None
         known.add(digest)
-        kind = AuditType.QUOTA_REFUSED if rejection.code.startswith("quota.") else AuditType.AUTH_REJECTED
+        kind = _kind(rejection.code)
         return AuditEntry(
             tenant_id=speaker.tenant_id,
             # The same in every process, so that many of them write one record.
-            entry_id=f"{kind.value.partition('.')[0]}/{window}/{digest}/{kind.value}",
+            entry_id=f"{_word(kind)}/{self._window.number}/{digest}/{kind.value}",
             type=kind,
             at=now,
             actor=speaker.subject,
@@ -87,3 +157,11 @@ class AuditedRejections:
             return
         self._lines += 1
         _LOG.warning("rejected", extra={"code": rejection.code, "route": rejection.route})
+
+
+def _kind(code: str) -> AuditType:
+    return AuditType.QUOTA_REFUSED if code.startswith("quota.") else AuditType.AUTH_REJECTED
+
+
+def _word(kind: AuditType) -> str:
+    return kind.value.partition(".")[0]

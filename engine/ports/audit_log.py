@@ -21,6 +21,10 @@ class AuditLog(Protocol):
         """Records with ``seq > after_seq`` in order, optionally of one run."""
         ...
 
+    async def find(self, tenant_id: str, entry_id: str) -> AuditRecord | None:
+        """The record that an entry of this id has, or None."""
+        ...
+
 
 @runtime_checkable
 class RewritingAuditLog(AuditLog, Protocol):

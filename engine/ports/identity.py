@@ -93,9 +93,16 @@ class RejectionLog(Protocol):
         """Keep it, or count it when there are too many. Never raises: the request is refused either way."""
         ...
 
+    async def close(self) -> None:
+        """Keep the counts of what is over and was only counted. Never raises; what cannot be kept yet is kept next time."""
+        ...
+
 
 class NoRejectionLog:
     """Keeps nothing. For tests of other things; the composition root always gives a real one."""
 
     async def record(self, rejection: Rejection) -> None:
+        """See ``RejectionLog``."""
+
+    async def close(self) -> None:
         """See ``RejectionLog``."""

@@ -91,7 +91,9 @@ class ModelReply:
 
 @dataclass(frozen=True, slots=True)
 class ModelFailure:
-    """No usable reply. ``message`` is ours, never the provider's or the prompt's text. ``usage`` when tokens were spent."""
+    """No usable reply. ``message`` is ours, never the provider's or the prompt's text. ``usage`` when tokens were spent.
+
+    ``egress`` is the code with which the egress guard refused the deployment's address, or that of a redirect not followed."""
 
     code: FailureCode
     message: str
@@ -99,6 +101,7 @@ class ModelFailure:
     retry_after_s: float | None = None
     usage: ModelUsage | None = None
     latency_s: float = 0.0
+    egress: str = ""
 
 
 @dataclass(frozen=True, slots=True)

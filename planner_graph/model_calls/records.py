@@ -84,6 +84,12 @@ def exhausted_entry(question: Question, request: int, at: datetime, *, deploymen
     return _entry(question, request, AuditType.BUDGET_EXHAUSTED, at, body)
 
 
+def egress_entry(question: Question, request: int, at: datetime, *, deployment: str, code: str) -> AuditEntry:
+    """A request that the egress guard did not let through to its deployment, or a redirect that was not followed."""
+    body: JsonObject = {"deployment": deployment, "code": code}
+    return _entry(question, request, AuditType.EGRESS_REFUSED, at, body)
+
+
 def _usage(usage: ModelUsage) -> JsonObject:
     return {
         "input_tokens": usage.input_tokens,

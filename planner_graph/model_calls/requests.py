@@ -41,7 +41,13 @@ from engine.ports.payload_store import PayloadStore
 from engine.ports.telemetry import Attribute, Span, Telemetry
 from planner_graph.model_calls.moves import FINAL, GatewayRules, failure_in
 from planner_graph.model_calls.question import Question, cost_micro_usd
-from planner_graph.model_calls.records import completion_entry, entry_id, exhausted_entry, prompt_entry
+from planner_graph.model_calls.records import (
+    completion_entry,
+    egress_entry,
+    entry_id,
+    exhausted_entry,
+    prompt_entry,
+)
 from planner_graph.model_calls.replies import clean_text, word
 from planner_graph.model_calls.transports import Made, Transport
 
@@ -223,6 +229,11 @@ class Requests:
     ) -> Ended | Refused:
         """Keep first, because what is kept is never paid twice; then settle and record, which a later delivery can do too."""
         text = clean_text(made.text)
+        if isinstance(made.result, ModelFailure) and made.result.egress:
+            refused = egress_entry(
+                question, number, self._clock.now(), deployment=deployment.name, code=made.result.egress
+            )
+            await self._recorded(refused)  # the completion, without which nothing is used, has the failure as well
         record = await self._record(question, deployment, number, made, text)
         is_final = record.code is None or (record.code in FINAL and not _retryable(made))
         kept = await self._results.put(question.key, record) if is_final else record

@@ -12,6 +12,7 @@ import re
 import time
 import warnings
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -135,9 +136,7 @@ class _Reply:
     def failed(self, failure: ModelFailure) -> ModelFailure:
         """A failure, with what has been spent until it came."""
         spent = self.usage if any(self.parts) else failure.usage
-        return ModelFailure(
-            failure.code, failure.message, failure.retryable, failure.retry_after_s, spent, self.latency_s
-        )
+        return replace(failure, usage=spent, latency_s=self.latency_s)
 
 
 class DeploymentClient:
@@ -275,14 +274,16 @@ def _failure_of(error: Exception, call: ModelCall) -> ModelFailure:
         return ModelFailure("model.invalid_output", "the reply has a content encoding that was not asked for")
     refused = next((cause for cause in causes if isinstance(cause, EgressRefusedError)), None)
     if refused is not None:
-        return ModelFailure("model.not_configured", f"the address of the deployment must not be called: {refused.code}")
+        message = f"the address of the deployment must not be called: {refused.code}"
+        return ModelFailure("model.not_configured", message, egress=refused.code)
     if any(isinstance(cause, LivoaError) for cause in causes):
         return ModelFailure("model.unauthorised", "no token of the app's own identity", retryable=True)
     match error:
         case TimeoutError():
             return ModelFailure("model.timeout", f"no whole reply within {call.timeout_s:g} s", retryable=True)
         case openai.APIStatusError():
-            return of_status(error.status_code, error.body, error.response.headers)
+            failure = of_status(error.status_code, error.body, error.response.headers)
+            return replace(failure, egress="egress.redirect") if 300 <= error.status_code < 400 else failure
         case openai.APITimeoutError():
             return ModelFailure("model.unavailable", "the model's server cannot be reached in time", retryable=True)
         case openai.APIConnectionError():

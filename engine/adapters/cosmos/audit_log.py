@@ -57,12 +57,20 @@ class CosmosAuditLog:
             span += 1
         return tuple(AuditRecord.model_validate_json(document["document"]) for document in found)
 
+    async def find(self, tenant_id: str, entry_id: str) -> AuditRecord | None:
+        """See ``AuditLog.find``."""
+        return await self._known(self._repository(tenant_id), entry_id)
+
+    async def _known(self, repository: TenantRepository, entry_id: str) -> AuditRecord | None:
+        known = await repository.find(Find("c.entryId = @entry", {"entry": entry_id}, 1))
+        return AuditRecord.model_validate_json(known[0]["document"]) if known else None
+
     async def _append(self, entry: AuditEntry) -> AuditRecord:
         repository = self._repository(entry.tenant_id)
         span, stored = await self._head(repository, entry.tenant_id)
-        known = await repository.find(Find("c.entryId = @entry", {"entry": entry.entry_id}, 1))
-        if known:
-            return AuditRecord.model_validate_json(known[0]["document"])
+        known = await self._known(repository, entry.entry_id)
+        if known is not None:
+            return known
         record = chain(Head(stored["seq"], stored["hash"]) if stored is not None else None, entry)
         head = {"id": "head", "kind": "head", "seq": record.seq, "hash": record.hash}
         goes_to = (record.seq - 1) // self._span_records

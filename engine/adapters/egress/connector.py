@@ -66,6 +66,12 @@ def guarded_connector(
     )
 
 
+def is_blocked_socket(error: BaseException) -> bool:
+    """Whether a failure to connect is the last fence's, which can only fail as sockets do."""
+    cause = getattr(error, "os_error", error)
+    return isinstance(cause, OSError) and cause.errno == errno.EACCES
+
+
 def _result(host: str, port: int, address: str) -> Any:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV

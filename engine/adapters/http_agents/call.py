@@ -7,9 +7,9 @@ another run's execution.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Literal, TypeGuard
 
 from engine.adapters.http_agents.answers import (
     RawAnswer,
@@ -19,8 +19,9 @@ from engine.adapters.http_agents.answers import (
     read_update,
     retry_after_s,
 )
-from engine.adapters.http_agents.exchange import SILENT, Exchange
+from engine.adapters.http_agents.exchange import SILENT, Exchange, LineSink
 from engine.adapters.http_agents.papers import Papers
+from engine.domain.egress import EgressRefusedError
 from engine.domain.execute import (
     NDJSON,
     ExecuteFailed,
@@ -56,7 +57,8 @@ class Pauses:
 
 @dataclass(slots=True)
 class AgentCall:
-    """A call under way. ``give_up_at`` is on the loop's clock; the caller bounds the whole by it."""
+    """A call under way. ``give_up_at`` is on the loop's clock; the caller bounds the whole by it. ``refused`` is told of what the
+    egress guard did not let through, by its code."""
 
     exchange: Exchange
     url: str
@@ -67,6 +69,7 @@ class AgentCall:
     give_up_at: float
     traceparent: str | None
     progress: ProgressSink | None
+    refused: Callable[[str], Awaitable[None]]
     sent: bool = False
 
     async def result(self) -> ExecuteResponse:
@@ -89,7 +92,7 @@ class AgentCall:
     async def cancel(self) -> None:
         """Ask the agent to stop, when anything has been sent. What becomes of it is the agent's to say."""
         if self.sent:
-            await self.exchange.send("DELETE", self._execution_url(), await self._headers())
+            await self._send("DELETE", self._execution_url(), await self._headers())
 
     def _id(self) -> str:
         return execution_id(self.request.tenant_id, self.request.idempotency_key)
@@ -112,7 +115,7 @@ class AgentCall:
         }
         self.sent = True
         stream = _Stream(self._own, self._told)
-        answer = await self.exchange.send(
+        answer = await self._send(
             "POST",
             f"{self.url}/execute",
             headers,
@@ -163,9 +166,29 @@ class AgentCall:
     async def _ask(self) -> RawAnswer | ExecuteFailed:
         try:
             async with asyncio.timeout(_ASK_TIMEOUT_S):
-                return await self.exchange.send("GET", self._execution_url(), await self._headers())
+                return await self._send("GET", self._execution_url(), await self._headers())
         except TimeoutError:
             return failed("agent.unreachable", "The agent does not tell of the execution.", retryable=True)
+
+    async def _send(
+        self,
+        method: Literal["GET", "POST", "DELETE"],
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        lines: LineSink | None = None,
+        silence_s: float | None = None,
+    ) -> RawAnswer | ExecuteFailed:
+        """One exchange. What the guard does not let through, and a redirect that is not followed, is told first."""
+        try:
+            answer = await self.exchange.send(method, url, headers, body=body, lines=lines, silence_s=silence_s)
+        except EgressRefusedError as error:
+            await self.refused(error.code)
+            return failed("agent.not_allowed", f"The agent's address must not be called: {error.code}.")
+        if isinstance(answer, RawAnswer) and 300 <= answer.status < 400:
+            await self.refused("egress.redirect")
+        return answer
 
     async def _pause(self, pause_s: float) -> bool:
         """False, and no pause, when there would be no time left after it."""

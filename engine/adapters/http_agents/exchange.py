@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from engine.adapters.egress import guarded_connector
-from engine.adapters.egress.connector import Lookup
+from engine.adapters.egress.connector import Lookup, is_blocked_socket
 from engine.adapters.http_agents.answers import RawAnswer, failed
 from engine.domain.capped_body import BodyEncodingError, BodyTooLargeError, Inflater
 from engine.domain.egress import EgressRefusedError, EgressRules
@@ -51,7 +51,8 @@ class Exchange:
     ) -> RawAnswer | ExecuteFailed:
         """The answer, or what its absence comes to. Lines of a stream go to ``lines``; the answer's body is then empty.
 
-        ``SILENT`` when nothing comes for ``silence_s``: a node that is lost closes no connection.
+        ``SILENT`` when nothing comes for ``silence_s``: a node that is lost closes no connection. Raises ``EgressRefusedError``
+        when the guard does not let it through; nothing has been sent then.
         """
         import aiohttp
 
@@ -74,11 +75,13 @@ class Exchange:
             return failed("agent.contract_violation", f"The agent's answer is larger than {MAX_RESPONSE_BYTES} bytes.")
         except BodyEncodingError:
             return failed("agent.contract_violation", "The agent's answer has an unacceptable content encoding.")
-        except EgressRefusedError as error:
-            return failed("agent.not_allowed", f"The agent's address must not be called: {error.code}.")
+        except EgressRefusedError:
+            raise
         except aiohttp.SocketTimeoutError:
             return failed(SILENT, "The agent says nothing.", retryable=True)
         except (aiohttp.ClientError, OSError) as error:
+            if is_blocked_socket(error):
+                raise EgressRefusedError("egress.address_blocked") from None
             # The type is enough to act on; the message would name addresses and headers.
             reason = type(error).__name__
             return failed("agent.unreachable", f"The agent cannot be reached: {reason}.", retryable=True)

@@ -8,7 +8,8 @@ Redirects are off and the environment's proxies are ignored. Neither tokens nor 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from engine.domain.capability import Capability
 from engine.domain.egress import EgressRefusedError, EgressRules
 from engine.domain.errors import LivoaError
 from engine.domain.execute import MAX_REQUEST_BYTES, ExecuteRequest, ExecuteResponse
+from engine.ports.egress import EgressLog, EgressRefusal, NoEgressLog
 from engine.ports.grants import Grants
 from engine.ports.invoker import LEAVE_RUNNING, ProgressSink
 
@@ -32,7 +34,8 @@ class HttpAgentInvoker:
     """Calls ``POST {endpoint}/execute``, and asks for or stops the execution where that takes longer.
 
     ``endpoints`` maps endpoint names of manifests to base addresses (https, or http to loopback). One client session per event
-    loop; ``connections_per_agent`` caps how many calls to one address are under way at once.
+    loop; ``connections_per_agent`` caps how many calls to one address are under way at once. ``refusals`` is told of every call
+    that the guard does not let through.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class HttpAgentInvoker:
         connections_per_agent: int = 32,
         pauses: Pauses | None = None,
         lookup: Lookup = system_lookup,
+        refusals: EgressLog | None = None,
     ) -> None:
         self._endpoints = {name: _checked(name, url) for name, url in endpoints.items()}
         self._exchange = Exchange(
@@ -52,6 +56,7 @@ class HttpAgentInvoker:
         )
         self._credential, self._grants = credential, grants
         self._now = now
+        self._refusals = refusals if refusals is not None else NoEgressLog()
         self._pauses = pauses or Pauses()
 
     async def invoke(
@@ -85,8 +90,28 @@ class HttpAgentInvoker:
             give_up_at=asyncio.get_running_loop().time() + budget_s,
             traceparent=traceparent,
             progress=progress,
+            refused=self._teller(capability, request, url),
         )
         return await _bounded(call, budget_s)
+
+    def _teller(self, capability: Capability, request: ExecuteRequest, url: str) -> Callable[[str], Awaitable[None]]:
+        async def tell(code: str) -> None:
+            await self._refusals.refused(
+                EgressRefusal(
+                    tenant_id=request.tenant_id,
+                    run_id=request.run_id,
+                    step_id=request.step_id,
+                    item=request.item,
+                    attempt=request.attempt,
+                    key=request.idempotency_key,
+                    capability=capability.name,
+                    endpoint=capability.endpoint,
+                    host_sha256=hashlib.sha256(_entry(url).encode()).hexdigest(),
+                    code=code,
+                )
+            )
+
+        return tell
 
     async def close(self) -> None:
         """Close the session of the running loop."""
@@ -129,12 +154,15 @@ def _checked(name: str, url: str) -> str:
 
 
 def _rules(addresses: Iterable[str]) -> EgressRules:
-    parts = [urlsplit(address) for address in addresses]
-    ports = [part.port or (443 if part.scheme == "https" else 80) for part in parts]
-    hosts = [f"[{part.hostname}]" if ":" in (part.hostname or "") else part.hostname for part in parts]
-    entries = [f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)]
     try:
-        return EgressRules.of(entries, allow_private=True, allow_loopback=True)
+        return EgressRules.of(map(_entry, addresses), allow_private=True, allow_loopback=True)
     except EgressRefusedError as err:
         message = "an endpoint's host is neither a name nor an address in its ordinary form"
         raise LivoaError("settings.invalid", message, status=500, pointer="/LIVOA_AGENT_ENDPOINTS") from err
+
+
+def _entry(address: str) -> str:
+    """The host and port of an address, as an entry of an allow-list."""
+    parts = urlsplit(address)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

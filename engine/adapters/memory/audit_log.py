@@ -37,3 +37,8 @@ class MemoryAuditLog:
         with self._lock:
             records = self._chains.get(tenant_id, [])[max(0, after_seq) :]
             return tuple(r for r in records if run_id is None or r.run_id == run_id)[: bounded(limit)]
+
+    async def find(self, tenant_id: str, entry_id: str) -> AuditRecord | None:
+        """See ``AuditLog.find``."""
+        with self._lock:
+            return self._by_entry.get((tenant_id, entry_id))

@@ -20,6 +20,7 @@ _KNOWN = (
     .where(AUDIT_RECORDS.c.tenant_id == bindparam("p_tenant"), AUDIT_RECORDS.c.entry_id == bindparam("p_entry"))
     .scalar_subquery()
 )
+_FIND = select(_KNOWN)
 _HEAD = (
     select(AUDIT_HEADS.c.seq, AUDIT_HEADS.c.hash, _KNOWN.label("known"))
     .where(AUDIT_HEADS.c.tenant_id == bindparam("p_tenant"))
@@ -59,6 +60,12 @@ class SqlAuditLog:
             query, parameters = _READ_OF_RUN, parameters | {"p_run": run_id}
         documents = await self._database.read(lambda connection: connection.execute(query, parameters).scalars().all())
         return tuple(AuditRecord.model_validate_json(document) for document in documents)
+
+    async def find(self, tenant_id: str, entry_id: str) -> AuditRecord | None:
+        """See ``AuditLog.find``."""
+        parameters = {"p_tenant": tenant_id, "p_entry": entry_id}
+        document = await self._database.read(lambda connection: connection.execute(_FIND, parameters).scalar_one())
+        return None if document is None else AuditRecord.model_validate_json(document)
 
 
 def _append(connection: Connection, entry: AuditEntry) -> AuditRecord:

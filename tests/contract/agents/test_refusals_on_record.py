@@ -6,9 +6,10 @@ The whole step runner with the real caller, over real sockets; only the agents a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +24,11 @@ from engine.adapters.http_agents import HttpAgentInvoker
 from engine.adapters.http_agents.call import Pauses
 from engine.domain.audit import AuditRecord
 from engine.domain.base import Frozen
+from engine.domain.egress import EgressRules
 from engine.domain.execute import MAX_RESPONSE_BYTES, execution_id
 from engine.domain.outcomes import Failed
 from engine.domain.status import StepStatus
+from engine.evidence.egress import AuditedEgress
 from engine.identity.development import DevelopmentIssuer
 from engine.ports.grants import Grants
 from tests.contract.agents.harness import Raw, SpareGrants, WallClock, grants_in, raw_server
@@ -113,10 +116,31 @@ class Trial:
         assert isinstance(outcome, Failed), outcome
         return outcome
 
+    invoker: HttpAgentInvoker
+
+    async def records(self) -> tuple[AuditRecord, ...]:
+        """The tenant's chain."""
+        return await self.world.deps.audit.read("contoso", after_seq=0, limit=100)
+
     async def result(self) -> AuditRecord:
         """What is on record of how the call ended."""
-        records = await self.world.deps.audit.read("contoso", after_seq=0, limit=100)
-        (found,) = [record for record in records if record.type.value == "dispatch.result"]
+        (found,) = [record for record in await self.records() if record.type.value == "dispatch.result"]
+        return found
+
+    async def refused(self, code: str, url: str) -> AuditRecord:
+        """The one refusal of the egress guard in the run's records, which names the host by its hash alone."""
+        (found,) = [record for record in await self.records() if record.type.value == "egress.refused"]
+        host = url.partition("://")[2]
+        assert found.run_id == "run-1"
+        assert found.body == {
+            "step": "a",
+            "attempt": 1,
+            "capability": "calc.double",
+            "endpoint": "calc",
+            "host_sha256": hashlib.sha256(host.encode()).hexdigest(),
+            "code": code,
+        }
+        assert host.rpartition(":")[0] not in found.model_dump_json()
         return found
 
     async def holds(self, code: str) -> None:
@@ -149,9 +173,10 @@ async def trying(
         now=world.clock.now,
         pauses=Pauses(poll_s=0.01, max_poll_s=0.02),
         lookup=lookup,
+        refusals=AuditedEgress(world.deps.audit, world.clock),
     )
     world.deps = replace(world.deps, invoker=invoker)
-    yield Trial(world)
+    yield Trial(world, invoker)
     await invoker.close()
 
 
@@ -179,7 +204,38 @@ async def test_a_name_that_leads_to_the_metadata_service_is_not_called(addresses
     async with raw_server(target) as url, trying(url.replace("127.0.0.1", "localhost"), lookup=rebound) as trial:
         assert (await trial.perform()).code == "agent.not_allowed"
         await trial.holds("agent.not_allowed")
+        await trial.refused("egress.address_blocked", url.replace("127.0.0.1", "localhost"))
     assert hits == 0
+
+
+async def test_a_socket_that_the_last_fence_stops_is_a_refusal_and_no_outage() -> None:
+    async def told_otherwise(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    class Blind(EgressRules):
+        def check_addresses(self, host: str, addresses: Sequence[str]) -> None:
+            """Sees nothing wrong, as if a rule had a hole."""
+
+    async with raw_server(answer(succeeded({"n": 2}))) as url:
+        port = url.rpartition(":")[2]
+        async with trying(f"https://agents.example:{port}", lookup=told_otherwise) as trial:
+            trial.invoker._exchange.rules = Blind(frozenset({("agents.example", int(port))}), allow_private=True)
+            assert (await trial.perform()).code == "agent.not_allowed"
+            await trial.refused("egress.address_blocked", f"https://agents.example:{port}")
+
+
+async def test_a_redirect_is_a_refusal_on_record_once_and_without_where_it_led() -> None:
+    async with raw_server(answer({}, "307 Temporary", LINK_LOCAL)) as url, trying(url) as trial:
+        assert (await trial.perform()).code == "agent.error"
+        record = await trial.refused("egress.redirect", url)
+        assert "169.254" not in record.model_dump_json()
+        assert "metadata" not in record.model_dump_json()
+
+
+async def test_what_was_let_through_is_no_refusal() -> None:
+    async with raw_server(answer(succeeded({"n": "wrong"}))) as url, trying(url) as trial:
+        await trial.perform()
+        assert [r for r in await trial.records() if r.type.value == "egress.refused"] == []
 
 
 class Number(Frozen):

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from engine.domain.audit import AuditType
+from engine.adapters.memory import MemoryAuditLog
+from engine.domain.audit import AuditEntry, AuditRecord, AuditType
 from engine.domain.principal import Role
 from engine.identity import AuditedRejections, JwksCache, JwtTokenValidator
 from engine.identity.rejections import LINES_WINDOW_S, MAX_LINES, MAX_RECORDS, WINDOW_S
@@ -266,7 +267,9 @@ async def test_who_is_known_and_turned_away_is_on_record_once_in_a_while(door: D
     assert {record["route"] for record in records} == {"GET runs", "POST runs"}
     door.world.clock.pass_s(WINDOW_S)
     await door.send(Token(user_claims(azp=OTHER_TID)).sign())
-    assert len(await door.audited()) == 5
+    counted, again = (await door.audited())[4:]
+    assert set(counted["not_one_by_one"].values()) == {19}
+    assert again["code"] == "auth.client_not_allowed"
 
 
 async def test_a_suspended_tenants_callers_are_on_its_own_record(door: Door) -> None:
@@ -287,13 +290,53 @@ async def test_knocking_fills_neither_a_record_nor_a_log(door: Door, caplog: pyt
             person = f"eeeeeeee-0000-4000-8000-{number:012d}"
             await door.send(Token(user_claims(oid=person, azp=OTHER_TID)).sign())
             await door.send("garbage")
-        assert len(await door.audited()) == MAX_RECORDS
+        assert len(await door.audited()) == MAX_RECORDS, "the rest is counted"
         assert len(caplog.records) == MAX_LINES
         caplog.clear()
         door.world.clock.pass_s(LINES_WINDOW_S)
         await door.send("garbage")
     assert caplog.messages == [f"rejections not told one by one: {MAX_RECORDS + 50 - MAX_LINES}", "rejected"]
     assert caplog.records[1].__dict__["code"] == INVALID
+
+
+async def test_what_is_not_told_one_by_one_is_counted_when_its_time_is_over(door: Door) -> None:
+    for number in range(MAX_RECORDS + 50):
+        person = f"eeeeeeee-0000-4000-8000-{number:012d}"
+        await door.send(Token(user_claims(oid=person, azp=OTHER_TID)).sign())
+    for _ in range(7):
+        await door.send(Token(user_claims(exp=AT - 61)).sign())
+    rejections = door.world.deps.rejections
+    await rejections.close()
+    assert len(await door.audited()) == MAX_RECORDS, "not before it is over"
+    door.world.clock.pass_s(WINDOW_S)
+    for _ in range(2):
+        await rejections.close()
+    *_, counted = await door.audited()
+    assert len(await door.audited()) == MAX_RECORDS + 1
+    assert (counted["actor"], counted["window_s"]) == ("livoa", WINDOW_S)
+    assert counted["not_one_by_one"] == {"auth.client_not_allowed": 50, "auth.token_expired": 7}
+
+
+async def test_counts_wait_for_a_store_that_is_away(door: Door) -> None:
+    class Flaky(MemoryAuditLog):
+        down = True
+
+        async def append(self, entry: AuditEntry) -> AuditRecord:
+            if self.down:
+                raise OSError("disk full")
+            return await super().append(entry)
+
+    audit = Flaky()
+    rejections = AuditedRejections(audit, door.world.clock)
+    door.world.with_deps(rejections=rejections)
+    for _ in range(3):
+        await door.send(Token(user_claims(azp=OTHER_TID)).sign())
+    door.world.clock.pass_s(WINDOW_S)
+    await rejections.close()
+    audit.down = False
+    await rejections.close()
+    (record,) = await audit.read("contoso", after_seq=0, limit=10)
+    assert record.body["not_one_by_one"] == {"auth.client_not_allowed": 3}
 
 
 async def test_a_record_that_cannot_be_written_changes_no_refusal(door: Door) -> None:

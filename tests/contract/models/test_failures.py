@@ -302,6 +302,7 @@ async def test_a_name_that_leads_where_no_call_may_go_is_not_called(server, addr
         result = await outcome(models, streamed)
         assert isinstance(result, ModelFailure)
         assert (result.code, result.retryable) == ("model.not_configured", False)
+        assert result.egress == ("egress.address_blocked" if addresses else "egress.unresolved")
     assert server.attempted == 0
     await models.close()
 

@@ -33,6 +33,15 @@ async def test_a_known_entry_is_answered_with_the_record_it_has(stores: Stores) 
     assert len(await stores.audit.read("contoso", after_seq=0, limit=10)) == 2
 
 
+async def test_an_entry_is_found_by_its_id(stores: Stores) -> None:
+    assert await stores.audit.find("contoso", "a") is None
+    first = await stores.audit.append(entry("a"))
+    await stores.audit.append(entry("b"))
+    assert await stores.audit.find("contoso", "a") == first
+    assert await stores.audit.find("contoso", "c") is None
+    assert await stores.audit.find("fabrikam", "a") is None
+
+
 async def test_each_tenant_has_its_own_chain(stores: Stores) -> None:
     for tenant_id in ("contoso", "fabrikam"):
         record = await stores.audit.append(entry("a", tenant_id))

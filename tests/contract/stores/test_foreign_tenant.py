@@ -60,6 +60,7 @@ CALLS: dict[tuple[type, str], tuple[Call, Any]] = {
     (EventLog, "read"): (lambda s: s.events.read(FOREIGN, "run-1", after_seq=0, limit=9), ()),
     (EventLog, "wait"): (lambda s: s.events.wait(FOREIGN, "run-1", after_seq=0, timeout_s=0.01), False),
     (AuditLog, "read"): (lambda s: s.audit.read(FOREIGN, after_seq=0, limit=9, run_id="run-1"), ()),
+    (AuditLog, "find"): (lambda s: s.audit.find(FOREIGN, "run-1/spend/1/dispatch.intended"), None),
     (BudgetLedger, "reserve"): (lambda s: s.budgets.reserve(FOREIGN, "run-1", "run-1/b", amount_micro_usd=1), False),
     (BudgetLedger, "raise_limit"): (lambda s: s.budgets.raise_limit(FOREIGN, "run-1", limit_micro_usd=9_999), None),
     (BudgetLedger, "settle"): (lambda s: s.budgets.settle(FOREIGN, "run-1", "run-1/a", spent_micro_usd=9), None),

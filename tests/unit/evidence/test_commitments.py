@@ -27,6 +27,8 @@ NO_CONTENT = {
     "content_sha256": "what an auditor asked for: a commitment already",
     "facts_hash": "in telemetry and previews of policy, not in records",
     "from_sha256": "a tenant's configuration, whose versions are kept beside the chain",
+    "from_version_sha256": "what was in force before: policies and configurations, kept beside the chain",
+    "host_sha256": "a host of the platform's own settings; where a redirect led is not kept",
     "nonce_sha256": "a random number",
     "policy_set_hash": "policies, which are the platform's or the tenant's own",
     "schema_hash": "the policies' schema",

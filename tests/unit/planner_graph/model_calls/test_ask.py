@@ -377,6 +377,15 @@ async def test_without_time_nothing_is_asked() -> None:
     assert desk.models.calls[0].timeout_s == 20.0
 
 
+async def test_what_the_egress_guard_refused_is_on_record_too() -> None:
+    desk = Desk()
+    desk.models.script("gpt-4o", failed("model.not_configured", egress="egress.address_blocked"))
+    unanswered(await desk.ask())
+    assert await desk.trail() == ["planner.prompt", "egress.refused", "planner.completion"]
+    refused = (await desk.records())[1]
+    assert (refused.body["deployment"], refused.body["code"]) == ("gpt-4o", "egress.address_blocked")
+
+
 async def test_without_deployments_it_says_so() -> None:
     desk = Desk()
     desk.models.deployments = ()
