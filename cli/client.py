@@ -12,12 +12,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException, HTTPMessage
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.paths import ROOT
+
+T = TypeVar("T")
 
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 LONG_POLL_S = 20
@@ -102,6 +104,16 @@ class Api:
         """The steps of a run in the order of its plan."""
         steps: list[dict[str, Any]] = self._json("GET", f"/api/runs/{quote(run_id, safe='')}/steps")["steps"]
         return steps
+
+    def link(self, run_id: str, step_id: str, item: int | None, valid_s: int) -> dict[str, Any]:
+        """A link that opens the output of a step."""
+        body = {"step_id": step_id, "valid_s": valid_s} | ({} if item is None else {"item": item})
+        return self._json("POST", f"/api/runs/{quote(run_id, safe='')}/links", body=body)
+
+    def linked(self, url: str) -> bytes:
+        """What a link of this host opens. Its path alone is followed, here and without the token."""
+        request = urllib.request.Request(f"{self.url}{urlsplit(url).path}")  # noqa: S310  # http or https, see __init__
+        return self._opened(request, self._timeout_s, lambda response: response.read(MAX_RESPONSE_BYTES))
 
     def cancel(self, run_id: str) -> dict[str, Any]:
         """Ask a run to stop."""
@@ -237,9 +249,16 @@ class Api:
             sent["Content-Type"] = "application/json"
         for name, value in sent.items():
             request.add_header(name, value)
+
+        def read(response: Any) -> tuple[dict[str, Any], str]:
+            return _object(response.read(MAX_RESPONSE_BYTES), url), response.headers.get("ETag", "")
+
+        return self._opened(request, self._timeout_s + extra_s, read)
+
+    def _opened(self, request: urllib.request.Request, timeout_s: float, read: Callable[[Any], T]) -> T:
         try:
-            with self._opener.open(request, timeout=self._timeout_s + extra_s) as response:
-                return _object(response.read(MAX_RESPONSE_BYTES), url), response.headers.get("ETag", "")
+            with self._opener.open(request, timeout=timeout_s) as response:
+                return read(response)
         except urllib.error.HTTPError as err:
             with err:
                 raise problem_of(err.code, err.read(MAX_RESPONSE_BYTES), self.url) from err
@@ -327,7 +346,7 @@ def _hint_for(code: str, status: int) -> str:
             return "./livoa approvals lists what waits for an answer"
         case "run.finished":
             return "./livoa show RUN has its end, ./livoa rerun RUN does it again"
-        case "step.unknown":
+        case "step.no_output" | "step.unknown":
             return "./livoa show RUN lists its steps"
         case "audit.no_such_content":
             return "./livoa audit show RUN lists the hashes"

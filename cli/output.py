@@ -39,6 +39,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def write_bytes(data: bytes) -> None:
+    """Write a result as it is to stdout, without a line end of ours."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
 def human_console(*, stderr: bool = False, piped_width: int | None = None) -> Console:
     """A rich console, ``piped_width`` columns wide where there is no terminal (default: COLUMNS, else PIPED_WIDTH).
 

@@ -251,6 +251,7 @@ DOCS: dict[str, Doc] = {
                 409: ("step.no_output",),
                 410: ("run.erased", "payload.erased"),
                 422: ("request.invalid",),
+                429: ("quota.links",),
                 503: ("audit.unavailable", "payload.key_unavailable", "link.unavailable"),
             },
         ),

@@ -21,13 +21,14 @@ from engine.ports.payload_links import link_invalid
 from triggers.endpoint import Call, Endpoint, OpenEndpoint, build_blueprint
 from triggers.http_adapter import JSON, HttpRequest, HttpResponse, json_response
 from triggers.run_access import READERS, run_of
-from triggers.submission import append_audit, read_json_body, violations_of
+from triggers.submission import append_audit, read_json_body, require_permit, violations_of
 
 if TYPE_CHECKING:
     from azure.durable_functions import Blueprint
 
 MAX_VALID_S = 900
 _MAX_BODY_BYTES = 4_096
+_ROUTE = "POST runs/{run_id}/links"
 _BINARY = "application/octet-stream"
 
 
@@ -50,9 +51,17 @@ class Link(Frozen):
 
 
 async def make_link(call: Call) -> HttpResponse:
-    """``POST /api/runs/{run_id}/links``. 409 ``step.no_output`` where there is none."""
+    """``POST /api/runs/{run_id}/links``. 409 ``step.no_output`` where there is none, 429 ``quota.links``.
+
+    A link costs the tenant one of the permits that submissions take.
+    """
     run = await run_of(call)
     wanted = _request_of(await read_json_body(call.request, _MAX_BODY_BYTES))
+    tenant = await call.deps.tenants.get(run.tenant_id)
+    if tenant is None:
+        raise LivoaError("auth.tenant_unknown", "The directory of this token is not onboarded.", status=401)
+    message = "This tenant asks for more than it may at the moment; no link was made."
+    await require_permit(tenant, call.principal, _ROUTE, call.deps, code="quota.links", message=message)
     record = await call.deps.runs.get_step(run.tenant_id, run.run_id, wanted.step_id, wanted.item)
     if record is None or record.output_ref is None:
         raise ConflictError("step.no_output", "This step, or this item of it, has no output.")

@@ -233,16 +233,19 @@ async def append_audit(entry: AuditEntry, deps: Deps) -> None:
 
 async def require_admission(tenant: TenantConfig, principal: Principal, route: str, deps: Deps) -> None:
     """Let one more submission of the tenant in. Raises ``LivoaError("quota.submissions", status=429)``, which is on record."""
+    message = "This tenant submits more than it may at the moment; nothing was accepted."
+    await require_permit(tenant, principal, route, deps, code="quota.submissions", message=message)
+
+
+async def require_permit(
+    tenant: TenantConfig, principal: Principal, route: str, deps: Deps, *, code: str, message: str
+) -> None:
+    """Take one of the tenant's permits. Raises ``LivoaError(code, status=429)`` when there is none, which is on record."""
     admitted = await deps.admission.admit(tenant.tenant_id, tenant.quota)
     if not admitted.granted:
         speaker = Speaker(principal.tenant_id, principal.subject, principal.client_app)
-        await deps.rejections.record(Rejection("quota.submissions", route, speaker))
-        raise LivoaError(
-            "quota.submissions",
-            "This tenant submits more than it may at the moment; nothing was accepted.",
-            status=429,
-            retry_after_s=admitted.retry_after_s,
-        )
+        await deps.rejections.record(Rejection(code, route, speaker))
+        raise LivoaError(code, message, status=429, retry_after_s=admitted.retry_after_s)
 
 
 async def submit(

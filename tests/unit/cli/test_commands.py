@@ -137,6 +137,39 @@ def test_following_is_bounded_by_its_timeout(connected, double):
     assert result.json["error"]["code"] == "cli.timeout"
 
 
+LINK = {
+    "url": f"http://proxy.example/api/links/contoso/{RUN_ID}/tok",
+    "link_id": "l1",
+    "expires_at": "2026-11-22T12:05:00Z",
+    "size_bytes": 13,
+    "media_type": "application/json",
+}
+
+
+def linking(double):
+    double.scripts[f"POST /api/runs/{RUN_ID}/links"] = lambda asked: (201, LINK)
+    double.scripts[f"GET /api/links/contoso/{RUN_ID}/tok"] = lambda asked: (200, {"rows": [1, 2]})
+
+
+def test_show_makes_a_link_to_an_output(connected, double):
+    linking(double)
+    shown = connected("show", RUN_ID, "--link", "spend", "--item", "2", "--valid-s", "60")
+    assert shown.out.strip() == LINK["url"]
+    assert double.heard[-1]["body"] == {"step_id": "spend", "item": 2, "valid_s": 60}
+    assert connected("show", RUN_ID, "--link", "spend", "--json").json == LINK
+
+
+def test_show_writes_an_output_as_it_is_and_shows_the_link_no_token(connected, double):
+    linking(double)
+    assert connected("show", RUN_ID, "--payload", "spend").out == '{"rows": [1, 2]}'
+    assert double.heard[-2]["body"] == {"step_id": "spend", "valid_s": 10}
+    asked = double.heard[-1]
+    assert asked["path"] == f"/api/links/contoso/{RUN_ID}/tok", (
+        "of the host that is spoken to, whatever it calls itself"
+    )
+    assert "authorization" not in {name.lower() for name in asked["headers"]}
+
+
 def test_show_runs_and_cancel_print_what_the_api_says(connected, double):
     shown = connected("show", RUN_ID, "--json").json
     assert set(shown) == {"run", "plan", "steps", "approvals"}

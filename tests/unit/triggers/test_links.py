@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.adapters.memory import MemoryPayloadObjects
+from engine.adapters.admission import BlockAdmission
+from engine.adapters.memory import MemoryPayloadObjects, MemoryPermitLedger
 from engine.adapters.sealed import SealedPayloadLinks, SealedPayloadStore
 from engine.domain.audit import AuditType
 from engine.domain.principal import Role
@@ -68,6 +69,20 @@ async def test_making_and_first_use_are_on_record_by_id_and_never_by_token(world
     assert (made.run_id, made.body["step"], read.actor) == (run_id, "first", f"link:{read.body['link']}")
     token = target.rpartition("/")[2]
     assert token not in str(await world.audit.read("contoso", after_seq=0, limit=999))
+
+
+async def test_links_take_the_permits_of_the_tenant_and_are_refused_without_one(world: World) -> None:
+    run_id, _ = await linked(world)
+    world.with_deps(admission=BlockAdmission(MemoryPermitLedger(world.clock), world.clock))
+    body = {"step_id": "first"}
+    answers = [await world.post(f"/api/runs/{run_id}/links", body) for _ in range(25)]
+    statuses = [answer.status for answer in answers]
+    assert statuses.count(201) == 20, "the burst of the tenant"
+    assert (answers[-1].status, answers[-1].code) == (429, "quota.links")
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert len(await records(world, AuditType.CONTENT_LINKED)) == 1 + 20
+    (refused,) = await records(world, AuditType.QUOTA_REFUSED)
+    assert (refused.body["code"], refused.body["route"]) == ("quota.links", "POST runs/{run_id}/links")
 
 
 async def test_what_an_agent_calls_html_is_never_shown_as_such(world: World) -> None:
