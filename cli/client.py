@@ -113,7 +113,11 @@ class Api:
     def linked(self, url: str) -> bytes:
         """What a link of this host opens. Its path alone is followed, here and without the token."""
         request = urllib.request.Request(f"{self.url}{urlsplit(url).path}")  # noqa: S310  # http or https, see __init__
-        return self._opened(request, self._timeout_s, lambda response: response.read(MAX_RESPONSE_BYTES))
+
+        def read(response: IO[bytes]) -> bytes:
+            return response.read(MAX_RESPONSE_BYTES)
+
+        return self._opened(request, self._timeout_s, read)
 
     def cancel(self, run_id: str) -> dict[str, Any]:
         """Ask a run to stop."""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import datetime
 
 from engine.adapters.cosmos.connection import CosmosConnection
 from engine.adapters.cosmos.definitions import RUNS
 from engine.adapters.cosmos.repository import PAGE, Document, Find, TenantRepository
+from engine.adapters.cosmos.run_partition import RUN_ID
 from engine.adapters.store_rules import bounded
 from engine.domain.base import iso_utc
 from engine.ports.run_keys import RunKey, WrappedKey
 
 _KEY_ID = "key"
-_RUNS_AND_KEYS = (
-    "c.runId > @after AND (c.kind = 'run' OR (c.kind = 'key' AND c.createdAt < @before AND c.state = 'usable'))"
+_USABLE, _OWNED, _DESTROYED = "usable", "owned", "destroyed"
+"""States of a key record. ``owned`` is usable too: its run was seen to exist."""
+_UNOWNED = (
+    "c.kind = 'key' AND c.state = 'usable' AND c.createdAt < @before "
+    "AND (c.createdAt > @at OR (c.createdAt = @at AND c.runId > @run))"
 )
+MAX_LOOKED_AT = 5_000
+"""Keys that one call looks at; the next one goes on, because those with a run are marked."""
+_AT_ONCE = 16
 
 
 class CosmosRunKeys:
@@ -50,26 +58,38 @@ class CosmosRunKeys:
         return await self._of(tenant_id).update(run_id, _KEY_ID, change)
 
     async def ownerless(self, tenant_id: str, *, created_before: datetime, limit: int) -> tuple[RunKey, ...]:
-        """See ``RunKeys.ownerless``. Walks over the tenant's runs and keys, a page at a time."""
-        repository, size, after = self._of(tenant_id), bounded(limit), ""
+        """See ``RunKeys.ownerless``.
+
+        Looks at no more than ``MAX_LOOKED_AT`` keys, oldest first. A key whose run exists is marked, so that each is looked at
+        once in its life and not by every pass: its run cannot go before the key does.
+        """
+        repository, size = self._of(tenant_id), bounded(limit)
         orphans: list[RunKey] = []
-        while len(orphans) < size:
-            values = {"after": after, "before": iso_utc(created_before)}
-            find = Find(_RUNS_AND_KEYS, values, PAGE, ("runId",), fields=("kind",))
-            found = await repository.find(find)
-            whole = len(found) < PAGE
-            # The last run of a full page may have its other document on the next one.
-            last = found[-1]["runId"] if found and not whole else None
-            page = [document for document in found if document["runId"] != last]
-            owned = {document["runId"] for document in page if document["kind"] == "run"}
-            for document in page:
-                if document["kind"] == "key" and document["runId"] not in owned:
-                    key = await self.get(tenant_id, document["runId"])
-                    orphans += [key] if key is not None and key.wrapped is not None else []
-            if whole:
+        at, run_id = "", ""
+        for _ in range(MAX_LOOKED_AT // PAGE):
+            values = {"before": iso_utc(created_before), "at": at, "run": run_id}
+            found = await repository.find(Find(_UNOWNED, values, PAGE, ("createdAt", "runId")))
+            for first in range(0, len(found), _AT_ONCE):
+                some = found[first : first + _AT_ONCE]
+                owned = await asyncio.gather(*(self._is_owned(repository, each["runId"]) for each in some))
+                orphans += [_key_of(key) for key, has_run in zip(some, owned, strict=True) if not has_run]
+                if len(orphans) >= size:
+                    return tuple(orphans[:size])
+            if len(found) < PAGE:
                 break
-            after = page[-1]["runId"]
-        return tuple(orphans[:size])
+            at, run_id = found[-1]["createdAt"], found[-1]["runId"]
+        return tuple(orphans)
+
+    async def _is_owned(self, repository: TenantRepository, run_id: str) -> bool:
+        if await repository.read(run_id, RUN_ID) is None:
+            return False
+
+        def change(found: Document | None) -> tuple[None, Document | None]:
+            usable = found is not None and found["state"] == _USABLE
+            return None, _document(_key_of(found)) | {"state": _OWNED} if found is not None and usable else None
+
+        await repository.update(run_id, _KEY_ID, change)
+        return True
 
     def _of(self, tenant_id: str) -> TenantRepository:
         return TenantRepository(self._connection, RUNS, tenant_id)
@@ -79,7 +99,7 @@ def _document(key: RunKey) -> Document:
     wrapped = key.wrapped
     return {
         "kind": "key",
-        "state": "usable" if wrapped is not None else "destroyed",
+        "state": _USABLE if wrapped is not None else _DESTROYED,
         "keyId": key.key_id,
         "kekId": wrapped.kek_id if wrapped is not None else "",
         "wrapped": base64.b64encode(wrapped.data).decode() if wrapped is not None else None,

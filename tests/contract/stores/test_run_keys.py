@@ -79,6 +79,43 @@ async def test_keys_without_a_run_are_found_once_they_are_old_enough(stores: Sto
     assert await ownerless(later) == []
 
 
+async def test_a_key_whose_run_exists_is_looked_at_once(cosmos: CosmosWorld) -> None:
+    stores = cosmos.open()
+    for number in range(40):
+        await stores.run_keys.create(key(stores, f"run-{number:02d}"))
+        if number != 20:
+            await stores.runs.create(run(f"run-{number:02d}"), [], None)
+    later = stores.clock.now() + timedelta(seconds=1)
+
+    async def ownerless() -> tuple[list[str], int]:
+        before = sum(cosmos.fake.requests.values())
+        found = await stores.run_keys.ownerless("contoso", created_before=later, limit=10)
+        return [each.run_id for each in found], sum(cosmos.fake.requests.values()) - before
+
+    assert (await ownerless())[0] == ["run-20"]
+    found, requests = await ownerless()
+    assert found == ["run-20"]
+    assert requests <= 3, "however many runs there are"
+    owned = await stores.run_keys.get("contoso", "run-05")
+    assert owned is not None
+    assert owned.wrapped is not None
+    gone = await stores.run_keys.destroy("contoso", "run-05", later)
+    assert gone.wrapped is None
+
+
+async def test_one_pass_over_keys_is_bounded(cosmos: CosmosWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.adapters.cosmos.run_keys.PAGE", 4)
+    monkeypatch.setattr("engine.adapters.cosmos.run_keys.MAX_LOOKED_AT", 8)
+    stores = cosmos.open()
+    for number in range(20):
+        await stores.run_keys.create(key(stores, f"run-{number:02d}"))
+        if number != 19:
+            await stores.runs.create(run(f"run-{number:02d}"), [], None)
+    later = stores.clock.now() + timedelta(seconds=1)
+    passes = [await stores.run_keys.ownerless("contoso", created_before=later, limit=10) for _ in range(3)]
+    assert [[each.run_id for each in found] for found in passes] == [[], [], ["run-19"]]
+
+
 async def test_they_are_found_behind_any_number_of_runs(cosmos: CosmosWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.adapters.cosmos.run_keys.PAGE", 5)
     stores = cosmos.open()
