@@ -2,8 +2,8 @@
 steps called from activities, in turn on one host with the whole app around them (policy, audit, budgets, stores, HTTP).
 
 ``path`` is the way over the bus by itself, without the app: a command sent, received, leased, answered, its result sent, received
-and held against the assignment, all with the real SDK against the emulator, everything in one process with stores in memory.
-Prints one JSON object.
+and held against the assignment, all with the real SDK against the emulator, which is a process of its own as a namespace is; the
+rest is one process with stores in memory. Prints one JSON object.
 
     .venv/bin/python -m bench.bus --steps 200 --workers 1
 """
@@ -123,10 +123,41 @@ async def path(steps: int) -> dict[str, Any]:
     return {"sessions": await _path(steps, sessions=True), "no_sessions": await _path(steps, sessions=False)}
 
 
+class _Namespace:
+    """The emulator as a process of its own, with the two queues."""
+
+    def __init__(self, folder: str, *, sessions: bool) -> None:
+        command = [sys.executable, "-m", "bench.bus", "--serve", folder, *(("--sessions",) if sessions else ())]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self.connection_string = self._process.stdout.readline().decode().strip()
+
+    @property
+    def cpu_s(self) -> float:
+        """What it has used."""
+        return _cpu_s(self._process.pid)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def serve(folder: str, *, sessions: bool) -> None:
+    """Serve the two queues until stdin ends."""
+    queues = {
+        "step-commands": EntityOptions(sessions=sessions, duplicate_window_s=600),
+        "step-results": EntityOptions(duplicate_window_s=600),
+    }
+    emulator = Emulator(Path(folder), queues)
+    sys.stdout.write(emulator.connection_string + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    emulator.close()
+
+
 async def _path(steps: int, *, sessions: bool) -> dict[str, float]:
-    entities = {"step-commands": EntityOptions(sessions=sessions), "step-results": EntityOptions()}
     with tempfile.TemporaryDirectory() as folder:
-        emulator = Emulator(Path(folder), entities)
+        emulator = _Namespace(folder, sessions=sessions)
         connection = BusConnection(BusSettings(connection=emulator.connection_string, sessions=sessions))
         world = World()
         world.deps = dataclasses.replace(
@@ -144,7 +175,7 @@ async def _path(steps: int, *, sessions: bool) -> dict[str, float]:
             emulator.close()
 
 
-async def _through(world: World, emulator: Emulator, steps: int) -> dict[str, float]:
+async def _through(world: World, emulator: _Namespace, steps: int) -> dict[str, float]:
     ids = [f"s{number}" for number in range(steps)]
     world.tenant.__dict__["bounds"] = world.tenant.bounds.model_copy(update={"max_steps": 5_000})
     await world.submit(plan_of(*(step(one, "calc.fit_fast", n=1) for one in ids), uses=ids[-1:]))
@@ -158,7 +189,7 @@ async def _through(world: World, emulator: Emulator, steps: int) -> dict[str, fl
     client = ServiceBusClient.from_connection_string(emulator.connection_string)
     async with client, client.get_queue_receiver("step-results") as receiver:
         await receiver.receive_messages(1, max_wait_time=2)  # links are open, and the workers' too
-        cpu, began = time.process_time(), time.perf_counter()
+        cpu, emulator_cpu, began = time.process_time(), emulator.cpu_s, time.perf_counter()
         dispatched = asyncio.gather(*map(perform, ids))
         done = 0
         while done < steps:
@@ -170,7 +201,12 @@ async def _through(world: World, emulator: Emulator, steps: int) -> dict[str, fl
                 done += 1
         await dispatched
         wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
-    return {"steps_per_s": round(steps / wall_s, 1), "cpu_ms_per_step": round(cpu_s * 1000 / steps, 2)}
+        emulator_s = emulator.cpu_s - emulator_cpu
+    return {
+        "steps_per_s": round(steps / wall_s, 1),
+        "cpu_ms_per_step": round(cpu_s * 1000 / steps, 2),
+        "emulator_cpu_ms_per_step": round(emulator_s * 1000 / steps, 2),
+    }
 
 
 async def main(steps: int, workers: int, only: str | None) -> dict[str, Any]:
@@ -188,5 +224,9 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", choices=["path", "app"])
+    parser.add_argument("--serve", metavar="FOLDER", help=argparse.SUPPRESS)
+    parser.add_argument("--sessions", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        sys.exit(serve(options.serve, sessions=options.sessions))
     print(json.dumps(asyncio.run(main(options.steps, options.workers, options.only))))

@@ -29,6 +29,7 @@ from local_host.http.routing import RouteTable
 from local_host.http.server import DEFAULT_BODY_LIMIT, HttpFront, HttpLimits
 from local_host.instance_lock import instance_lock
 from local_host.invocation import Invoker
+from local_host.queue_commits import Turns
 from local_host.queue_extras import ServiceBusBroker
 from local_host.queue_http import build_queue_app
 from local_host.queue_listener import QueueListener
@@ -189,6 +190,7 @@ class EmbeddedHost:
                 self._broker.declare(output.entity)  # a triggered queue is declared by its listener, with its options
 
     def _start_queues(self) -> None:
+        turns = Turns(self._broker.transactions)
         for spec in self.specs:
             if isinstance(spec.trigger, QueueTrigger):
                 listener = QueueListener(
@@ -198,6 +200,7 @@ class EmbeddedHost:
                     self._options.clock,
                     self.config.service_bus,
                     self._durable.admission,
+                    turns,
                 )
                 listener.start()
                 self._stack.push_async_callback(listener.stop, self._options.drain_s)

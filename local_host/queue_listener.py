@@ -22,6 +22,7 @@ from local_host.durable.admission import Admission
 from local_host.durable.clock import Alarm, Clock
 from local_host.invocation import FunctionError, Invoker, TriggerInput
 from local_host.invocation_context import Trace
+from local_host.queue_commits import Turns, set_from_anywhere
 from local_host.queues import EntityOptions, LockedMessage, QueueBroker, QueueError, SessionLock
 from local_host.settings import ServiceBusOptions
 from local_host.specs import Cardinality, FunctionSpec, QueueTrigger
@@ -47,8 +48,9 @@ class QueueListener:
         clock: Clock,
         options: ServiceBusOptions,
         admission: Admission,
+        turns: Turns,
     ) -> None:
-        self._admission = admission
+        self._admission, self._turns = admission, turns
         assert isinstance(spec.trigger, QueueTrigger)
         self._spec, self._trigger = spec, spec.trigger
         self._broker, self._invoker, self._clock, self._options = broker, invoker, clock, options
@@ -80,11 +82,7 @@ class QueueListener:
 
     def _wake_soon(self, loop: asyncio.AbstractEventLoop) -> Any:
         # A synchronous function may send from its pool thread; an asyncio.Event may only be set on its loop.
-        def wake() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._wake.set)
-
-        return wake
+        return lambda: set_from_anywhere(loop, self._wake)
 
     async def _pump(self) -> None:
         while not self._stopping:
@@ -106,7 +104,8 @@ class QueueListener:
         if self._trigger.sessions:
             if len(self._busy) >= self._options.max_concurrent_sessions:
                 return False
-            session = self._broker.accept_session(self._trigger.entity)
+            with self._turns.changes():
+                session = self._broker.accept_session(self._trigger.entity)
             if session is None:
                 return False
             self._spawn(self._serve_session(session))
@@ -116,7 +115,8 @@ class QueueListener:
         if free <= 0:
             return False
         wanted = self._options.max_batch_size if many else free
-        received = self._broker.receive(self._trigger.entity, min(wanted, room))
+        with self._turns.changes():  # committed before the function begins, which is in the next turn
+            received = self._broker.receive(self._trigger.entity, min(wanted, room))
         for batch in [received] if many else [[message] for message in received]:
             if batch:
                 self._spawn(self._handle(batch, None))
@@ -181,10 +181,11 @@ class QueueListener:
     def _settle(self, batch: Sequence[LockedMessage], action: str) -> None:
         for locked in batch:
             try:
-                if action == "complete":
-                    self._broker.complete(locked.entity, locked.lock_token)
-                else:
-                    self._broker.abandon(locked.entity, locked.lock_token)
+                with self._turns.changes():
+                    if action == "complete":
+                        self._broker.complete(locked.entity, locked.lock_token)
+                    else:
+                        self._broker.abandon(locked.entity, locked.lock_token)
             except QueueError as err:
                 _log.warning(
                     "queue %s: message %d not settled (%s); it will be delivered again",

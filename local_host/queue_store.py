@@ -1,24 +1,23 @@
 """SQLite implementation of the queue port: one file, one writer process, crash-safe.
 
-Every public method is one transaction with full synchronisation, so an acknowledged send survives `kill -9`. Lock
-expiry, time to live and scheduled times are evaluated when someone looks, against the injected clock; there is no
-background thread. It deliberately trusts the host's single-instance lock: two processes on one file would not wake
-each other.
+Every public method is one transaction with full synchronisation, so an acknowledged send survives `kill -9`; who serves many
+clients groups them (`transactions`). Lock expiry, time to live and scheduled times are evaluated when someone looks, against the
+injected clock; there is no background thread. It deliberately trusts the host's single-instance lock: two processes on one file
+would not wake each other.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from local_host.queue_commits import Transactions
 from local_host.queues import (
     DEAD_LETTER_SUFFIX,
     MAX_BODY_BYTES,
@@ -40,6 +39,11 @@ CREATE TABLE IF NOT EXISTS message (
   expires_us INTEGER, delivery_count INTEGER NOT NULL DEFAULT 0, lock_token TEXT, locked_until_us INTEGER,
   dl_reason TEXT, dl_description TEXT, dl_source TEXT);
 CREATE INDEX IF NOT EXISTS message_next ON message (entity, session_id, seq);
+CREATE INDEX IF NOT EXISTS message_order ON message (entity, seq);
+CREATE INDEX IF NOT EXISTS message_due ON message (entity, available_us);
+CREATE INDEX IF NOT EXISTS message_tried ON message (entity, delivery_count) WHERE delivery_count > 0;
+CREATE INDEX IF NOT EXISTS message_expiry ON message (entity, expires_us) WHERE expires_us IS NOT NULL;
+CREATE INDEX IF NOT EXISTS message_held ON message (entity, session_id, locked_until_us) WHERE locked_until_us IS NOT NULL;
 CREATE UNIQUE INDEX IF NOT EXISTS message_lock ON message (lock_token) WHERE lock_token IS NOT NULL;
 CREATE TABLE IF NOT EXISTS seen (entity TEXT, message_id TEXT, until_us INTEGER, PRIMARY KEY (entity, message_id));
 CREATE TABLE IF NOT EXISTS session (
@@ -56,10 +60,12 @@ class SqliteQueueBroker:
 
     def __init__(self, path: Path, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._lock = threading.RLock()
+        self._known: dict[str, EntityOptions] = {}
         self._wakers: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
+        self.transactions = Transactions(self._db)
+        self._lock, self._transaction = self.transactions.lock, self.transactions.one
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._prepare(self._db)
@@ -70,6 +76,8 @@ class SqliteQueueBroker:
     def close(self) -> None:
         """Close the file; the broker is unusable afterwards."""
         with self._lock:
+            if self.transactions.group is not None:
+                self.transactions.commit(self.transactions.group)
             self._db.close()
 
     # -- entities
@@ -92,6 +100,7 @@ class SqliteQueueBroker:
             self._db.execute(
                 "INSERT OR REPLACE INTO entity VALUES (?, ?, ?)", (name, topic, json.dumps(asdict(chosen)))
             )
+            self._known.clear()
 
     def declare_topic(self, name: str) -> None:
         """See `QueueBroker.declare_topic`."""
@@ -106,6 +115,11 @@ class SqliteQueueBroker:
         self._db.execute("INSERT OR IGNORE INTO entity VALUES (?, NULL, NULL)", (name,))
 
     def _options(self, name: str) -> EntityOptions:
+        if name not in self._known:
+            self._known[name] = self._read_options(name)
+        return self._known[name]
+
+    def _read_options(self, name: str) -> EntityOptions:
         plain = name.removesuffix(DEAD_LETTER_SUFFIX)
         row = self._db.execute("SELECT options FROM entity WHERE name = ?", (plain,)).fetchone()
         if row is None:
@@ -223,7 +237,10 @@ class SqliteQueueBroker:
         if name.endswith(DEAD_LETTER_SUFFIX):
             return
         arguments = {"e": name, "now": self._now_us(), "max": options.max_delivery_count}
-        spent = self._db.execute(f"SELECT seq FROM message WHERE {_AVAILABLE} AND delivery_count >= :max", arguments)  # noqa: S608  # constant text
+        tried = (
+            f"{_AVAILABLE} AND delivery_count > 0 AND delivery_count >= :max"  # the first of both leads to the index
+        )
+        spent = self._db.execute(f"SELECT seq FROM message WHERE {tried}", arguments)  # noqa: S608  # constant text
         for row in spent.fetchall():
             self._bury(row["seq"], name, "MaxDeliveryCountExceeded", _SPENT.format(options.max_delivery_count))
         expired = self._db.execute(f"SELECT seq FROM message WHERE {_AVAILABLE} AND expires_us <= :now", arguments)  # noqa: S608  # constant text
@@ -382,17 +399,6 @@ class SqliteQueueBroker:
 
     def _now_us(self) -> int:
         return to_us(self._now())
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
 
 
 _SPENT = "Message could not be consumed after {} delivery attempts."

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from local_host.durable.clock import Clock
+from local_host.queue_commits import Turns
 from local_host.queue_extras import ServiceBusBroker
 from local_host.queues import SessionLock
 from local_host.service_bus.access import SharedKey
@@ -38,6 +39,7 @@ HANDSHAKE_S = 20.0
 """How long a peer may take until it has opened the connection."""
 _IDLE_S = 240.0
 """Without a frame for so long a peer is taken for gone, as in Service Bus."""
+_READ_BYTES = 64 * 1024
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -51,11 +53,14 @@ class Connection:
         broker: ServiceBusBroker,
         key: SharedKey,
         clock: Clock,
+        turns: Turns,
     ) -> None:
         self.broker = broker
+        self.changes = turns.changes
         self.max_frame_bytes = 4_096
         self._reader, self._writer = reader, writer
-        self._key, self._clock = key, clock
+        self._key, self._clock, self._turns = key, clock, turns
+        self._read_bytes, self._held = bytearray(), bytearray()
         self._sessions: dict[int, Session] = {}
         self._authorised_until_at = _NEVER
         self._heart: asyncio.Task[None] | None = None
@@ -69,7 +74,7 @@ class Connection:
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 await self._shake_hands()
-            while await self._next():
+            while await self._serve_some():
                 await self._writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -88,9 +93,11 @@ class Connection:
     async def _hang_up(self) -> None:
         if self._heart is not None:
             self._heart.cancel()
-        for session in self._sessions.values():
-            session.close()
+        with self.changes():
+            for session in self._sessions.values():
+                session.close()
         self._sessions.clear()
+        self._turns.commit()  # what is held is said before the end
         self._writer.close()
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(1):
@@ -139,17 +146,34 @@ class Connection:
 
     async def _read(self) -> Frame:
         head = await self._reader.readexactly(4)
-        size = int.from_bytes(head, "big")
-        if not MIN_FRAME_BYTES <= size <= MAX_FRAME_BYTES:
-            raise DecodeError(f"a frame of {size} bytes")
+        size = _checked(int.from_bytes(head, "big"))
         return decode_frame(head + await self._reader.readexactly(size - 4))
 
     # -- frames
 
-    async def _next(self) -> bool:
-        """One frame. False when the connection is to end."""
+    async def _serve_some(self) -> bool:
+        """What has arrived. False when the connection is to end."""
         async with asyncio.timeout(_IDLE_S):
-            frame = await self._read()
+            arrived = await self._reader.read(_READ_BYTES)
+        self._read_bytes += arrived
+        with self.changes():
+            return self._frames() and bool(arrived)
+
+    def _frames(self) -> bool:
+        """The frames that are whole. False when the connection is to end."""
+        data, at = self._read_bytes, 0
+        while len(data) - at >= 4:
+            size = _checked(int.from_bytes(data[at : at + 4], "big"))
+            if len(data) - at < size:
+                break
+            if not self._take(decode_frame(bytes(data[at : at + size]))):
+                return False
+            at += size
+        del data[:at]
+        return True
+
+    def _take(self, frame: Frame) -> bool:
+        """One frame. False when the connection is to end."""
         found = frame.performative
         if found is None:
             return True
@@ -162,7 +186,7 @@ class Connection:
         session = self._sessions.get(frame.channel)
         if session is None:
             raise DecodeError(f"{found.name} on a channel without a session")
-        await self._in_session(session, frame)
+        self._in_session(session, frame)
         return True
 
     def _begin(self, frame: Frame) -> None:
@@ -172,7 +196,7 @@ class Connection:
         session = self._sessions[frame.channel] = Session(self, frame.channel)
         session.begin(frame.performative)
 
-    async def _in_session(self, session: Session, frame: Frame) -> None:
+    def _in_session(self, session: Session, frame: Frame) -> None:
         found = frame.performative
         assert found is not None
         match found.name:
@@ -181,7 +205,7 @@ class Connection:
             case "flow":
                 session.flow(found)
             case "transfer":
-                await session.transfer(found, frame.payload)
+                session.transfer(found, frame.payload)
             case "disposition":
                 session.disposition(found)
             case "detach":
@@ -195,8 +219,23 @@ class Connection:
 
     def write(self, channel: int, performative: str, payload: bytes = b"", /, **fields: Any) -> None:
         """See ``Peer``. What is written is bounded by what the client gave credit for."""
-        if not self._writer.is_closing():
-            self._writer.write(encode_frame(channel, performative, payload, **fields))
+        if self._writer.is_closing():
+            return
+        data = encode_frame(channel, performative, payload, **fields)
+        if self._turns.is_durable:
+            self._writer.write(data)
+            return
+        if not self._held:
+            self._turns.when_durable(self._say_held)
+        self._held += data
+
+    def _say_held(self, error: Exception | None) -> None:
+        """Say what waited for a commit. Where that failed nothing of it is true, and the client has to ask again."""
+        held, self._held = self._held, bytearray()
+        if error is not None:
+            self._writer.transport.abort()
+        elif not self._writer.is_closing():
+            self._writer.write(held)
 
     # -- for sessions
 
@@ -224,6 +263,12 @@ class Connection:
                 if lock is not None and lock.session_id == session_id:
                     return lock
         return None
+
+
+def _checked(size: int) -> int:
+    if not MIN_FRAME_BYTES <= size <= MAX_FRAME_BYTES:
+        raise DecodeError(f"a frame of {size} bytes")
+    return size
 
 
 def _text(value: Any) -> str:

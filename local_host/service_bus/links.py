@@ -6,13 +6,14 @@ Every link belongs to one session, which writes for it. A link knows the broker,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from local_host.queue_commits import set_from_anywhere
 from local_host.queue_extras import ServiceBusBroker
 from local_host.queues import LockedMessage, QueueError, SessionLock
 from local_host.service_bus.codec import DecodeError, Described, Symbol, ULong
@@ -72,7 +73,7 @@ class InLink:
 
     handle: int
     node: str
-    take: Callable[[bytes, int | None], Awaitable[Described]]
+    take: Callable[[bytes, int | None], Described]
     credit: int = 0
     delivery_count: int = 0
     parts: bytearray = field(default_factory=bytearray)
@@ -94,7 +95,7 @@ class InLink:
         return first, whole
 
 
-async def send_to(broker: ServiceBusBroker, entity: str, payload: bytes, message_format: int | None) -> Described:
+def send_to(broker: ServiceBusBroker, entity: str, payload: bytes, message_format: int | None) -> Described:
     """Send what a client sent; a batch all or nothing."""
     try:
         broker.schedule(entity, incoming(payload, message_format))
@@ -151,6 +152,7 @@ class EntityLink(OutLink):
 
     broker: ServiceBusBroker | None = None
     now: Callable[[], datetime] | None = None
+    changes: Callable[[], AbstractContextManager[None]] | None = None
     session: SessionLock | None = None
     is_settled: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -187,8 +189,10 @@ class EntityLink(OutLink):
         while True:
             await self._wake.wait()
             self._wake.clear()
+            assert self.changes is not None
             try:
-                self.pump()
+                with self.changes():
+                    self.pump()
             except QueueError as err:
                 condition = SESSION_LOST if self.session is not None else CONDITIONS[err.code]
                 self.writer.detach(self.handle, error(condition, err.message))
@@ -256,12 +260,6 @@ def _why(fields: list[Any]) -> tuple[str, str]:
     named = {str(key): value for key, value in info.items()}
     reason = named.get("DeadLetterReason") or (str(fault[0]) if fault else "")
     return str(reason)[:4_096], str(named.get("DeadLetterErrorDescription") or "")[:4_096]
-
-
-def set_from_anywhere(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    """Set an event of ``loop`` from any thread; a loop that is closed has nobody left to tell."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(event.set)
 
 
 SESSION_FILTER = Symbol("com.microsoft:session-filter")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from local_host.durable.clock import Clock
 from local_host.http.keys import write_private
+from local_host.queue_commits import Turns
 from local_host.queue_extras import ServiceBusBroker
 from local_host.service_bus.access import SharedKey
 from local_host.service_bus.connection import Connection
@@ -35,6 +36,7 @@ class ServiceBusServer:
     def __init__(self, broker: ServiceBusBroker, clock: Clock, *, secret: str | None = None) -> None:
         self._broker, self._clock = broker, clock
         self._key = SharedKey(KEY_NAME, secret or secrets.token_urlsafe(32))
+        self._turns = Turns(broker.transactions)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
@@ -73,7 +75,7 @@ class ServiceBusServer:
         assert task is not None
         self._open.add(task)
         try:
-            await Connection(reader, writer, self._broker, self._key, self._clock).serve()
+            await Connection(reader, writer, self._broker, self._key, self._clock, self._turns).serve()
         except asyncio.CancelledError:
             # Only `stop` cancels it, and it ends here; asyncio would report a cancelled connection as an error.
             writer.close()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from local_host.queue_commits import set_from_anywhere
 from local_host.queue_extras import ServiceBusBroker
 from local_host.queues import DEAD_LETTER_SUFFIX, QueueError, SessionLock
 from local_host.service_bus.addresses import Address, parse_address
@@ -27,7 +29,6 @@ from local_host.service_bus.links import (
     accepted,
     rejected,
     send_to,
-    set_from_anywhere,
 )
 from local_host.service_bus.management import Management
 
@@ -50,6 +51,10 @@ class Peer(Protocol):
 
     def now(self) -> datetime:
         """The time, aware UTC."""
+        ...
+
+    def changes(self) -> AbstractContextManager[None]:
+        """Change what is in the queues. What is written from then on is sent once that is durable."""
         ...
 
     def write(self, channel: int, performative: str, payload: bytes = b"", /, **fields: Any) -> None:
@@ -170,13 +175,13 @@ class Session:
         if where.kind == "entity":
             broker.is_topic(where.entity)  # refuses what is not there
 
-            async def take(payload: bytes, message_format: int | None) -> Described:
-                return await send_to(broker, where.entity, payload, message_format)
+            def take(payload: bytes, message_format: int | None) -> Described:
+                return send_to(broker, where.entity, payload, message_format)
         else:
             node = _node(where)
             answer = self.peer.put_token if where.kind == "cbs" else self._management(where.entity).answer
 
-            async def take(payload: bytes, message_format: int | None) -> Described:
+            def take(payload: bytes, message_format: int | None) -> Described:
                 return self._request(node, answer, payload)
 
         link = InLink(frame["handle"], _node(where), take)
@@ -211,6 +216,7 @@ class Session:
         if options.sessions and lock is None:
             raise QueueError("queue.conflict", f"{where.entity!r} has sessions; receive from one of them")
         link = EntityLink(frame["handle"], where.entity, self, broker=broker, now=self.peer.now, session=lock)
+        link.changes = self.peer.changes
         link.is_settled = frame["snd_settle_mode"] == 1
         self.outgoing[link.handle] = link
         if lock is None:
@@ -250,7 +256,8 @@ class Session:
         unwatch = broker.on_available(entity, lambda: set_from_anywhere(loop, arrived))
         try:
             while True:
-                lock = broker.accept_session(entity)
+                with self.peer.changes():
+                    lock = broker.accept_session(entity)
                 left_s = give_up_at - loop.time()
                 if lock is not None or left_s <= 0:
                     return lock
@@ -320,7 +327,7 @@ class Session:
         link.credit = _CREDIT
         self._flow(handle=UInt(link.handle), delivery_count=UInt(link.delivery_count), link_credit=UInt(link.credit))
 
-    async def transfer(self, frame: Performative, payload: bytes) -> None:
+    def transfer(self, frame: Performative, payload: bytes) -> None:
         """A frame of a delivery from the client."""
         self.next_incoming_id = (self.next_incoming_id + 1) & 0xFFFFFFFF
         link = self.incoming.get(frame["handle"])
@@ -332,7 +339,7 @@ class Session:
         first, message = whole
         link.delivery_count = (link.delivery_count + 1) & 0xFFFFFFFF
         link.credit -= 1
-        state = await link.take(message, first["message_format"])
+        state = link.take(message, first["message_format"])
         if not first["settled"] and not frame["settled"]:
             number = UInt(first["delivery_id"] or 0)
             self.peer.write(

@@ -21,6 +21,7 @@ from local_host.http.keys import KeyStore, matches_any
 from local_host.instance_lock import instance_lock
 from local_host.invocation import FunctionError, Invoker, TriggerInput, thread_pool_size
 from local_host.invocation_context import Trace
+from local_host.queue_commits import Turns
 from local_host.queue_listener import QueueListener
 from local_host.queue_store import SqliteQueueBroker
 from local_host.queues import OutgoingMessage
@@ -279,7 +280,8 @@ class QueueBench:
         self.broker = SqliteQueueBroker(Path(":memory:"), clock.now)
         spec = FunctionSpec("handle", "handle", handle, True, QueueTrigger("m", "q", sessions, cardinality))
         service_bus = ServiceBusOptions(**options)
-        self.listener = QueueListener(spec, self.broker, invoker, clock, service_bus, self.admission)
+        turns = Turns(self.broker.transactions)
+        self.listener = QueueListener(spec, self.broker, invoker, clock, service_bus, self.admission, turns)
         self.listener.start()
 
     def send(self, *texts, session_id=None):
