@@ -2,13 +2,15 @@
 
 A receiver of the SDK belongs to one coroutine, which receives and settles; the steps themselves run beside it. Nothing is
 received without a free slot, so nothing waits in a worker that another could do. A queue with sessions is served by several
-receivers, each with one session for a turn; it is let go when it is empty, when the turn is over and when all slots are taken.
+receivers, each with one session for a turn. It is let go when the turn is over, when all slots are taken, and when it is empty
+while no other receiver of the queue is free for the next session: each new session costs a connection and a dozen round trips.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +44,8 @@ class Service:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     connected: set[str] = field(default_factory=set)
     running: dict[asyncio.Task[None], Held] = field(default_factory=dict)
+    _accepting: Counter[str] = field(default_factory=Counter)
+    """How many receivers of a queue wait for a session that has something."""
     _opening: set[asyncio.Task[None]] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
 
@@ -137,9 +141,12 @@ class Service:
         """What is in one session, for a while. Comes with a slot, and leaves with none."""
         loop = asyncio.get_running_loop()
         over_at = loop.time() + TURN_S
-        while await self._receive(queue, receiver):
+        while True:
+            received = await self._receive(queue, receiver)
             if self.stopping.is_set() or loop.time() > over_at or self._slots.locked():
                 return
+            if not received and not self._accepting[queue]:
+                return  # others may have something, and nobody looks
             await self._slots.acquire()
 
     @asynccontextmanager
@@ -148,7 +155,7 @@ class Service:
         try:
             receiver = client.get_queue_receiver(queue, prefetch_count=self.settings.prefetch, **options)
             try:
-                await self._open(receiver)
+                await self._open(queue, receiver)
                 self.connected.add(queue)
                 yield receiver
             finally:
@@ -156,14 +163,16 @@ class Service:
         finally:
             await _closed(client)
 
-    async def _open(self, receiver: Any) -> None:
+    async def _open(self, queue: str, receiver: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._opening.add(task)
+        self._accepting[queue] += 1
         try:
             await receiver.__aenter__()
         finally:
             self._opening.discard(task)
+            self._accepting[queue] -= 1
 
     async def _receive(self, queue: str, receiver: Any) -> bool:
         """Receive one command with a slot that was taken for it. False when there is none in time."""

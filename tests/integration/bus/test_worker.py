@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from bus_worker import receiving
 from bus_worker.receiving import Service
 from bus_worker.step import StepWorker
 from engine.adapters.bus_settings import BusSettings, WorkerSettings
 from engine.adapters.service_bus import BusConnection, BusMessage, ServiceBusResults, ServiceBusStepQueue
-from engine.domain.bus import AssignmentStatus
+from engine.domain.bus import AssignmentStatus, session_of
 from engine.domain.outcomes import Dispatched, Succeeded
 from engine.step_runner import StepTask, parse_result, perform_step, take_back
 from local_host.queues import EntityOptions
@@ -131,6 +132,42 @@ async def test_poison_is_a_dead_letter_with_its_reason_and_keeps_nobody_waiting(
     dead = stage.dead()
     assert [reason for reason, _ in dead] == ["bus.command_invalid", "bus.command_invalid"]
     assert "tenant_id" in dead[1][1]
+
+
+@pytest.mark.parametrize(("receivers", "accepted"), [(2, 1), (1, 3)])
+async def test_an_empty_session_is_kept_while_another_receiver_is_free_for_the_next_one(
+    emulator, monkeypatch, receivers, accepted
+):
+    """Three commands of one session, each after a pause. With one receiver, another tenant may be waiting for it."""
+    monkeypatch.setattr(receiving, "RECEIVE_S", 0.3)
+    monkeypatch.setattr(receiving, "TURN_S", 120.0)
+    stage = Stage(emulator, sessions=True)
+    session_of_first = session_of("contoso", "run-1/s0")
+    names = (f"s{number}" for number in range(1_000))
+    stage.ids = [name for name in names if session_of("contoso", f"run-1/{name}") == session_of_first][:3]
+    taken, accept = [], emulator.broker.accept_session
+
+    def counting(name, session_id=None):
+        lock = accept(name, session_id)
+        taken.extend([lock.session_id] if lock is not None else [])
+        return lock
+
+    monkeypatch.setattr(emulator.broker, "accept_session", counting)
+    stage.serve(receivers=receivers)
+    await stage.until(lambda: asyncio.sleep(0, stage.queue in stage.service.connected or stage.service._accepting))
+    await stage.world.submit(plan_of(*(step(one, "calc.fit_fast", n=1) for one in stage.ids), uses=stage.ids))
+    for count, step_id in enumerate(stage.ids, start=1):
+        await stage.perform(step_id)
+        await stage.until(lambda count=count: _finished(stage, count))
+        await asyncio.sleep(1.5)  # empty for several looks
+    await stage.stop()
+    await stage.connection.close()
+    assert taken == [session_of_first] * accepted
+
+
+async def _finished(stage, count):
+    found = [await stage.world.deps.assignments.get("contoso", "run-1", f"run-1/{one}") for one in stage.ids[:count]]
+    return all(one is not None and one.status is AssignmentStatus.FINISHED for one in found)
 
 
 async def test_a_bus_that_goes_away_and_comes_back_loses_no_step(stage):
