@@ -17,7 +17,7 @@ from engine.evidence.chain import Head, verify
 from engine.evidence.merkle import MerkleTree
 from engine.evidence.signed import assemble, holds, public_keys, signing_input, take_apart
 from engine.ports.audit_log import AuditLog
-from engine.ports.checkpoints import Anchors, Signer
+from engine.ports.checkpoints import Anchors, Signer, with_current_key
 from engine.ports.clock import Clock
 
 MAX_TRIES = 10
@@ -56,7 +56,7 @@ class Checkpointer:
                 continue
             if anchor is not None and before is not None and before.number not in backlog.noted:
                 await self._audit.append(_note(before, anchor))  # whoever anchored it did not live to note it
-            if not backlog.worth_it:
+            if not backlog.worth_it and not await self._rekeyed(anchor, before, backlog):
                 return before
             checkpoint = self._next(tenant_id, anchor, before, backlog)
             made = await self._sign(checkpoint)
@@ -135,8 +135,18 @@ class Checkpointer:
         )
 
     async def _sign(self, checkpoint: Checkpoint) -> Anchor:
-        signed = signing_input(checkpoint, await self._signer.key_id())
-        return Anchor(checkpoint.number, assemble(signed, await self._signer.sign(signed)))
+        async def signed_by(key_id: str) -> str:
+            signed = signing_input(checkpoint, key_id)
+            return assemble(signed, await self._signer.sign(signed, key_id))
+
+        return Anchor(checkpoint.number, await with_current_key(self._signer, signed_by))
+
+    async def _rekeyed(self, anchor: Anchor | None, before: Checkpoint | None, backlog: _Backlog) -> bool:
+        """True when the last checkpoint was signed with another key than signs now, so that one with this key is due: then the
+        other key is needed by nobody but who checks the past."""
+        if anchor is None or before is None or backlog.tree.size <= before.size:
+            return False
+        return take_apart(anchor.jws).key_id != await self._signer.key_id()
 
 
 def _broken(words: str) -> LivoaError:

@@ -27,7 +27,7 @@ from engine.domain.grants import (
     request_sha256,
 )
 from engine.identity.key_files import publish
-from engine.ports.checkpoints import Signer
+from engine.ports.checkpoints import Signer, with_current_key
 from engine.ports.clock import Clock
 
 _PEM_END = b"-----END PUBLIC KEY-----"
@@ -47,9 +47,14 @@ class SignedGrants:
     async def mint(self, request: ExecuteRequest) -> str:
         """See the port."""
         await self._publish()
-        header = {"alg": GRANT_ALGORITHM, "kid": await self._signer.key_id(), "typ": GRANT_TYPE}
-        signed = b".".join(_encode(_json(part)) for part in (header, self._claims(request).model_dump()))
-        return (signed + b"." + _encode(await self._signer.sign(signed))).decode()
+        claims = self._claims(request).model_dump()
+
+        async def signed_by(key_id: str) -> str:
+            header = {"alg": GRANT_ALGORITHM, "kid": key_id, "typ": GRANT_TYPE}
+            signed = b".".join(_encode(_json(part)) for part in (header, claims))
+            return (signed + b"." + _encode(await self._signer.sign(signed, key_id))).decode()
+
+        return await with_current_key(self._signer, signed_by)
 
     async def _publish(self) -> None:
         place = self._publish_to

@@ -6,9 +6,13 @@ the store and remove anchors can rewrite the past, though not its time.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from engine.domain.checkpoint import Anchor, Checkpoint
+from engine.domain.errors import LivoaError
+
+T = TypeVar("T")
 
 
 class Signer(Protocol):
@@ -18,13 +22,28 @@ class Signer(Protocol):
         """The RFC 7638 thumbprint of the key that signs now."""
         ...
 
-    async def sign(self, data: bytes) -> bytes:
-        """The ES256 signature over ``data``: r and s, 32 bytes each, big-endian. Raises on any failure."""
+    async def sign(self, data: bytes, key_id: str) -> bytes:
+        """The ES256 signature over ``data`` by that key, which ``key_id`` has named: r and s, 32 bytes each, big-endian.
+
+        Raises on any failure; ``key_id`` may name another key then, as when this one has been disabled meanwhile.
+        """
         ...
 
     async def public_pem(self) -> bytes:
-        """Every key that ever signed here, as PEM blocks."""
+        """Every key that has signed here and may still be believed, as PEM blocks."""
         ...
+
+
+async def with_current_key(signer: Signer, work: Callable[[str], Awaitable[T]]) -> T:
+    """What ``work`` makes with the id of the key that signs now. Once more when it fails and another key signs by then."""
+    key_id = await signer.key_id()
+    try:
+        return await work(key_id)
+    except LivoaError:
+        another = await signer.key_id()
+        if another == key_id:
+            raise
+        return await work(another)
 
 
 class Anchors(Protocol):

@@ -37,12 +37,14 @@ class FileSigner:
         """See ``Signer.key_id``."""
         return key_id_of((await self._private()).public_key())
 
-    async def sign(self, data: bytes) -> bytes:
+    async def sign(self, data: bytes, key_id: str) -> bytes:
         """See ``Signer.sign``."""
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
         from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
         from cryptography.hazmat.primitives.hashes import SHA256
 
+        if key_id != await self.key_id():
+            raise LivoaError("audit.key_invalid", "this is not the key that signs here", status=500)
         r, s = decode_dss_signature((await self._private()).sign(data, ECDSA(SHA256())))
         return r.to_bytes(_COORDINATE_BYTES) + s.to_bytes(_COORDINATE_BYTES)
 

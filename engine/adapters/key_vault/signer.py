@@ -2,7 +2,8 @@
 
 What is used of it: ``GET /keys/{name}/{version}`` (public half), ``GET /keys/{name}/versions`` and ``POST …/sign`` with ES256
 over a digest. The identity needs ``get``, ``list`` and ``sign`` of keys and nothing else; the vault logs each signature.
-To change the key make a new version: processes that start after that sign with it, and old checkpoints stay checkable.
+To change the key make a new version. Every process takes it up within minutes, once others have had the time to list it, and at
+once when the one before no longer signs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ _MAX_PAGES = 10
 _SIGNATURE_BYTES = 64
 _KEYS_FRESH_S = 60.0
 """How long the list of versions is believed: a process that signs with a newer one shows up in it within a minute."""
+
+_SETTLED_S = 120.0
+"""For how long a new version must have been the newest before it signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +59,83 @@ class KeyVaultSigner:
         self._key = VaultKey(key_url, credential, _unavailable, ssl_context=ssl_context, allow_loopback=allow_loopback)
         self._monotonic = monotonic
         self._current: _Version | None = None
+        self._looked_at = 0.0
+        self._newer: tuple[_Version, float] | None = None
+        self._seen: dict[str, _Version] = {}
         self._keys: tuple[float, bytes] | None = None
 
     async def key_id(self) -> str:
         """See ``Signer.key_id``."""
         return key_id_of((await self._signing()).public)
 
-    async def sign(self, data: bytes) -> bytes:
-        """See ``Signer.sign``. The vault sees the digest only."""
+    async def sign(self, data: bytes, key_id: str) -> bytes:
+        """See ``Signer.sign``. The vault sees the digest only. After a failure the vault is asked anew which version signs."""
+        version = self._seen.get(key_id)
+        if version is None:
+            raise _unavailable("no such version was named")
         digest = encoded(hashlib.sha256(data).digest())
-        found = await self._key.ask(
-            "POST", f"{(await self._signing()).address}/sign", {"alg": "ES256", "value": digest}
-        )
-        signature = self._key.decoded(found.get("value"))
-        if len(signature) != _SIGNATURE_BYTES:
-            raise _unavailable("the vault answered with something that is no signature")
+        try:
+            found = await self._key.ask("POST", f"{version.address}/sign", {"alg": "ES256", "value": digest})
+            signature = self._key.decoded(found.get("value"))
+            if len(signature) != _SIGNATURE_BYTES:
+                raise _unavailable("the vault answered with something that is no signature")
+        except LivoaError:
+            self._current = None
+            raise
         return signature
 
     async def public_pem(self) -> bytes:
         """See ``Signer.public_pem``: the enabled versions of the key."""
         now = self._monotonic()
         if self._keys is None or now - self._keys[0] > _KEYS_FRESH_S:
-            addresses = await self._versions()
-            self._keys = (now, b"".join([_pem((await self._version(address)).public) for address in addresses]))
+            self._keys = (now, b"".join([_pem(key) for key in await self._enabled_keys()]))
         return self._keys[1]
 
     async def _signing(self) -> _Version:
-        if self._current is None:
-            self._current = await self._version(self._key.current)
-        return self._current
+        now, current = self._monotonic(), self._current
+        if current is None:
+            current = await self._version(self._key.current)
+            self._looked_at, self._newer = now, None
+        elif now - self._looked_at > _KEYS_FRESH_S:
+            self._looked_at = now
+            current = await self._settled(current, now)
+        self._current = current
+        return current
+
+    async def _settled(self, current: _Version, now: float) -> _Version:
+        """The vault's newest version once it has been the newest for a while, else the one that signs so far: whoever checks
+        signatures must have had the time to list it."""
+        try:
+            newest = await self._version(self._key.current)
+        except LivoaError:
+            return current  # signing will say whether the vault is away
+        if newest.address == current.address:
+            self._newer = None
+        elif self._newer is None or self._newer[0].address != newest.address:
+            self._newer = (newest, now)
+        elif now - self._newer[1] >= _SETTLED_S:
+            self._newer = None
+            return newest
+        return current
+
+    async def _enabled_keys(self) -> list[EllipticCurvePublicKey]:
+        """Those of P-256: a version of another kind has signed nothing here."""
+        found = []
+        for address in await self._versions():
+            try:
+                found.append((await self._version(address)).public)
+            except LivoaError as err:
+                if err.code != "audit.key_invalid":
+                    raise
+        return found
 
     async def _version(self, address: str) -> _Version:
         key = (await self._key.ask("GET", address)).get("key")
         if not isinstance(key, dict):
             raise _unavailable("the vault answered with something that is no key")
-        return _Version(self._key.own(key.get("kid")), self._public(key))
+        version = _Version(self._key.own(key.get("kid")), self._public(key))
+        self._seen[key_id_of(version.public)] = version
+        return version
 
     async def _versions(self) -> list[str]:
         addresses: list[str] = []

@@ -22,6 +22,7 @@ from engine.domain.errors import LivoaError
 from engine.evidence.anchored import verify
 from engine.evidence.checkpoints import Checkpointer
 from engine.evidence.signed import public_keys
+from engine.ports.checkpoints import with_current_key
 from tests.unit.identity.test_http_jwks import trust
 from tests.unit.identity.tokens import NOW
 
@@ -42,6 +43,7 @@ class Vault:
         self.keys: dict[str, ec.EllipticCurvePrivateKey] = {}
         self.asked: list[str] = []
         self.fault = ""
+        self.disabled: set[str] = set()
         self.new_version()
 
     def new_version(self, curve: ec.EllipticCurve | None = None) -> str:
@@ -74,9 +76,16 @@ class Vault:
             listed = list(self.keys)
             more = request.query.get("skip") is None and len(listed) > 1
             page = listed[:1] if more else listed[1:] or listed
-            body: dict[str, Any] = {"value": [{"kid": self.kid(v), "attributes": {"enabled": True}} for v in page]}
+            shown = [{"kid": self.kid(v), "attributes": {"enabled": v not in self.disabled}} for v in page]
+            body: dict[str, Any] = {"value": shown}
             body["nextLink"] = f"{self.url}/keys/audit/versions?api-version=7.4&skip=1" if more else None
             return web.json_response(body)
+        if (
+            rest.partition("/")[0] in self.disabled
+        ):  # of a disabled key the service gives out nothing, not even its public half
+            return web.json_response(
+                {"error": {"code": "Forbidden", "innererror": {"code": "KeyDisabled"}}}, status=403
+            )
         if rest.endswith("/sign"):
             return web.json_response(await self.signed(rest.removesuffix("/sign"), request))
         return web.json_response(self.shown(rest or list(self.keys)[-1]))
@@ -144,6 +153,81 @@ async def test_checkpoints_are_signed_in_the_vault_and_stay_checkable_when_the_k
     assert (report.findings, report.checkpoints, len(keys)) == ([], 4, 2)
 
 
+async def written(audit: MemoryAuditLog, number: int) -> None:
+    await audit.append(
+        AuditEntry(tenant_id="contoso", entry_id=f"e{number}", type=AuditType.SYNTHESIS, at=NOW, actor="t:a")
+    )
+
+
+async def test_a_version_that_is_disabled_once_the_next_signs_stops_nothing(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
+) -> None:
+    audit, anchors, ticks = MemoryAuditLog(), FilesAnchors(tmp_path), Ticks()
+    signer = signer_of(vault, trust, monotonic=ticks)
+    maker = Checkpointer(audit, anchors, signer, FixedClock(NOW))
+    await written(audit, 1)
+    await maker.make("contoso")
+    old = public_keys(await signer.public_pem())  # what an auditor keeps
+    first = next(iter(vault.keys))
+    vault.new_version()
+    for _ in range(4):  # the timer, and nothing else is recorded meanwhile
+        ticks.now += 61
+        await maker.make("contoso")
+    assert len(await anchors.read("contoso", after=0, limit=9)) == 2, "an idle chain is signed with the new key, once"
+    vault.disabled.add(first)
+    ticks.now += 61
+    await written(audit, 2)
+    restarted = signer_of(vault, trust)
+    await Checkpointer(audit, anchors, restarted, FixedClock(NOW)).make("contoso")
+    await written(audit, 3)
+    await maker.make("contoso")
+    keys = old | public_keys(await restarted.public_pem())
+    report = verify(
+        await audit.read("contoso", after_seq=0, limit=99),
+        "contoso",
+        await anchors.read("contoso", after=0, limit=9),
+        keys,
+    )
+    assert (report.findings, report.checkpoints, len(keys)) == ([], 4, 2)
+
+
+async def test_a_version_that_is_disabled_under_the_hand_is_given_up_at_once(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    signer = signer_of(vault, trust)
+    assert await signer.key_id()
+    first = next(iter(vault.keys))
+    second = vault.new_version()
+    vault.disabled.add(first)
+
+    async def work(key_id: str) -> bytes:
+        return await signer.sign(b"x", key_id)
+
+    assert len(await with_current_key(signer, work)) == 64
+    assert vault.asked[-1] == f"POST /keys/audit/{second}/sign"
+
+
+async def test_a_new_version_signs_only_after_others_could_list_it(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    ticks = Ticks()
+    signer = signer_of(vault, trust, monotonic=ticks)
+    before = await signer.key_id()
+    vault.new_version()
+    seen = []
+    for _ in range(4):
+        ticks.now += 61
+        seen.append(await signer.key_id() == before)
+    assert seen == [True, True, False, False]
+
+
+async def test_a_version_of_another_kind_hides_no_key(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    vault.new_version(ec.SECP384R1())
+    assert len(public_keys(await signer_of(vault, trust).public_pem())) == 1
+
+
 async def test_a_pinned_version_signs_whatever_comes_after_it(
     vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
@@ -151,7 +235,7 @@ async def test_a_pinned_version_signs_whatever_comes_after_it(
     vault.new_version()
     pinned, newest = signer_of(vault, trust, f"/{first}"), signer_of(vault, trust)
     assert await pinned.key_id() != await newest.key_id()
-    await pinned.sign(b"x")
+    await pinned.sign(b"x", await pinned.key_id())
     assert vault.asked[-1] == f"POST /keys/audit/{first}/sign"
 
 
@@ -160,13 +244,14 @@ async def test_a_vault_that_does_not_do_it_is_an_error_without_its_words(
     vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext], fault: str
 ) -> None:
     signer = signer_of(vault, trust)
+    key_id = await signer.key_id()
     vault.fault = fault
     with pytest.raises(LivoaError) as raised:
-        await signer.sign(b"x")
+        await signer.sign(b"x", key_id)
     assert (raised.value.code, raised.value.status) == ("audit.key_unavailable", 503)
     assert TOKEN not in str(raised.value)
     vault.fault = ""
-    assert len(await signer.sign(b"x")) == 64
+    assert len(await signer.sign(b"x", await signer.key_id())) == 64
 
 
 async def test_a_wrong_token_and_a_vault_that_is_away_are_errors(
@@ -187,7 +272,7 @@ async def test_a_wrong_token_and_a_vault_that_is_away_are_errors(
 async def test_a_key_of_another_curve_signs_nothing(vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     vault.new_version(ec.SECP384R1())
     with pytest.raises(LivoaError) as raised:
-        await signer_of(vault, trust).sign(b"x")
+        await signer_of(vault, trust).key_id()
     assert raised.value.code == "audit.key_invalid"
 
 
