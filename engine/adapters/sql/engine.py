@@ -30,7 +30,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemy
 from sqlalchemy.pool import QueuePool
 
 from engine.adapters.sql.group_commit import GroupCommit
-from engine.adapters.sql.migrations import MIGRATIONS, Migration, migrate
+from engine.adapters.sql.migrations import MIGRATIONS, Migration, is_current, migrate
 from engine.adapters.wakeups import Wakeups
 from engine.domain.base import iso_utc
 from engine.domain.errors import LivoaError
@@ -158,8 +158,10 @@ class Database:
             if self._engine is None:
                 self._engine = self._open()
             if not self._migrated:
-                now = iso_utc(self._clock.now())
-                self._once(self._engine, lambda connection: migrate(connection, now, self._migrations), True)
+                # Read first: a process that starts on a busy database must not queue for the one writer to change nothing.
+                if not self._once(self._engine, lambda connection: is_current(connection, self._migrations), False):
+                    now = iso_utc(self._clock.now())
+                    self._once(self._engine, lambda connection: migrate(connection, now, self._migrations), True)
                 self._migrated = True
             return self._engine
 

@@ -113,6 +113,28 @@ MIGRATIONS: tuple[Migration, ...] = (
 )
 
 
+def is_current(connection: Connection, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
+    """Whether the schema is the latest one, by reading alone: nobody has to wait for a writer to learn it.
+
+    Raises like ``migrate``.
+    """
+    if not inspect(connection).has_table(SCHEMA_VERSION.name):
+        return False
+    return _version(connection, migrations[-1].version) == migrations[-1].version
+
+
+def _version(connection: Connection, latest: int) -> int:
+    """The database's number. Raises ``LivoaError("store.schema_newer")``."""
+    current: int = connection.execute(select(func.max(SCHEMA_VERSION.c.version))).scalar_one()
+    if current > latest:
+        raise LivoaError(
+            "store.schema_newer",
+            f"the database has schema {current}, this version knows {latest}; start a version that is at least as new",
+            status=500,
+        )
+    return current
+
+
 def migrate(connection: Connection, now: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Bring the schema to the latest version, inside the caller's write transaction. ``now`` is written beside the number.
 
@@ -127,13 +149,7 @@ def migrate(connection: Connection, now: str, migrations: Sequence[Migration] = 
         guard_audit_records(connection)
         connection.execute(insert(SCHEMA_VERSION), {"version": latest, "applied_at": now})
         return
-    current = connection.execute(select(func.max(SCHEMA_VERSION.c.version))).scalar_one()
-    if current > latest:
-        raise LivoaError(
-            "store.schema_newer",
-            f"the database has schema {current}, this version knows {latest}; start a version that is at least as new",
-            status=500,
-        )
+    current = _version(connection, latest)
     for migration in migrations:
         if migration.version > current:
             migration.apply(connection)

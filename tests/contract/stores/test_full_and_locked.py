@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -55,6 +56,17 @@ def cramp(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages + ROOM_FOR_PAGES}")
 
     monkeypatch.setattr(sql_engine, "_prepare_sqlite", prepared)
+
+
+async def test_a_process_that_starts_waits_for_no_writer_when_the_schema_is_the_latest(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await filled(path)
+    with held_by_another_process(path):
+        database = Database(url_of(path), FixedClock())
+        begun = time.monotonic()
+        assert await SqlRunStore(database, FixedClock()).get("contoso", "run-1") is not None
+        assert time.monotonic() - begun < sql_engine.BUSY_TIMEOUT_S / 2
+        await database.dispose()
 
 
 async def test_a_full_disk_is_said_and_what_was_acknowledged_is_all_there_is(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +11,21 @@ import pytest
 
 from engine.adapters.files.anchors import FilesAnchors
 from engine.adapters.files.signing_key import FileSigner
-from engine.adapters.memory import MemoryAuditLog
+from engine.adapters.memory import MemoryAuditLog, MemoryTenantDirectory
 from engine.domain.audit import AuditEntry, AuditType
-from engine.domain.checkpoint import Anchor
+from engine.domain.checkpoint import Anchor, Checkpoint
 from engine.domain.principal import Role
 from engine.domain.status import RunStatus
+from engine.domain.tenant import TenantConfig
 from engine.evidence.anchored import verify
 from engine.evidence.checkpoints import Checkpointer
 from engine.evidence.signed import public_keys
 from engine.evidence.watched import WatchedAuditLog
+from engine.ports.checkpoints import NoCheckpoints
 from tests.support.world import World as EngineWorld
 from tests.support.world import plan_of, step
 from tests.unit.triggers.world import World
-from triggers.timer_checkpoints import CheckpointReport, checkpoint_all
+from triggers.timer_checkpoints import AT_ONCE, CheckpointReport, checkpoint_all
 
 AUDITOR = (Role.AUDIT_READ,)
 
@@ -97,6 +100,36 @@ async def test_the_clock_has_every_tenant_anchored_whose_chain_has_grown(
         assert await checkpoint_all(anchored.deps) == CheckpointReport(anchored=1, failed=1)
     told = [vars(r) for r in caplog.records if r.name == "livoa.audit"]
     assert [(r["tenant_id"], r["code"]) for r in told] == [("contoso", "checkpoint.chain_broken")]
+
+
+async def test_a_slow_chain_keeps_no_other_waiting_and_not_all_are_asked_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triggers.timer_checkpoints.TENANT_TIMEOUT_S", 0.5)
+    under_way: set[str] = set()
+    most, asked = 0, []
+
+    class Slow(NoCheckpoints):
+        async def make(self, tenant_id: str) -> Checkpoint | None:
+            nonlocal most
+            under_way.add(tenant_id)
+            most = max(most, len(under_way))
+            asked.append(tenant_id)
+            try:
+                await asyncio.sleep(60 if tenant_id == "tenant-3" else 0.02)
+            finally:
+                under_way.discard(tenant_id)
+            return None
+
+    class Many(MemoryTenantDirectory):
+        async def all(self) -> tuple[TenantConfig, ...]:
+            (one, *_) = await world.deps.tenants.all()
+            return tuple(one.model_copy(update={"tenant_id": f"tenant-{n}"}) for n in range(40))
+
+    deps = replace(world.deps, checkpoints=Slow(), tenants=Many(()))
+    assert await checkpoint_all(deps) == CheckpointReport(anchored=0, failed=1)
+    assert sorted(asked) == sorted(f"tenant-{n}" for n in range(40))
+    assert 1 < most <= AT_ONCE
 
 
 async def test_the_end_of_a_run_is_anchored_and_does_not_hang_on_it(
