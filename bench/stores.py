@@ -47,8 +47,8 @@ class World:
         self.audit = SqlAuditLog(self.database)
         self.budgets = SqlBudgetLedger(self.database)
         wrapper = FileKeyWrapper(data_dir / "payload-keys", create=True)
-        keyring = RunKeyring(SqlRunKeys(self.database), wrapper, clock)
-        self.payloads = SealedPayloadStore(FilesPayloadObjects(data_dir), keyring)
+        self.keyring = RunKeyring(SqlRunKeys(self.database), wrapper, clock)
+        self.payloads = SealedPayloadStore(FilesPayloadObjects(data_dir), self.keyring)
 
     async def start(self, run_id: str) -> None:
         now = datetime.now(UTC)

@@ -26,6 +26,8 @@ _HEAD = (
     .where(AUDIT_HEADS.c.tenant_id == bindparam("p_tenant"))
     .with_for_update()
 )
+# Made once: a statement that is made anew is analysed anew.
+_FIRST_HEAD, _ADD = insert(AUDIT_HEADS), insert(AUDIT_RECORDS)
 _SET_HEAD = (
     update(AUDIT_HEADS)
     .where(AUDIT_HEADS.c.tenant_id == bindparam("p_tenant"))
@@ -76,7 +78,7 @@ def _append(connection: Connection, entry: AuditEntry) -> AuditRecord:
         return AuditRecord.model_validate_json(head.known)
     record = chain(Head(head.seq, head.hash) if head else None, entry)
     if head is None:
-        connection.execute(insert(AUDIT_HEADS), {"tenant_id": record.tenant_id, "seq": record.seq, "hash": record.hash})
+        connection.execute(_FIRST_HEAD, {"tenant_id": record.tenant_id, "seq": record.seq, "hash": record.hash})
     else:
         connection.execute(_SET_HEAD, {"p_tenant": record.tenant_id, "p_seq": record.seq, "p_hash": record.hash})
     row = {
@@ -86,5 +88,5 @@ def _append(connection: Connection, entry: AuditEntry) -> AuditRecord:
         "run_id": record.run_id,
         "document": record.model_dump_json(),
     }
-    connection.execute(insert(AUDIT_RECORDS), row)
+    connection.execute(_ADD, row)
     return record
