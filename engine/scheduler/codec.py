@@ -30,6 +30,7 @@ _LETTERS = {
     StepStatus.CANCELLED: "c",
 }
 _STATUSES = {letter: status for status, letter in _LETTERS.items()}
+_OPEN_LETTERS = frozenset(letter for status, letter in _LETTERS.items() if not status.is_final)
 
 
 def dumps(state: RunState, *, with_skeleton: bool = True) -> str:
@@ -118,16 +119,18 @@ def _pause_in(value: list[Any] | None) -> Pause:
 
 
 def _board_out(board: Board, with_skeleton: bool) -> dict[str, Any]:
-    records = tuple(board.records())
-    usual = {first: StepState(stage=first)[1:4] for first in Stage}
-    extras = {
-        str(index): _extra_out(board.graph, index, record)
-        for index, record in enumerate(records)
-        if record[1:4] != usual[_first_stage(board.graph, index)] or record.code is not None or record.progress
-    }
+    graph = board.graph
+    letters, extras = [], {}
+    for index, record in enumerate(board.records()):
+        status, attempt, look, stage, _, code, progress = record
+        letters.append(_LETTERS[status])
+        # Spelled out, because nearly every step of a long plan takes this way in every generation.
+        if attempt == 1 and not look and code is None and progress is None and stage is _first_stage(graph, index):
+            continue
+        extras[str(index)] = _extra_out(graph, index, record)
     return {
         **({"skeleton": graph_to_wire(board.graph)} if with_skeleton else {}),
-        "steps": "".join(_LETTERS[record.status] for record in records),
+        "steps": "".join(letters),
         "extras": extras,
         "ready": format(board.ready, "x"),
         "used": board.used,
@@ -143,24 +146,27 @@ def _board_out(board: Board, with_skeleton: bool) -> dict[str, Any]:
 
 def _board_in(value: dict[str, Any], graph: Graph | None) -> Board:
     graph = graph or graph_from_wire(value["skeleton"])
-    statuses = [_STATUSES[letter] for letter in value["steps"]]
-    is_open = [not status.is_final for status in statuses]
-    alike: dict[tuple[Any, ...], StepState] = {}
-    records, extras = [], value["extras"]
-    for index, (step, status) in enumerate(zip(graph.steps, statuses, strict=True)):
-        unmet = sum(is_open[need] for need in set(step.needs)) if step.needs else 0
-        if (extra := extras.get(str(index))) is not None:
-            records.append(_record_in(graph, index, status, unmet, extra))
-        else:  # most steps are like many others, and one record serves them all
-            key = (status, unmet, step.kind == "map")
-            records.append(alike.get(key) or alike.setdefault(key, _record_in(graph, index, status, unmet, {})))
+    letters, unmet, unfinished = value["steps"], [0] * len(graph.steps), 0
+    if len(letters) != len(unmet):
+        raise ValueError("the state of another plan's steps")
+    for index, letter in enumerate(letters):
+        if letter in _OPEN_LETTERS:
+            unfinished += 1
+            for dependant, _ in graph.dependants[index]:
+                unmet[dependant] += 1
+    # Most steps are like many others, and one record serves them all.
+    records = list(map(_Plain().__getitem__, zip(letters, unmet, strict=True)))
+    for index in graph.maps:
+        records[index] = records[index]._replace(stage=Stage.EXPAND)
+    for place, extra in value["extras"].items():
+        records[int(place)] = _with_extra(records[int(place)], extra)
     return Board(
         graph=graph,
         chunks=chunked(records),
         ready=int(value["ready"], 16),
         used=value["used"],
         sleepers=tuple((_instant(due_at), step) for due_at, step in value["sleepers"]),
-        unfinished=sum(is_open),
+        unfinished=unfinished,
         stopped=value["stopped"],
         awaited=tuple(Awaited(*entry) for entry in value.get("awaited", ())),
         begun=tuple(value.get("begun", ())),
@@ -185,7 +191,7 @@ def _extra_out(graph: Graph, index: int, record: StepState) -> dict[str, Any]:
     return extra
 
 
-def _record_in(graph: Graph, index: int, status: StepStatus, unmet: int, extra: dict[str, Any]) -> StepState:
+def _with_extra(record: StepState, extra: dict[str, Any]) -> StepState:
     progress = None
     if "p" in extra:
         item_count, next_item, open_parts, verdict = extra["p"]
@@ -195,16 +201,23 @@ def _record_in(graph: Graph, index: int, status: StepStatus, unmet: int, extra: 
             open_parts=tuple((first, width) for first, width in open_parts),
             verdict=(StepTrigger(verdict[0]), verdict[1]) if verdict else None,
         )
-    return StepState(
-        status=status,
+    return record._replace(
         attempt=extra.get("a", 1),
         look=extra.get("l", 0),
-        stage=Stage(extra["g"]) if "g" in extra else _first_stage(graph, index),
-        unmet=unmet,
+        stage=Stage(extra["g"]) if "g" in extra else record.stage,
         code=extra.get("c"),
         progress=progress,
     )
 
 
+class _Plain(dict[tuple[str, int], StepState]):
+    """The records of steps of which there is nothing to tell but (letter, unmet needs), each made once."""
+
+    def __missing__(self, key: tuple[str, int]) -> StepState:
+        letter, unmet = key
+        record = self[key] = StepState(status=_STATUSES[letter], unmet=unmet)
+        return record
+
+
 def _first_stage(graph: Graph, index: int) -> Stage:
-    return Stage.EXPAND if graph.steps[index].kind == "map" else Stage.PERFORM
+    return Stage.EXPAND if index in graph.maps else Stage.PERFORM

@@ -23,8 +23,8 @@ class Graph:
     ``rank_of[i]`` is the place of step ``i`` in order of preference: longest expected path to the end first (critical
     path), then plan order; ``by_rank`` is its inverse. ``capacity`` is the number of calls that may be open at once;
     ``expected_s`` is how long the whole graph is expected to take then, at the least.
-    ``cap_masks[c]`` has the bits of the ranks of all steps that share the cap ``c``. ``text`` is the wire form that it was
-    compiled from, if it was.
+    ``cap_masks[c]`` has the bits of the ranks of all steps that share the cap ``c``. ``maps`` are the steps that are maps.
+    ``text`` is the wire form that it was compiled from, if it was.
     """
 
     skeleton: Skeleton
@@ -35,6 +35,7 @@ class Graph:
     capacity: int = field(compare=False)
     cap_masks: tuple[int, ...] = field(default=(), compare=False, repr=False)
     expected_s: float = field(default=0.0, compare=False)
+    maps: frozenset[int] = field(default=frozenset(), compare=False, repr=False)
     text: str = field(default="", compare=False, repr=False)
 
     @property
@@ -85,6 +86,7 @@ def compile_graph(skeleton: Skeleton) -> Graph:
         capacity=capacity,
         cap_masks=tuple(cap_masks),
         expected_s=max(max(tails_s, default=0.0), sum(step.expected_s for step in steps) / capacity),
+        maps=frozenset(index for index, step in enumerate(steps) if step.kind == "map"),
     )
 
 

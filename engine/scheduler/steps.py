@@ -151,9 +151,8 @@ def _lanes(item_count: int, limit: int) -> tuple[int, int]:
 def open_calls(board: Board) -> tuple[StepCall, ...]:
     """The calls that were issued and have not been answered, in plan order."""
     calls: list[StepCall] = []
-    for step, record in enumerate(board.records()):
-        if record.status is not StepStatus.RUNNING:
-            continue
+    running = [(step, record) for step, record in enumerate(board.records()) if record.status is StepStatus.RUNNING]
+    for step, record in running:
         if record.stage is Stage.PARTS and record.progress is not None:
             items, size = record.progress.item_count, _lanes(record.progress.item_count, 1)[1]
             calls.extend(
