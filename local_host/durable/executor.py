@@ -153,6 +153,7 @@ class WarmInstance:
 
     def __init__(self, wrapper: Wrapper) -> None:
         from azure.durable_functions.models.DurableOrchestrationContext import DurableOrchestrationContext
+        from azure.durable_functions.models.history import HistoryEvent
         from azure.durable_functions.models.TaskOrchestrationExecutor import TaskOrchestrationExecutor
 
         function = getattr(wrapper, "orchestrator_function", None)
@@ -163,7 +164,7 @@ class WarmInstance:
                 raise WarmUnavailableError(f"the SDK's executor has no {name}")
         self._function = function
         self._input_type = getattr(wrapper, "_df_input_type", None)
-        self._context_class = DurableOrchestrationContext
+        self._context_class, self._event_class = DurableOrchestrationContext, HistoryEvent
         self._executor: Any = TaskOrchestrationExecutor()
         self._context: Any = None
         self._known = 0
@@ -185,11 +186,9 @@ class WarmInstance:
 
     def feed(self, events: Iterable[Event]) -> Reply:
         """Process new events; the reply is a tail."""
-        from azure.durable_functions.models.history import HistoryEvent
-
         try:
             for event in events:
-                history_event = HistoryEvent(**to_row(event))
+                history_event = self._event_class(**to_row(event))
                 self._context._histories.append(history_event)
                 self._executor.process_event(history_event)
                 if self._executor.has_execution_completed:

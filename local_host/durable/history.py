@@ -293,9 +293,26 @@ def from_row(row: Json) -> Event:
     return build(row, row["Timestamp"]) if build else Lifecycle(kind, row["Timestamp"], row["Reason"])
 
 
+_UNREAD: dict[EventType, tuple[str, ...]] = {
+    EventType.TASK_SCHEDULED: ("Version", "Input"),
+    EventType.SUB_CREATED: ("Input",),
+}
+"""Keys that the SDK or a status query is shown and that `from_row` has no use for."""
+
+
+def _stored(event: Event) -> Json:
+    row = to_row(event)
+    del row["IsPlayed"]
+    if row["EventId"] == -1:
+        del row["EventId"]
+    for key in _UNREAD.get(event.kind, ()):
+        del row[key]
+    return row
+
+
 def dump_chunk(events: Iterable[Event]) -> str:
-    """One episode's events as one JSON text (one storage row)."""
-    return json.dumps([to_row(event) for event in events], separators=(",", ":"))
+    """One episode's events as one JSON text (one storage row), without what goes without saying."""
+    return json.dumps([_stored(event) for event in events], separators=(",", ":"))
 
 
 def load_chunk(text: str) -> list[Event]:

@@ -28,7 +28,7 @@ class ProtocolError(Exception):
 
 def to_stamp(moment: datetime) -> str:
     """Timestamp text as the SDK expects it: UTC, six fractional digits, literal Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def from_stamp(text: str) -> datetime:

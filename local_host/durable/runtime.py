@@ -45,8 +45,8 @@ class EngineOptions:
     """How the engine runs.
 
     `strict` numbers as the Durable Task Framework does and fails what Azure would fail. `warm` keeps generators alive between
-    episodes; with `cold_checks` an instance is nevertheless rebuilt by a full replay after its 16th, 64th, 256th … episode,
-    so that non-determinism cannot hide (amortised, that is little more than one replay). `max_batch` bounds completions per
+    episodes; with `cold_checks` an instance is nevertheless rebuilt by a full replay after its 16th, 128th, 1,024th … episode,
+    so that non-determinism cannot hide (all of these together are hardly more than one replay of the whole). `max_batch` bounds completions per
     episode (tests use 1). `commit_retry_s` is the pause after a failed commit. `timer_limits` makes the SDK split long timers
     as it does on Azure Storage; without it a timer may be of any length. `keep_ended_s` is how long ended instances are kept
     (`retention.py`), None for ever. `bounds` say when the host is full (`admission.py`).
@@ -66,8 +66,8 @@ class EngineOptions:
 
 
 def _is_checked_at(chunk: int) -> bool:
-    """Powers of four from 16 on."""
-    return chunk >= 16 and chunk & (chunk - 1) == 0 and chunk.bit_length() % 2 == 1
+    """16, and on from there by eights."""
+    return chunk >= 16 and chunk & (chunk - 1) == 0 and (chunk.bit_length() - 5) % 3 == 0
 
 
 @dataclass(slots=True)

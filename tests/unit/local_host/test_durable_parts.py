@@ -18,8 +18,20 @@ from azure.durable_functions.models.history import HistoryEvent
 from local_host.durable.clock import RealClock, VirtualClock
 from local_host.durable.executor import patch_timestamp_parser, sdk_input
 from local_host.durable.functions import ActivityError
+from local_host.durable.history import (
+    Event,
+    EventRaised,
+    ExecutionStarted,
+    OrchestratorStarted,
+    SubCreated,
+    TaskCompleted,
+    TaskScheduled,
+    dump_chunk,
+    load_chunk,
+    to_row,
+)
 from local_host.durable.http_calls import DurableHttp, HttpLimits
-from local_host.durable.storage import SCHEMA_VERSION, Storage, StorageError
+from local_host.durable.storage import LOG_PAGES, SCHEMA_VERSION, Storage, StorageError
 from tests.unit.local_host.durable_app import START_AT, PlainApp, running
 
 
@@ -56,6 +68,40 @@ async def test_a_file_of_a_newer_host_is_refused(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
     with pytest.raises(StorageError, match="schema"):
         await Storage(path).open()
+
+
+async def test_the_log_has_its_length_from_the_beginning_and_keeps_it(tmp_path: Path) -> None:
+    log = tmp_path / "hub.db-wal"
+    storage = Storage(tmp_path / "hub.db")
+    await storage.open()
+    length = log.stat().st_size
+    assert length > LOG_PAGES * 4096
+    for number in range(400):  # of two pages at least: more than the log holds, so that it is begun again on the way
+        await storage.write(lambda c, number=number: add_row(c, f"k{number}"))
+    assert log.stat().st_size <= length + 16 * 4120
+    assert await storage.read(lambda c: c.execute("PRAGMA synchronous").fetchone()[0]) == 2
+    copy = tmp_path / "copy.db"  # what a loss of power would leave: the file and its log, taken while it is open
+    copy.write_bytes((tmp_path / "hub.db").read_bytes())
+    (tmp_path / "copy.db-wal").write_bytes(log.read_bytes())
+    await storage.close()
+    with sqlite3.connect(copy) as left:
+        assert count_rows(left) == 400
+
+
+def test_a_stored_row_leaves_out_what_is_not_read_and_older_rows_are_read_still() -> None:
+    events: list[Event] = [
+        OrchestratorStarted("2026-01-01T00:00:00.000000Z"),
+        ExecutionStarted("2026-01-01T00:00:00.000000Z", "name", "", None),
+        TaskScheduled("2026-01-01T00:00:00.000000Z", 0, "perform_step", "digest"),
+        SubCreated("2026-01-01T00:00:00.000000Z", 1, "map", None, "child", "digest"),
+        TaskCompleted("2026-01-01T00:00:00.000000Z", 0, None),
+        EventRaised("2026-01-01T00:00:00.000000Z", "cancel", None),
+    ]
+    stored = dump_chunk(events)
+    assert load_chunk(stored) == events
+    assert "IsPlayed" not in stored
+    assert "-1" not in stored
+    assert load_chunk(json.dumps([to_row(event) for event in events])) == events
 
 
 async def test_a_closed_storage_says_so(storage: Storage) -> None:
