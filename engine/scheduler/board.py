@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from typing import NamedTuple
 
 from engine.domain.skeleton import SkeletonStep
@@ -102,8 +103,7 @@ class Board:
 
     def records(self) -> Iterator[StepState]:
         """All states in plan order."""
-        for chunk in self.chunks:
-            yield from chunk
+        return chain.from_iterable(self.chunks)
 
     def is_ready(self, step: int) -> bool:
         """True when the step's next call may be issued."""

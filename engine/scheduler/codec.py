@@ -119,15 +119,15 @@ def _pause_in(value: list[Any] | None) -> Pause:
 
 
 def _board_out(board: Board, with_skeleton: bool) -> dict[str, Any]:
-    graph = board.graph
+    graph, maps = board.graph, board.graph.maps
     letters, extras = [], {}
     for index, record in enumerate(board.records()):
         status, attempt, look, stage, _, code, progress = record
         letters.append(_LETTERS[status])
         # Spelled out, because nearly every step of a long plan takes this way in every generation.
-        if attempt == 1 and not look and code is None and progress is None and stage is _first_stage(graph, index):
-            continue
-        extras[str(index)] = _extra_out(graph, index, record)
+        usual = Stage.EXPAND if index in maps else Stage.PERFORM
+        if stage is not usual or attempt != 1 or look or code is not None or progress is not None:
+            extras[str(index)] = _extra_out(graph, index, record)
     return {
         **({"skeleton": graph_to_wire(board.graph)} if with_skeleton else {}),
         "steps": "".join(letters),

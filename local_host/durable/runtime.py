@@ -46,10 +46,10 @@ class EngineOptions:
 
     `strict` numbers as the Durable Task Framework does and fails what Azure would fail. `warm` keeps generators alive between
     episodes; with `cold_checks` an instance is nevertheless rebuilt by a full replay after its 16th, 128th, 1,024th … episode,
-    so that non-determinism cannot hide (all of these together are hardly more than one replay of the whole). `max_batch` bounds completions per
-    episode (tests use 1). `commit_retry_s` is the pause after a failed commit. `timer_limits` makes the SDK split long timers
-    as it does on Azure Storage; without it a timer may be of any length. `keep_ended_s` is how long ended instances are kept
-    (`retention.py`), None for ever. `bounds` say when the host is full (`admission.py`).
+    so that non-determinism cannot hide (all of these together are hardly more than one replay of the whole). `max_batch` bounds
+    completions per episode (tests use 1). `commit_retry_s` is the pause after a failed commit. `timer_limits` makes the SDK
+    split long timers as it does on Azure Storage; without it a timer may be of any length. `keep_ended_s` is how long ended
+    instances are kept (`retention.py`), None for ever. `bounds` say when the host is full (`admission.py`).
     """
 
     strict: bool = True
