@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.bootstrap.deciding import deciding, nothing, with_models
 from engine.bootstrap.settings import Settings, forbid_prompt_tracing, load_settings
 from engine.domain.errors import LivoaError
 from engine.domain.grants import GRANT_KEYS_FILE
-from engine.domain.tenant import TenantConfig
 from engine.ports.audit_log import AuditLog
-from engine.ports.catalog import Catalog
 from engine.ports.checkpoints import Anchors, Checkpoints, NoCheckpoints, Signer
 from engine.ports.clock import Clock
 from engine.ports.commitments import Commitments
 from engine.ports.deps import AppSettings, Deps
 from engine.ports.grants import Grants
 from engine.ports.identity import TokenValidator
-from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.personal_data import NoDetector, PersonalDataDetector
-from engine.ports.policy import PolicyEngine
 from engine.ports.quota import PermitLedger
 from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
     from engine.identity import DevelopmentIssuer
-    from planner_graph.routing import CatalogRouters
 
 SERVICE_NAME = "livoa-orchestrator"
 _AGENT_TOKEN_LIFETIME_S = 600
-_AZURE_OPENAI_AUDIENCE = "https://cognitiveservices.azure.com"
 
 _LOCK = threading.Lock()
 _DEPS: list[Deps] = []
@@ -51,8 +46,12 @@ def get_deps() -> Deps:
     return _DEPS[0]
 
 
-def build_deps(settings: Settings) -> Deps:
-    """Wire adapters by ``settings``. Connects to nothing: every adapter opens on first use."""
+def build_deps(settings: Settings, *, decides: bool = True) -> Deps:
+    """Wire adapters by ``settings``. Connects to nothing: every adapter opens on first use.
+
+    Without ``decides`` there are no policies, planner and models, and none of their libraries is loaded: for a process that only
+    carries out what was decided.
+    """
     from engine.adapters.files import FilesCatalog, FilesTenantDirectory
     from engine.adapters.http_agents import HttpAgentInvoker
     from engine.adapters.memory import SystemClock
@@ -64,7 +63,6 @@ def build_deps(settings: Settings) -> Deps:
     from engine.bootstrap.stores import open_stores
     from engine.evidence.egress import AuditedEgress
     from engine.identity import AuditedRejections, TenantEnvelopes
-    from planner_graph.degraded import DegradedComposer, DegradedPlanner
 
     forbid_prompt_tracing()
     configure_logging(settings.log_level)
@@ -94,20 +92,18 @@ def build_deps(settings: Settings) -> Deps:
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),
         envelopes=TenantEnvelopes(tenants, clock, audience=settings.api_audience),
-        policy=_policy(settings, catalog, clock, detector, audit),
         personal_data=detector,
         grants=grants,
         invoker=HttpAgentInvoker(
             settings.agent_endpoints, agent_credential, grants, refusals=AuditedEgress(audit, clock)
         ),
-        models=_models(settings),
-        planner=DegradedPlanner(catalog, clock, routers=_routers(settings)),
-        composer=DegradedComposer(),
         telemetry=telemetry,
+        **(deciding(settings, catalog, clock, detector, audit) if decides else nothing()),
         **_bus(settings),
         **stores.ports,
     )
-    return _with_models(_with_limits(deps, stores.permits))
+    limited = _with_limits(deps, stores.permits)
+    return with_models(limited) if decides else limited
 
 
 def _evidence(
@@ -169,26 +165,6 @@ def _detector(settings: Settings) -> PersonalDataDetector:
     return NoDetector()
 
 
-def _policy(
-    settings: Settings, catalog: Catalog, clock: Clock, detector: PersonalDataDetector, audit: AuditLog
-) -> PolicyEngine:
-    """The decision point over the policies of the catalog's folder; sets that runs are pinned to are kept in the data folder.
-
-    What it decides by goes on record when it changes."""
-    from engine.adapters.files.policy_archive import FilesPolicyArchive
-    from engine.adapters.files.policy_source import FilesPolicySource
-    from engine.evidence.in_force import InForceRecords
-    from policy.engine import GovernedPolicyEngine
-    from policy.library import PolicyLibrary
-    from policy.on_record import RecordingPolicyEngine
-    from policy.personal_data import DetectingPolicyEngine
-
-    archive = FilesPolicyArchive(settings.data_dir / "policies")
-    library = PolicyLibrary(FilesPolicySource(settings.catalog_dir, clock), catalog, archive)
-    detecting = DetectingPolicyEngine(GovernedPolicyEngine(catalog, library), detector, catalog)
-    return RecordingPolicyEngine(detecting, library, catalog, InForceRecords(audit, clock))
-
-
 def _with_limits(deps: Deps, permits: PermitLedger) -> Deps:
     """The same with circuits and a door. One of each per process, because they hold what the process knows."""
     from engine.adapters.admission import BlockAdmission
@@ -199,34 +175,6 @@ def _with_limits(deps: Deps, permits: PermitLedger) -> Deps:
     circuits = EntityCircuits(entities, deps.clock, deps.telemetry)
     admission = BlockAdmission(permits, deps.clock)
     return dataclasses.replace(deps, entities=entities, circuits=circuits, admission=admission)
-
-
-def _routers(settings: Settings) -> CatalogRouters:
-    """Routing without a model: by words, and by sentence embeddings where the extra is installed."""
-    from planner_graph.routing import CatalogRouters, EmbeddingSource
-    from planner_graph.routing.minilm import installed
-
-    wanted = settings.embedding_router == "on" or (settings.embedding_router == "auto" and installed())
-    return CatalogRouters(embedding=EmbeddingSource(settings.data_dir) if wanted else None)
-
-
-def _with_models(deps: Deps) -> Deps:
-    """The same with models in front of what works without them. One gateway, because it holds the deployments' breakers."""
-    from planner_graph.model_calls import ModelGateway
-    from planner_graph.planner import LangGraphPlanner
-    from planner_graph.synthesis.composer import ModelComposer
-
-    gateway = ModelGateway(
-        deps.models, deps.model_results, deps.budgets, deps.audit, deps.payloads, deps.clock, deps.telemetry
-    )
-
-    def open_circuits(tenant: TenantConfig) -> Mapping[str, str]:
-        known = deps.catalog.capabilities
-        return deps.circuits.known_open(tenant, [known[n] for n in tenant.enabled_capabilities if n in known])
-
-    planner = LangGraphPlanner(deps.catalog, deps.clock, gateway, deps.models, deps.planner, circuits=open_circuits)
-    composer = ModelComposer(gateway, deps.models, deps.clock)
-    return dataclasses.replace(deps, planner=planner, composer=composer)
 
 
 def _bus(settings: Settings) -> dict[str, Any]:
@@ -243,16 +191,6 @@ def _bus(settings: Settings) -> dict[str, Any]:
         "step_results": ServiceBusRunRequests(connection.client, settings.bus.bus.results_queue),
         "run_events": ServiceBusRunEvents(connection),
     }
-
-
-def _models(settings: Settings) -> ChatModels:
-    """The chat models. Light: the libraries are loaded by the first call."""
-    if not settings.model_endpoints:
-        return NoChatModels()
-    from engine.adapters.azure_openai import AzureOpenAiChatModels
-    from engine.adapters.entra import ManagedIdentityCredential
-
-    return AzureOpenAiChatModels(settings.model_endpoints, ManagedIdentityCredential(_AZURE_OPENAI_AUDIENCE))
 
 
 def _identity(

@@ -1,4 +1,4 @@
-"""What a worker process is built of: the same dependencies as the app, and its own connection to the bus."""
+"""What a worker process is built of: the dependencies of the app that carry out, and its own connection to the bus."""
 
 from __future__ import annotations
 
@@ -42,4 +42,4 @@ def build_worker(settings: Settings | None = None) -> WorkerParts:
         raise LivoaError(
             "bus.not_configured", f"setting {CONNECTION}: a worker needs a bus", status=500, pointer=f"/{CONNECTION}"
         )
-    return WorkerParts(build_deps(settings), BusConnection(settings.bus.bus), settings.bus.worker)
+    return WorkerParts(build_deps(settings, decides=False), BusConnection(settings.bus.bus), settings.bus.worker)

@@ -11,11 +11,13 @@ import asyncio
 import hashlib
 import importlib
 import logging
+import ssl
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from engine.adapters.bus_settings import BusSettings
@@ -44,6 +46,16 @@ class BusMessage:
     session_id: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """How namespaces prove who they are: as the SDK has it, made once."""
+    import certifi
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # asks for a certificate, and for the name in it
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 class BusConnection:
@@ -76,6 +88,8 @@ class BusConnection:
         from azure.servicebus.aio import ServiceBusClient
 
         settings = self.settings
+        # The SDK would read all certificates of the world anew for each client, and a session is a client.
+        options.setdefault("ssl_context", _tls())
         if settings.namespace is not None:
             from azure.identity.aio import DefaultAzureCredential
 
