@@ -37,8 +37,8 @@ OVERTIME_S = 5.0
 """The agent's client gives up at the deadline by itself; for so long it may take to say so."""
 STORE_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Before each further try to store or send an answer. What cannot be told after all of them is the sweep's."""
-SUPERSEDED = "superseded"
-"""Why a heartbeat is refused once a later attempt has the step."""
+LEFT_TO_THE_NEXT = frozenset({"superseded", "lapsed"})
+"""Why a heartbeat is refused when a later attempt has the step, or may get it: the lease ran out, and nobody wants it stopped."""
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -140,7 +140,7 @@ class StepWorker:
                 await asyncio.wait({work})
             elif not work.done():
                 _LOG.warning("step given up: nobody waits for it", extra=held.facts | {"code": beat.result()})
-                if beat.result() == SUPERSEDED and await self._goes_on(held):
+                if beat.result() in LEFT_TO_THE_NEXT and await self._goes_on(held):
                     # The next attempt asks for the same execution: stopping it would stop theirs.
                     await self.give_back(held)
         finally:
@@ -161,12 +161,16 @@ class StepWorker:
             await asyncio.wait({held.call})
 
     async def _goes_on(self, held: Held) -> bool:
-        """Whether the run does, so that somebody waits for what the agent is at."""
+        """Whether the run does, and its step is not over, so that somebody waits for what the agent is at, or will."""
+        at, task = held.assignment, _task_of(held.assignment)
         try:
-            run = await self.deps.runs.get(held.assignment.tenant_id, held.assignment.run_id)
+            run = await self.deps.runs.get(at.tenant_id, at.run_id)
+            record = await self.deps.runs.get_step(at.tenant_id, at.run_id, task.record_id, at.item)
         except LivoaError:
             return True  # the execution ends at its deadline, whoever waits for it
-        return run is not None and not run.status.is_final and run.status is not RunStatus.CANCELLING
+        if run is None or run.status.is_final or run.status is RunStatus.CANCELLING:
+            return False
+        return record is None or not record.status.is_final
 
     async def _work(self, held: Held) -> None:
         await self._tell_taken(held)

@@ -148,16 +148,20 @@ def finishing(token: int, nonce: str, response_ref: PayloadRef, now: datetime) -
 
 
 def voiding(token: int, now: datetime, *, lapsed_only: bool) -> Rule[Assignment | None]:
-    """End what nobody has answered. One that is void already is returned as it is."""
+    """End what nobody has answered. One that is void already is returned as it is, except that a revocation is the last word."""
 
     def rule(found: Assignment | None) -> tuple[Assignment | None, Assignment | None]:
         if found is None or found.token != token or found.status is AssignmentStatus.FINISHED:
             return None, None
         if found.status is AssignmentStatus.VOID:
-            return found, None
+            if lapsed_only or found.void_reason != "lapsed":
+                return found, None
+            revoked = found.model_copy(update={"void_reason": "revoked"})
+            return revoked, revoked
         if lapsed_only and look_at(found) > now:
             return None, None
-        void = found.model_copy(update={"status": AssignmentStatus.VOID, "ended_at": now})
+        reason = "lapsed" if lapsed_only and now < found.deadline_at else "revoked"
+        void = found.model_copy(update={"status": AssignmentStatus.VOID, "ended_at": now, "void_reason": reason})
         return void, void
 
     return rule
@@ -168,7 +172,9 @@ def _refusal(found: Assignment | None, token: int) -> NotLeased | None:
         return NotLeased("unknown")
     if token < found.token:
         return NotLeased("superseded")
-    return None if found.status in OPEN else NotLeased("ended")
+    if found.status in OPEN:
+        return None
+    return NotLeased("lapsed" if found.void_reason == "lapsed" else "ended")
 
 
 def _not_holder(found: Assignment | None, token: int, nonce: str) -> NotLeased | None:

@@ -43,7 +43,9 @@ class Assignment(Frozen):
 
     ``key`` is the effect's idempotency key. ``request_ref`` is the ``ExecuteRequest`` as JSON, ``response_ref`` the
     ``ExecuteResponse`` once there is one. ``waiter`` is the durable instance that waits for ``event``. ``nonce_sha256`` is the
-    hash of a secret that the lease was taken with: without it nobody can answer in the worker's name.
+    hash of a secret that the lease was taken with: without it nobody can answer in the worker's name. ``void_reason`` says
+    whether a later attempt may take up what the agent is at (``lapsed``: its worker was silent for a lease) or nothing of it may
+    be done any more (``revoked``).
     """
 
     tenant_id: WireId
@@ -69,6 +71,7 @@ class Assignment(Frozen):
     sends: int = Field(default=0, ge=0)
     response_ref: PayloadRef | None = None
     ended_at: UtcDatetime | None = None
+    void_reason: Literal["lapsed", "revoked"] | None = None
     traceparent: str | None = None
 
     @property

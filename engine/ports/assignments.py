@@ -13,9 +13,10 @@ from engine.domain.bus import Assignment
 from engine.domain.errors import LivoaError
 from engine.domain.run import PayloadRef
 
-LeaseRefusal = Literal["unknown", "superseded", "held", "ended"]
+LeaseRefusal = Literal["unknown", "superseded", "held", "lapsed", "ended"]
 """``unknown``: no such assignment of that tenant and run. ``superseded``: the token is not the latest. ``held``: a worker has it
-(even if that lease ran out: it is taken once for each token, unless its holder gives it back). ``ended``: finished or void."""
+(even if that lease ran out: it is taken once for each token, unless its holder gives it back). ``lapsed``: its lease ran
+out and it was taken back, for a later attempt to take up what the agent is at. ``ended``: finished, or void for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class Assignments(Protocol):
     async def heartbeat(
         self, tenant_id: str, run_id: str, key: str, token: int, *, nonce: str, now: datetime
     ) -> Leased | NotLeased:
-        """Renew the lease of who holds it, also one that ran out and was not voided: nobody else has the work. ``ended`` or
-        ``superseded`` tell the worker to stop."""
+        """Renew the lease of who holds it, also one that ran out and was not voided: nobody else has the work. ``ended`` tells
+        the worker to stop, ``superseded`` and ``lapsed`` to let go of what the next attempt will take up."""
         ...
 
     async def release(self, tenant_id: str, run_id: str, key: str, token: int, *, nonce: str) -> Assignment | None:
@@ -85,7 +86,10 @@ class Assignments(Protocol):
         self, tenant_id: str, run_id: str, key: str, token: int, *, now: datetime, lapsed_only: bool
     ) -> Assignment | None:
         """End an assignment nobody has answered. With ``lapsed_only`` only one whose lease has run out or whose deadline has
-        passed. Returns the row when it is void now, None when it was left alone."""
+        passed. Returns the row when it is void now, None when it was left alone.
+
+        ``void_reason`` is ``lapsed`` for a lease that ran out before the deadline, ``revoked`` for anything else; without
+        ``lapsed_only`` a ``lapsed`` one becomes ``revoked``."""
         ...
 
     async def void_run(self, tenant_id: str, run_id: str, now: datetime) -> tuple[Assignment, ...]:

@@ -106,9 +106,14 @@ async def test_a_lease_is_kept_by_its_heartbeat(stores: Stores) -> None:
     assert await stores.assignments.void(*OF, 1, now=later(259), lapsed_only=True) is None
     void = await stores.assignments.void(*OF, 1, now=later(260), lapsed_only=True)
     assert void is not None
-    assert (void.status, void.ended_at) == (AssignmentStatus.VOID, later(260))
-    assert await beat(261) == await finished(stores) == NotLeased("ended")
+    assert (void.status, void.ended_at, void.void_reason) == (AssignmentStatus.VOID, later(260), "lapsed")
+    assert await beat(261) == await finished(stores) == await leased(stores) == NotLeased("lapsed")
     assert await stores.assignments.void(*OF, 1, now=later(300), lapsed_only=True) == void
+    # Somebody wants nothing of it done any more: that is the last word.
+    revoked = await stores.assignments.void(*OF, 1, now=later(301), lapsed_only=False)
+    assert revoked == await row(stores) == void.model_copy(update={"void_reason": "revoked"})
+    assert await beat(302) == NotLeased("ended")
+    assert await stores.assignments.void(*OF, 1, now=later(303), lapsed_only=True) == revoked
 
 
 async def test_what_nobody_takes_lapses_at_its_deadline(stores: Stores) -> None:
@@ -117,6 +122,7 @@ async def test_what_nobody_takes_lapses_at_its_deadline(stores: Stores) -> None:
     assert await stores.assignments.void(*OF, 1, now=later(3599), lapsed_only=True) is None
     assert await stores.assignments.void(*OF, 2, now=later(3600), lapsed_only=True) is None
     assert await stores.assignments.void(*OF, 1, now=later(3600), lapsed_only=True) == await row(stores)
+    assert (await row(stores)).void_reason == "revoked"  # the agent's time is over too
 
 
 async def test_what_its_holder_gives_back_is_anybodys_and_the_holders_answer_counts_no_more(stores: Stores) -> None:

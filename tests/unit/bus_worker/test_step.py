@@ -16,7 +16,7 @@ from engine.domain.bus import AssignmentStatus, StepResult, command_of
 from engine.domain.errors import LivoaError
 from engine.domain.execute import EXECUTE_RESPONSE, ExecuteFailed, ExecuteProgress, ExecuteSucceeded
 from engine.domain.outcomes import Dispatched, Failed, Succeeded
-from engine.domain.status import RunStatus
+from engine.domain.status import RunStatus, StepStatus
 from engine.ports.invoker import LEAVE_RUNNING
 from engine.step_runner import take_back
 from local_host.durable.clock import VirtualClock
@@ -246,6 +246,28 @@ async def test_who_stood_still_and_was_replaced_leaves_the_execution_to_the_next
     assert desk.results.sent == []
     row = await desk.row()
     assert (row.token, row.worker) == (2, None), "what was taken from it is not handed back by it"
+
+
+@pytest.mark.parametrize("end", [None, "the run is cancelled", "the step is undone", "the step is over"])
+async def test_who_wakes_between_two_attempts_leaves_the_execution_to_the_next_one_unless_nobody_wants_it(desk, end):
+    desk.invoker.seconds = 300
+    held = await desk.taken()
+    task = asyncio.ensure_future(desk.worker.carry_out(held))
+    await desk.pass_s(1)
+    # It stands still for longer than its lease, and is taken back. No attempt has followed yet.
+    lapsed_at = desk.clock.now() + timedelta(seconds=held.assignment.lease_s)
+    await desk.deps.assignments.void(*held.of, now=lapsed_at, lapsed_only=True)
+    if end == "the run is cancelled":
+        await desk.world.finish(RunStatus.CANCELLED, steps={"cancelled": ["fit"]})
+    elif end == "the step is undone":
+        await desk.deps.assignments.void(*held.of, now=lapsed_at, lapsed_only=False)
+    elif end == "the step is over":
+        record = await desk.deps.runs.get_step("contoso", "run-1", "fit")
+        over = {"status": StepStatus.FAILED, "finished_at": lapsed_at}
+        await desk.deps.runs.put_step(record.model_copy(update=over), [])
+    await desk.until(task, most_s=held.assignment.lease_s / 3)
+    assert desk.invoker.cancelled_with == ([LEAVE_RUNNING] if end is None else [None])
+    assert desk.results.sent == []
 
 
 async def test_heartbeats_that_cannot_be_made_do_not_end_the_work(desk):
