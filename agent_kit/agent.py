@@ -60,6 +60,8 @@ class StepContext:
     """Whether somebody asked to stop: for work in ``compute`` to look at, which nobody can stop from outside."""
     interrupted: bool = False
     """Whether it is the agent that is shut down: the call will be made again, and may find what goes on elsewhere."""
+    begun: bool = False
+    """Whether the capability was called: from then on it may have had its effect. For the kit."""
     latest: ExecuteProgress | None = None
     pending: set[asyncio.Future[Any]] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = field(default_factory=_running_loop)

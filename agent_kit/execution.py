@@ -113,7 +113,7 @@ class Executions:
     running: dict[tuple[str, str], Running] = field(default_factory=dict)
 
     def begin(self, registered: Registered, request: ExecuteRequest, *, traceparent: str | None) -> Answer | Running:
-        """Begin one execution, or find out that it succeeded before.
+        """Begin one execution, or find out that it succeeded, or was stopped, before.
 
         Raises ``RefusedError``: 408 out of time, 409 in flight, 422 key of another request, 429 no slot free.
         """
@@ -238,7 +238,11 @@ class Executions:
                 running.cut_by = running.stopped
                 response = _ENDED[running.stopped]
             body = response.model_dump_json().encode()
-            keep = self.store.succeed if isinstance(response, ExecuteSucceeded) else self.store.fail
+            # Who was stopped in the middle may have had its effect: under this key it must not be had again.
+            is_last_word = isinstance(response, ExecuteSucceeded) or (
+                running.cut_by == "cancelled" and running.context.begun
+            )
+            keep = self.store.conclude if is_last_word else self.store.fail
             settled = keep(*running.place, running.token, body)
             if isinstance(response, ExecuteSucceeded) and not settled:
                 raise RefusedError(409, "agent.in_flight", "The claim on this call has passed on.", retryable=True)

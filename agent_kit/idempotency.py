@@ -1,7 +1,8 @@
 """Deliver twice, do once: which calls are in flight and which have succeeded, in one SQLite file.
 
-(tenant, key) is claimed before a capability runs and settled after it. Successes are answered again for at least 24 hours; a
-failure frees the key, so a retry runs again, and is only remembered for a while for callers who come back to ask. A claim is a
+(tenant, key) is claimed before a capability runs and settled after it. Successes are answered again for at least 24 hours, and so
+is that a call was stopped after it had begun, because it may have had its effect; a failure frees the key, so a retry runs again,
+and is only remembered for a while for callers who come back to ask. A claim is a
 lease with a fencing token: if its process dies the lease runs out, and a late finisher cannot settle what somebody else has
 claimed since. A store that opens a file nobody else uses frees the claims that a dead process left, so a restart does not wait
 for leases.
@@ -40,7 +41,7 @@ CREATE TABLE IF NOT EXISTS executions (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS executions_until ON executions (until);
 """
-_SUCCEED = (
+_CONCLUDE = (
     "UPDATE executions SET response = ?, until = ? WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
 )
 _FAIL = (
@@ -61,7 +62,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The same call succeeded before; this was its answer."""
+    """The same call succeeded, or was stopped, before; this was its answer."""
 
     response: bytes
 
@@ -82,7 +83,7 @@ Claim = Claimed | Replayed | InFlight | Mismatch
 
 
 class IdempotencyStore:
-    """Claims and stored successes. ``path`` None keeps them in memory (for tests and throw-away agents)."""
+    """Claims and stored outcomes. ``path`` None keeps them in memory (for tests and throw-away agents)."""
 
     def __init__(self, path: Path | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
@@ -169,12 +170,12 @@ class IdempotencyStore:
             cursor = self._db.execute(_FAIL, (response, until, tenant_id, key, token))
             return cursor.rowcount == 1
 
-    def succeed(self, tenant_id: str, key: str, token: str, response: bytes) -> bool:
-        """Keep the success. False when the claim has passed to somebody else: the answer must not be given as settled."""
+    def conclude(self, tenant_id: str, key: str, token: str, response: bytes) -> bool:
+        """Keep the last word on a call. False when the claim has passed to somebody else: such an answer must not be given."""
         until = (self._now() + RETENTION).timestamp()
         with self._guard:
             cursor = self._db.execute(
-                _SUCCEED,
+                _CONCLUDE,
                 (response, until, tenant_id, key, token),
             )
             return cursor.rowcount == 1

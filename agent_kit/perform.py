@@ -29,7 +29,9 @@ async def perform(registered: Registered, context: StepContext) -> ExecuteRespon
     Being stopped is no error: ``asyncio.CancelledError`` goes through.
     """
     try:
-        result = await registered.handler(registered.parse(context.request.inputs), context)
+        inputs = registered.parse(context.request.inputs)
+        context.begun = True
+        result = await registered.handler(inputs, context)
     except CapabilityError as error:
         return ExecuteFailed(error=error.error)
     except asyncio.CancelledError:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from engine.domain.audit import AuditRecord
 from engine.domain.base import iso_utc
@@ -46,6 +48,7 @@ from engine.plan import (
     falls_back,
 )
 from engine.ports.deps import Deps
+from engine.ports.invoker import LEAVE_RUNNING
 from engine.ports.telemetry import Attribute
 from engine.step_runner import circuit
 from engine.step_runner.asking import NotApproved, Question, Unanswered, ask
@@ -340,6 +343,17 @@ async def _anchored(record: AuditRecord, deps: Deps) -> None:
         raise LivoaError("checkpoint.behind", "the backlog of the chain took more than one checkpoint", status=503)
 
 
+async def _left_running(asked: Coroutine[Any, Any, ExecuteResponse]) -> ExecuteResponse:
+    """The response. A host that stops cuts this off, and delivers the step again: the execution goes on for who comes then."""
+    task = asyncio.create_task(asked)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel(LEAVE_RUNNING)
+        await asyncio.wait({task})
+        raise
+
+
 async def _invoke(call: Call, capability: Capability, now: datetime, deadline_at: datetime) -> ExecuteResponse:
     remaining_s = (deadline_at - now).total_seconds()
     if remaining_s <= 0:
@@ -351,9 +365,8 @@ async def _invoke(call: Call, capability: Capability, now: datetime, deadline_at
         try:
             async with asyncio.timeout(remaining_s + 1):
                 progress = ProgressReporter(call.task, capability.name, call.deps)
-                response = await call.deps.invoker.invoke(
-                    capability, request, traceparent=span.traceparent, progress=progress
-                )
+                asked = call.deps.invoker.invoke(capability, request, traceparent=span.traceparent, progress=progress)
+                response = await _left_running(asked)
         except TimeoutError:
             error = ExecuteError(code="agent.timeout", message="no answer in time", retryable=True)
             response = ExecuteFailed(error=error)

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from agent_kit import AgentLimits, IdempotencyStore
+from agent_kit.execution import Executions
 from engine.adapters.http_agents import HttpAgentInvoker
 from engine.adapters.http_agents.call import Pauses
 from engine.domain.execute import ExecuteFailed, ExecuteProgress, ExecuteSucceeded, execution_id
@@ -173,15 +174,46 @@ async def test_a_stream_whose_listener_left_goes_on(probe_stand: Stand) -> None:
     assert probe_stand.probes.effects == 1
 
 
-async def test_a_cancelled_execution_stops_before_its_effect_and_its_key_is_free(probe_stand: Stand) -> None:
+async def test_a_cancelled_execution_stops_and_its_key_is_used_up_because_its_effect_may_have_happened(
+    probe_stand: Stand,
+) -> None:
     await accepted(probe_stand)
+    await probe_stand.probes.started.wait()
     status, document, _ = await asked(probe_stand, "DELETE", f"/executions/{ID}")
     assert (status, document["error"]["code"], document["error"]["retryable"]) == (200, "agent.cancelled", False)
     _, again, _ = await asked(probe_stand, "DELETE", f"/executions/{ID}")
     assert again == document, "asking twice is asking once"
     assert probe_stand.probes.effects == 0
     probe_stand.probes.go_on.set()
-    assert isinstance(await probe_stand.call("probe.hold"), ExecuteSucceeded)
+    for attempt in (1, 2):
+        answer = await probe_stand.call("probe.hold", attempt=attempt)
+        assert isinstance(answer, ExecuteFailed)
+        assert (answer.error.code, answer.error.retryable) == ("agent.cancelled", False)
+    assert probe_stand.probes.effects == 0
+
+
+async def test_a_call_that_was_cancelled_before_its_function_began_leaves_the_key_free(
+    probe_stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Executions._start
+
+    def stopped_at_once(*arguments: Any) -> Any:
+        running = begin(*arguments)
+        asyncio.get_running_loop().call_soon(running.stop, "cancelled")
+        return running
+
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Executions, "_start", stopped_at_once)
+    monkeypatch.setattr("agent_kit.execution.perform", never)
+    first = await probe_stand.call("probe.hold")
+    assert isinstance(first, ExecuteFailed)
+    assert (first.error.code, probe_stand.probes.started.is_set()) == ("agent.cancelled", False)
+    monkeypatch.undo()
+    probe_stand.probes.go_on.set()
+    assert isinstance(await probe_stand.call("probe.hold", attempt=2), ExecuteSucceeded)
+    assert probe_stand.probes.effects == 1
 
 
 async def test_who_was_replaced_cannot_stop_what_a_later_attempt_waits_for(probe_stand: Stand) -> None:

@@ -68,8 +68,8 @@ class Store(RuleBasedStateMachine):
         request, token, _ = self.claims.pop(place)
         self.effects += 1
         response = f"answer {self.effects}".encode()
-        assert self.store.succeed(*place, token, response)
-        assert not self.store.succeed(*place, token, b"again"), "settled once"
+        assert self.store.conclude(*place, token, response)
+        assert not self.store.conclude(*place, token, b"again"), "settled once"
         self.kept[place] = request, response, self.at + RETENTION
 
     @precondition(lambda self: self.claims)
@@ -87,7 +87,7 @@ class Store(RuleBasedStateMachine):
         request, token, _ = self.claims.pop(place)
         assert self.store.fail(*place, token, b"failure")
         assert not self.store.fail(*place, token, b"again"), "settled once"
-        assert not self.store.succeed(*place, token, b"late")
+        assert not self.store.conclude(*place, token, b"late")
         assert self.store.look(*place, request) == Replayed(b"failure")
         assert self.store.look(*place, "a third") == Mismatch()
 
@@ -115,7 +115,7 @@ class Store(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_late_finisher_changes_nothing(self, data: st.DataObject) -> None:
         tenant, key, token = data.draw(st.sampled_from(self.lost))
-        assert not self.store.succeed(tenant, key, token, b"late")
+        assert not self.store.conclude(tenant, key, token, b"late")
         assert not self.store.renew(tenant, key, token, LEASE_S)
         self.store.release(tenant, key, token)
 
@@ -157,7 +157,7 @@ def test_claims_of_a_killed_process_are_free_after_a_restart(tmp_path: Path) -> 
     script = (
         "import os, sys, signal; from pathlib import Path; from agent_kit.idempotency import IdempotencyStore\n"
         "store = IdempotencyStore(Path(sys.argv[1])); done = store.claim('t', 'done', 'x', 600)\n"
-        "store.succeed('t', 'done', done.token, b'kept'); store.claim('t', 'open', 'x', 600)\n"
+        "store.conclude('t', 'done', done.token, b'kept'); store.claim('t', 'open', 'x', 600)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     root = Path(__file__).resolve().parents[3]
@@ -174,7 +174,7 @@ def test_old_successes_do_not_pile_up(tmp_path: Path) -> None:
     for number in range(300):
         found = store.claim("t", f"k{number}", "x", LEASE_S)
         assert isinstance(found, Claimed)
-        store.succeed("t", f"k{number}", found.token, b"answer")
+        store.conclude("t", f"k{number}", found.token, b"answer")
     at = START + RETENTION + timedelta(seconds=1)
     for number in range(201):
         store.claim("t", f"new{number}", "x", LEASE_S)

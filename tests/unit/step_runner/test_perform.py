@@ -14,6 +14,7 @@ from engine.domain.policy import PolicyDecision, Verdict
 from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.evidence import verify
+from engine.ports.invoker import LEAVE_RUNNING
 from engine.ports.run_store import RunChange
 from tests.support.world import World, failing, plan_of, step
 
@@ -62,6 +63,31 @@ async def test_two_deliveries_at_once_have_one_effect(world):
     assert (await world.events()).count("step.succeeded") == 1
     run = await world.runs.get("contoso", "run-1")
     assert run.cost_micro_usd == 100
+
+
+async def test_a_host_that_stops_leaves_the_execution_to_who_performs_the_step_next(world):
+    begun, ended_with = asyncio.Event(), []
+
+    class Holding:
+        async def invoke(self, capability, request, **_):
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as err:
+                ended_with.append(err.args)
+                raise
+
+    await world.submit(plan_of(step("a", n=21)))
+    invoker = world.deps.invoker
+    world.deps = dataclasses.replace(world.deps, invoker=Holding())
+    performing = asyncio.create_task(world.perform("a"))
+    await asyncio.wait_for(begun.wait(), 10)
+    performing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await performing
+    assert ended_with == [(LEAVE_RUNNING,)]
+    world.deps = dataclasses.replace(world.deps, invoker=invoker)
+    assert await world.perform("a") == Succeeded()
 
 
 async def test_a_crash_after_the_call_repeats_it_under_the_same_key(world):
