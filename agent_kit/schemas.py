@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.domain.base import JsonObject, JsonValue
 from engine.domain.errors import Violation
+from engine.domain.meta_schema import schema_validator
 from engine.domain.strict_json import escape_token
 
 _MAX_REPORTED = 50
@@ -25,11 +26,14 @@ class CompiledSchema:
     def _validator(self) -> Any:
         # Imported when the first call comes: compiling is a part of the start-up time nobody needs to wait for.
         from jsonschema import Draft202012Validator, FormatChecker
+        from jsonschema.exceptions import best_match
 
         checker = FormatChecker(formats=())
         checker.checks("date", raises=ValueError)(_is_date)
         checker.checks("date-time", raises=ValueError)(_is_date_time)
-        Draft202012Validator.check_schema(self._schema)
+        fault = best_match(schema_validator().iter_errors(self._schema))
+        if fault is not None:
+            raise ValueError(f"the schema is none at {fault.json_path}: {fault.message[:300]}")
         return Draft202012Validator(self._schema, format_checker=checker)
 
     def compile(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -122,4 +123,6 @@ def _grants(options: argparse.Namespace) -> GrantCheck:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # the process ends: looking through its heap for what could be freed takes 0.2 s and frees nothing
+    sys.exit(code)

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from agent_kit import Agent, AgentAuth, GrantCheck, IdempotencyStore, create_app, load_manifests
 from sample_agents import buyers, insights, lakehouse, mix_capabilities, outbox, performance, rates, retrieval
 from sample_agents.dataset import Datasets
+from sample_agents.endpoints import ENDPOINTS
 from sample_agents.search_service import SearchService, SearchSettings
 
 CATALOG = Path(__file__).resolve().parent.parent / "catalog"
@@ -37,7 +38,7 @@ def sample_agent(
     datasets = Datasets(data)
     passages = retrieval.EmbeddedSearch(datasets) if search is None else SearchService(search)
     engine = lakehouse.SqliteEngine(datasets) if workspace is None else lakehouse.DatabricksEngine(workspace)
-    endpoints: dict[str, Callable[[], None]] = {
+    registrations: dict[str, Callable[[], None]] = {
         "analytics": lambda: performance.register(agent, datasets),
         "mmm": lambda: mix_capabilities.register(agent, datasets),
         "rag": lambda: retrieval.register(agent, passages),
@@ -47,11 +48,11 @@ def sample_agent(
         "crm": lambda: buyers.register(agent, datasets),
         "outbox": lambda: outbox.register(agent, outbox.Outbox(outbox_file)),
     }
-    if unknown := sorted(set(only or ()) - endpoints.keys()):
-        raise ValueError(f"there is no endpoint {', '.join(unknown)}; there are {', '.join(endpoints)}")
-    for name, register in endpoints.items():
+    if unknown := sorted(set(only or ()) - set(ENDPOINTS)):
+        raise ValueError(f"there is no endpoint {', '.join(unknown)}; there are {', '.join(ENDPOINTS)}")
+    for name in ENDPOINTS:
         if only is None or name in only:
-            register()
+            registrations[name]()
     return agent
 
 
@@ -65,7 +66,5 @@ def sample_app(
 def warm_up() -> None:
     """Import what the first fit and the first search would otherwise wait for: seconds on a cold disk."""
     import bm25s  # noqa: F401
-    import sklearn.linear_model
-    import sklearn.metrics
-    import sklearn.model_selection  # noqa: F401
+    import numpy  # noqa: F401
     import Stemmer  # noqa: F401

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cli.output import progress
 from cli.paths import ROOT, STACK_FILE, running_stack
 from cli.stack.supervisor import Child, ChildSpec, Supervisor
 from cli.tokens import open_issuer
+from sample_agents.endpoints import ENDPOINTS
 
 HEALTH_TIMEOUT_S = 60.0
 PORT_TAKEN = 5  # exit code of local_host
@@ -62,6 +64,7 @@ class LocalStack:
         self._workers = workers
         self._supervisor = Supervisor(notify)
         self._owns_file = False
+        self._agents_port = 0
 
     async def __aenter__(self) -> StackFacts:
         self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,23 +90,31 @@ class LocalStack:
 
     async def _start(self) -> StackFacts:
         open_issuer(self._data)  # the agents read its keys, so they must be there first
-        agents = await self._supervisor.start(self._spec("agents", self._agents_command, {}))
-        environment = {**self._host_settings, "LIVOA_AGENT_ENDPOINTS": json.dumps(agents.facts["endpoints"])}
-        if self._workers:
-            # The host writes the file when its bus is there; a worker tries until it is.
-            environment["LIVOA_BUS_CONNECTION_FILE"] = str(self._data / "host" / BUS_FILE)
-            environment["LIVOA_WORKER_DRAIN_S"] = os.environ.get("LIVOA_WORKER_DRAIN_S") or str(WORKER_DRAIN_S)
-        names = [f"worker-{number}" for number in range(1, self._workers + 1)]
-        host, *workers = await asyncio.gather(
-            self._supervisor.start(self._spec("host", self._host_command, environment)),
-            *(self._supervisor.start(self._spec(name, _worker_command(name), environment)) for name in names),
-        )
+        with reserved_port() as port:
+            agents, host, *workers = await self._start_processes(port)
         facts = StackFacts(str(host.facts["url"]), os.getpid(), self._data)
         await _until_healthy(facts.url)
         for child in (host, *workers):
             child.on_ready = lambda: self._write_file(facts, host, agents, workers)
         host.on_ready()
         return facts
+
+    async def _start_processes(self, agents_port: int) -> list[Child]:
+        """All at once, because each spends its first seconds on importing: the agents' address is decided before they have it."""
+        self._agents_port = agents_port
+        addresses = dict.fromkeys(ENDPOINTS, f"http://127.0.0.1:{agents_port}")
+        environment = {**self._host_settings, "LIVOA_AGENT_ENDPOINTS": json.dumps(addresses)}
+        if self._workers:
+            # The host writes the file when its bus is there; a worker tries until it is.
+            environment["LIVOA_BUS_CONNECTION_FILE"] = str(self._data / "host" / BUS_FILE)
+            environment["LIVOA_WORKER_DRAIN_S"] = os.environ.get("LIVOA_WORKER_DRAIN_S") or str(WORKER_DRAIN_S)
+        names = [f"worker-{number}" for number in range(1, self._workers + 1)]
+        specs = [
+            self._spec("agents", self._agents_command, {}),
+            self._spec("host", self._host_command, environment),
+            *(self._spec(name, _worker_command(name), environment) for name in names),
+        ]
+        return list(await asyncio.gather(*(self._supervisor.start(spec) for spec in specs)))
 
     def _spec(
         self, name: str, command: Callable[[Mapping[str, Any]], list[str]], environment: Mapping[str, str]
@@ -131,7 +142,7 @@ class LocalStack:
 
         keys = ["--jwks", str(self._data / JWKS_FILE), "--caller", ENGINE_APP]
         keys += ["--grant-keys", str(self._data / GRANT_KEYS_FILE)]
-        where = ["--port", str(_port_of(last) or 0), "--data", str(self._data / "agents")]
+        where = ["--port", str(_port_of(last) or self._agents_port), "--data", str(self._data / "agents")]
         return [sys.executable, "-m", "sample_agents", *where, *keys, "--json"]
 
     def _host_command(self, last: Mapping[str, Any]) -> list[str]:
@@ -158,6 +169,22 @@ class LocalStack:
             with contextlib.suppress(OSError):
                 (self._data / STACK_FILE).unlink()
         await self._supervisor.stop()
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A free port of 127.0.0.1 for a process that is about to listen on it.
+
+    On Linux it is held meanwhile: a socket that is bound with SO_REUSEADDR and does not listen keeps the system from giving the
+    port to anybody who asks for a free one, and lets a listener that sets the option have it. Elsewhere it is let go at once.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        if sys.platform != "linux":
+            holder.close()
+        yield port
 
 
 def _worker_command(name: str) -> Callable[[Mapping[str, Any]], list[str]]:

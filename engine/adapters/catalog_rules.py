@@ -6,21 +6,16 @@ selector, the strictest class, which is safe but seldom meant). Plans inside pla
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from typing import Any
 
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
 from engine.domain.errors import Violation
+from engine.domain.meta_schema import DIALECT, schema_validator
 from engine.domain.playbook import Playbook
 from engine.domain.strict_json import escape_token
 from engine.evidence import canonical_sha256
-
-if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
 
 
 def catalog_version(capabilities: Mapping[str, Capability], playbooks: Mapping[str, Playbook]) -> str:
@@ -108,37 +103,14 @@ def _properties(schema: JsonObject) -> JsonObject:
 
 
 def _schema_findings(page: str, pointer: str, schema: JsonObject) -> Iterator[Violation]:
-    for error in _schema_validator().iter_errors(schema):
+    for error in schema_validator().iter_errors(schema):
         place = pointer + "".join(f"/{escape_token(str(token))}" for token in error.absolute_path)
         yield _at(page, place, "catalog.schema_invalid", f"no JSON Schema 2020-12: {error.message[:300]}")
-    if schema.get("$schema", _DIALECT) != _DIALECT:
-        yield _at(page, f"{pointer}/$schema", "catalog.schema_invalid", f"the dialect must be {_DIALECT}")
+    if schema.get("$schema", DIALECT) != DIALECT:
+        yield _at(page, f"{pointer}/$schema", "catalog.schema_invalid", f"the dialect must be {DIALECT}")
     for place, reference in _references(schema, pointer):
         if not reference.startswith("#"):
             yield _at(page, place, "catalog.schema_remote", "a schema may refer to itself only; nothing is fetched")
-
-
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-@cache
-def _schema_validator() -> Draft202012Validator:
-    """Validates schemas. The published meta-schema is seven vocabularies joined by dynamic references, which a validator resolves
-    anew for every subschema; merged into one schema it says the same and takes a quarter of the time."""
-    # Takes a quarter of a second to import, and only whoever loads a catalog needs it.
-    from jsonschema import Draft202012Validator, FormatChecker
-    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # ships no types
-
-    meta = Draft202012Validator.META_SCHEMA
-    properties, definitions = dict(meta["properties"]), dict(meta.get("$defs", {}))
-    for vocabulary in meta["allOf"]:
-        part = REGISTRY.contents(urljoin(_DIALECT, vocabulary["$ref"]))
-        properties |= part["properties"]
-        definitions |= part.get("$defs", {})
-    merged = json.dumps({"type": ["object", "boolean"], "properties": properties, "$defs": definitions})
-    merged = merged.replace('"$dynamicRef": "#meta"', '"$ref": "#"')
-    # A pattern that is no regular expression would fail when the first input is checked; it fails here.
-    return Draft202012Validator(json.loads(merged), format_checker=FormatChecker(["regex"]))
 
 
 def _references(value: Any, pointer: str) -> Iterator[tuple[str, str]]:

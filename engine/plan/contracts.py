@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engine.domain.base import JsonObject, JsonValue
 from engine.domain.capability import Capability
 from engine.domain.errors import Violation
+from engine.domain.meta_schema import DIALECT, schema_validator
 from engine.domain.strict_json import Place, pointer_of
 from engine.domain.tenant import PLATFORM_MAX_JSON_DEPTH
 from engine.plan.holes import Hole, validator_class
@@ -27,7 +28,6 @@ Side = Literal["input", "output"]
 MAX_REPORTED = 50
 MAX_NAME_CHARS = 1_000
 _CACHED_VALIDATORS = 2_048
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _KINDS = {
     "required": "missing",
@@ -75,16 +75,15 @@ _VALIDATORS = _Validators()
 
 def compile_schema(schema: JsonObject) -> Any:
     """A validator for a JSON Schema 2020-12 object. Raises ``BrokenSchemaError``."""
-    from jsonschema.exceptions import SchemaError
+    from jsonschema.exceptions import best_match
     from referencing import Registry
 
     kind = validator_class()
-    if schema.get("$schema", _DIALECT) not in (_DIALECT, _DIALECT + "#"):
-        raise BrokenSchemaError(f"it is not written for {_DIALECT}")
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        raise BrokenSchemaError(f"at {'/'.join(map(str, error.absolute_path)) or 'its root'}") from None
+    if schema.get("$schema", DIALECT) not in (DIALECT, DIALECT + "#"):
+        raise BrokenSchemaError(f"it is not written for {DIALECT}")
+    fault = best_match(schema_validator().iter_errors(schema))
+    if fault is not None:
+        raise BrokenSchemaError(f"at {'/'.join(map(str, fault.absolute_path)) or 'its root'}")
     # With "$schema" at the root, a "$ref": "#" would leave this validator class for the stock one.
     own = {key: value for key, value in schema.items() if key != "$schema"}
     return kind(own, registry=Registry())

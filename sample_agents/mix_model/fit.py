@@ -13,7 +13,14 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from sample_agents.mix_model.curves import Curve
-from sample_agents.mix_model.regression import controls, media_coefficients, predict, validate
+from sample_agents.mix_model.regression import (
+    controls,
+    explained,
+    media_coefficients,
+    percentage_error,
+    predict,
+    validate,
+)
 from sample_agents.mix_model.shapes import Found, ShapeGrid
 
 if TYPE_CHECKING:
@@ -61,7 +68,6 @@ class MixFit:
 def fit_mix(data: WeeklyData) -> MixFit:
     """Fit ``data``. Deterministic. ``ValueError`` with fewer than ``MIN_WEEKS`` weeks or without a channel that ever spends."""
     import numpy as np
-    from sklearn.metrics import mean_absolute_percentage_error, r2_score
 
     if len(data.weeks) < MIN_WEEKS:
         raise ValueError(f"a fit needs at least {MIN_WEEKS} weeks")
@@ -83,8 +89,8 @@ def fit_mix(data: WeeklyData) -> MixFit:
         channels=names,
         curves=dict(zip(names, _curves(grid, choice, ceilings), strict=True)),
         draws=dict(zip(names, _draws(grid, choice, fitted, residuals, source), strict=True)),
-        r2=float(r2_score(data.sales, fitted)),
-        mape=float(mean_absolute_percentage_error(data.sales, fitted)),
+        r2=explained(data.sales, fitted),
+        mape=percentage_error(data.sales, fitted),
         validation_mape=validation_mape,
     )
 

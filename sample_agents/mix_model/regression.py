@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sample_agents.mix_model.nonnegative import nonnegative
+
 if TYPE_CHECKING:
     from sample_agents.mix_model.curves import Series
 
@@ -40,15 +42,13 @@ def unexplained(columns: Any, control_columns: Any) -> Any:
 def media_coefficients(columns: Any, sales: Any, control_columns: Any) -> Any:
     """Sales per unit of each column, none below zero; zero for a column without variation of its own."""
     import numpy as np
-    from sklearn.linear_model import LinearRegression
 
     residuals = unexplained(columns, control_columns)
     norms = np.sqrt((residuals**2).sum(axis=0))
     norms[norms < _FLAT] = np.inf
-    scaled = np.vstack([residuals / norms, np.sqrt(RIDGE) * np.eye(residuals.shape[1])])
-    target = np.concatenate([unexplained(sales, control_columns), np.zeros(residuals.shape[1])])
-    model = LinearRegression(positive=True, fit_intercept=False).fit(scaled, target)
-    return model.coef_ / norms
+    scaled = residuals / norms
+    target = unexplained(sales, control_columns)
+    return nonnegative(scaled.T @ scaled + RIDGE * np.eye(scaled.shape[1]), scaled.T @ target) / norms
 
 
 def predict(columns: Any, sales: Any, control_columns: Any, train: int) -> Any:
@@ -69,15 +69,24 @@ def validate(columns: Any, sales: Any, control_columns: Any) -> tuple[float, flo
     year or more. Needs 62 weeks.
     """
     import numpy as np
-    from sklearn.metrics import mean_absolute_percentage_error, root_mean_squared_error
-    from sklearn.model_selection import TimeSeriesSplit
 
-    seen: list[Any] = []
-    predicted: list[Any] = []
-    folds = min(_MAX_FOLDS, (len(sales) - _MIN_TRAIN_WEEKS) // _FOLD_WEEKS)
-    # One fold is what the splitter calls a mistake, so the split of two is asked for and its older half left out.
-    for train, test in list(TimeSeriesSplit(n_splits=max(2, folds), test_size=_FOLD_WEEKS).split(sales))[-folds:]:
-        seen.append(sales[test])
-        predicted.append(predict(columns, sales, control_columns, len(train))[test])
-    truth, guess = np.concatenate(seen), np.concatenate(predicted)
-    return float(root_mean_squared_error(truth, guess)), float(mean_absolute_percentage_error(truth, guess))
+    weeks = len(sales)
+    folds = min(_MAX_FOLDS, (weeks - _MIN_TRAIN_WEEKS) // _FOLD_WEEKS)
+    first = weeks - folds * _FOLD_WEEKS
+    spans = [slice(start, start + _FOLD_WEEKS) for start in range(first, weeks, _FOLD_WEEKS)]
+    guess = np.concatenate([predict(columns, sales, control_columns, span.start)[span] for span in spans])
+    truth = sales[first:]
+    return float(np.sqrt(((truth - guess) ** 2).mean())), percentage_error(truth, guess)
+
+
+def percentage_error(truth: Series, guess: Series) -> float:
+    """Mean absolute error relative to the truth, as a fraction. A week without sales makes it enormous."""
+    import numpy as np
+
+    return float((np.abs(truth - guess) / np.maximum(np.abs(truth), np.finfo(float).eps)).mean())
+
+
+def explained(truth: Series, guess: Series) -> float:
+    """The share of the truth's variance that the guess explains (R²); 0 for a truth that does not vary."""
+    around = float(((truth - truth.mean()) ** 2).sum())
+    return 1.0 - float(((truth - guess) ** 2).sum()) / around if around > 0.0 else 0.0

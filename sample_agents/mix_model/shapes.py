@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sample_agents.mix_model.curves import Shape, carry_over, saturated
+from sample_agents.mix_model.nonnegative import nonnegative
 from sample_agents.mix_model.regression import RIDGE, unexplained
 
 if TYPE_CHECKING:
@@ -138,11 +139,7 @@ class _Target:
         return self.square - 2.0 * (coefficients * right).sum(axis=1) + quadratic
 
     def _exact(self, choice: tuple[int, ...], left: Any, right: Any) -> Found:
-        import numpy as np
-        from scipy.optimize import nnls
-
-        root = np.linalg.cholesky(left)
-        held, _ = nnls(root.T, np.linalg.solve(root, right))
+        held = nonnegative(left, right)
         return Found(choice, tuple(held), self.square - float(held @ right))
 
 

@@ -93,7 +93,7 @@ def test_messages_of_violations_do_not_repeat_the_value() -> None:
 
 
 def test_a_schema_that_is_none_is_found_when_compiled() -> None:
-    with pytest.raises(Exception, match="nonsense"):
+    with pytest.raises(ValueError, match="nonsense"):
         CompiledSchema({"type": "nonsense"}).compile()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 KIT, DOMAIN = ROOT / "agent_kit", ROOT / "engine" / "domain"
 PROVIDED = {"pyjwt": {"jwt", "cryptography"}, "pyyaml": {"yaml"}, "fastapi": {"fastapi", "starlette"}}
-PROVIDED |= {"aiohttp": {"aiohttp", "yarl"}}
+PROVIDED |= {"aiohttp": {"aiohttp", "yarl"}, "jsonschema-specifications": {"jsonschema_specifications"}}
 """What a distribution brings, where that is not its own name alone."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,11 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from agent_kit import load_manifests
+from agent_kit.serve import listen
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.paths import ROOT, running_stack
 from cli.stack.lifeline import die_with_parent
+from cli.stack.local import reserved_port
 from cli.stack.supervisor import ChildSpec, Supervisor
+from sample_agents.endpoints import ENDPOINTS
 
 READY = (
     "import json, os, sys, time\n"
@@ -180,3 +185,20 @@ def _gone(pid: int) -> None:
     while is_alive(pid):
         assert time.monotonic() < deadline, "the child outlived its parent"
         time.sleep(0.02)  # another process is being waited for; there is no clock to inject
+
+
+def test_a_reserved_port_is_nobodys_but_who_asks_for_it() -> None:
+    """Nobody who asks for some free port gets it, and a listener that names it does, while it is still held."""
+    with reserved_port() as port:
+        if sys.platform == "linux":
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
+        with listen(port) as listener:
+            listener.listen()
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                assert client.getpeername()[1] == port
+
+
+def test_the_endpoints_named_before_the_agents_are_up_are_those_of_the_catalog() -> None:
+    manifests = load_manifests(ROOT / "catalog" / "capabilities").values()
+    assert set(ENDPOINTS) == {manifest.endpoint for manifest in manifests}
