@@ -2,6 +2,8 @@
 
 A chain lies in spans of ``SPAN_RECORDS`` records, each a logical partition, because a logical partition has a largest size. Each
 span has a document of its own that names the last record: a chain whose tail was cut off shows a gap with the next append.
+A known entry is refused by the container's unique key, so nobody has to look for one before each append. Where a container was
+made without that key, and for chains that go beyond their first span, it is looked for.
 Reads and the search for a known entry follow the read of that document in the same session, so they see all that it sees; this
 takes an account with bounded staleness or a stronger consistency, as all stores here do.
 """
@@ -9,13 +11,15 @@ takes an account with bounded staleness or a stronger consistency, as all stores
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from weakref import WeakValueDictionary
 
-from engine.adapters.cosmos.connection import CosmosConnection
+from engine.adapters.cosmos.connection import AbsentError, CosmosConnection, MovedError, ResponseHook, UnsureError
 from engine.adapters.cosmos.definitions import AUDIT
 from engine.adapters.cosmos.repository import Create, Document, Find, Operation, Replace, TenantRepository
 from engine.adapters.store_rules import bounded
 from engine.domain.audit import AuditEntry, AuditRecord
+from engine.domain.errors import LivoaError
 from engine.evidence import Head, chain
 
 SPAN_RECORDS = 1_000_000
@@ -29,13 +33,24 @@ class CosmosAuditLog:
         self._connection, self._span_records = connection, span_records
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         self._last_span: dict[str, int] = {}
+        self._unique: bool | None = None
 
     async def append(self, entry: AuditEntry) -> AuditRecord:
         """See ``AuditLog.append``. Durable when it returns."""
         # Appends of this process wait for each other instead of running into each other's numbers.
         lock = self._locks.setdefault((id(asyncio.get_running_loop()), entry.tenant_id), asyncio.Lock())
         async with lock:
-            return await self._connection.settled(lambda: self._append(entry))
+            look = not await self._refuses_twins()
+
+            async def attempt() -> AuditRecord:
+                nonlocal look
+                try:
+                    return await self._append(entry, look=look)
+                except (MovedError, UnsureError):
+                    look = True  # it may be there already, by another hand or our own
+                    raise
+
+            return await self._connection.settled(attempt)
 
     async def read(
         self, tenant_id: str, *, after_seq: int, limit: int, run_id: str | None = None
@@ -65,12 +80,29 @@ class CosmosAuditLog:
         known = await repository.find(Find("c.entryId = @entry", {"entry": entry_id}, 1))
         return AuditRecord.model_validate_json(known[0]["document"]) if known else None
 
-    async def _append(self, entry: AuditEntry) -> AuditRecord:
+    async def _refuses_twins(self) -> bool:
+        """Whether the container has the unique key that it is defined with. Not while that cannot be told."""
+        if self._unique is None:
+
+            async def work(container: Any, charge: ResponseHook) -> Any:
+                return await container.read(response_hook=charge)
+
+            try:
+                found = await self._connection.call(AUDIT, "properties", work)
+            except (LivoaError, AbsentError):
+                return False
+            keys = (found.get("uniqueKeyPolicy") or {}).get("uniqueKeys") or ()
+            self._unique = any(key.get("paths") == list(AUDIT.unique) for key in keys)
+        return self._unique
+
+    async def _append(self, entry: AuditEntry, *, look: bool) -> AuditRecord:
         repository = self._repository(entry.tenant_id)
         span, stored = await self._head(repository, entry.tenant_id)
-        known = await self._known(repository, entry.entry_id)
-        if known is not None:
-            return known
+        is_first_span = stored is None or stored["seq"] < self._span_records
+        if look or not is_first_span:  # the key holds within a logical partition
+            known = await self._known(repository, entry.entry_id)
+            if known is not None:
+                return known
         record = chain(Head(stored["seq"], stored["hash"]) if stored is not None else None, entry)
         head = {"id": "head", "kind": "head", "seq": record.seq, "hash": record.hash}
         goes_to = (record.seq - 1) // self._span_records

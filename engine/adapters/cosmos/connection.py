@@ -122,6 +122,7 @@ class CosmosConnection:
                 key,
                 indexing_policy=found["indexingPolicy"],
                 default_ttl=definition.default_ttl_s,
+                **({"unique_key_policy": found["uniqueKeyPolicy"]} if definition.unique else {}),
             )
 
     async def close(self) -> None:

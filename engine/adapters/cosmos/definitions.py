@@ -27,6 +27,8 @@ class ContainerDefinition:
     level: str
     default_ttl_s: int | None
     composites: tuple[tuple[tuple[str, str], ...], ...] = ()
+    unique: tuple[str, ...] = ()
+    """Paths of which no two documents of one logical partition have the same value."""
 
     @property
     def properties(self) -> dict[str, Any]:
@@ -42,6 +44,8 @@ class ContainerDefinition:
                 "compositeIndexes": ordered,
             },
         }
+        if self.unique:
+            found["uniqueKeyPolicy"] = {"uniqueKeys": [{"paths": [path]} for path in self.unique]}
         return found if self.default_ttl_s is None else found | {"defaultTtl": self.default_ttl_s}
 
 
@@ -60,7 +64,7 @@ RUNS = ContainerDefinition(
 """A run with its steps, events, approvals, assignments to workers and results of models: one logical partition, so one
 transaction."""
 
-AUDIT = ContainerDefinition("audit", "span", None)
+AUDIT = ContainerDefinition("audit", "span", None, unique=("/entryId",))
 """Audit chains. Nothing here ever expires; the app's identity should have no right to delete in it."""
 
 TENANTS = ContainerDefinition("tenants", "scope", -1)

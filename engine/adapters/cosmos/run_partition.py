@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 
 from engine.adapters.cosmos.connection import CosmosConnection, MovedError, UnsureError
 from engine.adapters.cosmos.definitions import RUNS
+from engine.adapters.cosmos.event_keys import EventKeys, events_id
 from engine.adapters.cosmos.repository import Create, Document, Find, Operation, Put, Replace, TenantRepository
 from engine.adapters.store_rules import MAX_LIMIT, distinct, event_data, event_data_text, run_not_found
 from engine.adapters.wakeups import Wakeups
@@ -68,8 +69,8 @@ class Head:
 class RunState:
     """One run during one attempt of a write."""
 
-    def __init__(self, repository: TenantRepository, head: Head) -> None:
-        self._repository, self.head = repository, head
+    def __init__(self, repository: TenantRepository, head: Head, known: EventKeys) -> None:
+        self._repository, self.head, self._known = repository, head, known
 
     @property
     def run(self) -> Run:
@@ -81,9 +82,16 @@ class RunState:
         by_key = distinct(events)
         for event in by_key.values():
             event_data_text(event)
-        keys = list(by_key)
-        if self.head.last_seq == 0:
+        if self.head.last_seq == 0 or not by_key:
             return list(by_key.values())
+        there = await self._known.of(self._repository, self.run.tenant_id, self.run.run_id, self.head.last_seq)
+        if there is not None:
+            return [event for key, event in by_key.items() if key not in there]
+        return await self._asked(by_key)
+
+    async def _asked(self, by_key: dict[str, NewEvent]) -> list[NewEvent]:
+        """As ``unknown``, by a query: for a log that is too long to be held."""
+        keys = list(by_key)
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             wanted = {f"k{n}": key for n, key in enumerate(keys[start : start + _KEYS_AT_ONCE])}
             where = " OR ".join(f"ARRAY_CONTAINS(c.eventKeys, @{name})" for name in wanted)
@@ -120,6 +128,7 @@ class RunPartitions:
     ) -> None:
         self.connection, self.clock, self._outbox = connection, clock, outbox
         self.wakeups = wakeups or Wakeups()
+        self._known = EventKeys()
         self._locks: WeakValueDictionary[tuple[int, str, str], asyncio.Lock] = WeakValueDictionary()
 
     def repository(self, tenant_id: str) -> TenantRepository:
@@ -156,7 +165,7 @@ class RunPartitions:
             if tried and await self._landed(tenant_id, run_id, tried[-1]):
                 return tried[-1].write
             tried.clear()
-            write = await plan(RunState(self.repository(tenant_id), head))
+            write = await plan(RunState(self.repository(tenant_id), head, self._known))
             if not write.is_nothing:
                 await self._carry_out(head, write, tried)
             return write
@@ -181,6 +190,8 @@ class RunPartitions:
         operations += self._for_others(write.appended)
         tried[:] = [_Tried(trace["id"], write_id, write)]
         await self.repository(run.tenant_id).write(run.run_id, operations)
+        if write.appended:
+            self._known.written(run.tenant_id, run.run_id, head.last_seq + 1, [event.key for event in write.events])
 
     def _for_others(self, events: Sequence[RunEvent]) -> list[Operation]:
         """What goes into the outbox with these events, where there is one."""
@@ -247,7 +258,7 @@ def numbered(run: Run, last_seq: int, events: Sequence[NewEvent], at: datetime) 
 def events_document(events: Sequence[RunEvent], keys: Sequence[str], write_id: str) -> Document:
     """The events of one write as one document, so that any number of them is written or not."""
     return {
-        "id": f"events:{events[0].seq:010d}",
+        "id": events_id(events[0].seq),
         "kind": "events",
         "seq": events[0].seq,
         "lastSeq": events[-1].seq,

@@ -39,6 +39,8 @@ class Container:
     cuts: tuple[str, ...] = ()
     documents: dict[tuple[Key, str], Document] = field(default_factory=dict)
     expires: dict[tuple[Key, str], float] = field(default_factory=dict)
+    unique: dict[tuple[Key, tuple[str, ...], str], str] = field(default_factory=dict)
+    """Which document has which values of a unique key. May be stale: the document itself tells."""
 
     @property
     def paths(self) -> list[str]:
@@ -51,6 +53,11 @@ class Container:
         # An index over several paths is read in both directions, but only as a whole.
         turned = {"ascending": "descending", "descending": "ascending"}
         return given + [[(path, turned[order]) for path, order in index] for index in given]
+
+    @property
+    def unique_keys(self) -> list[tuple[str, ...]]:
+        policy = self.properties.get("uniqueKeyPolicy") or {}
+        return [tuple(path.strip("/") for path in key["paths"]) for key in policy.get("uniqueKeys", ())]
 
     def key_of(self, document: Mapping[str, Any]) -> Key:
         return tuple(document.get(path) for path in self.paths)
@@ -210,6 +217,7 @@ class Account:
         return container.documents.get(place)
 
     def _put(self, container: Container, place: tuple[Key, str], document: Document) -> Document:
+        self._refuse_twins(container, place, document)
         self.lsn += 1
         stored = {name: value for name, value in document.items() if name not in _SYSTEM}
         stored = json.loads(json.dumps(stored)) | {"_etag": f'"{self.lsn:08x}"', "_ts": int(self._now())}
@@ -219,6 +227,16 @@ class Account:
         if default is not None and (ttl := stored.get("ttl", default)) != -1:
             container.expires[place] = self._now() + ttl
         return stored
+
+    def _refuse_twins(self, container: Container, place: tuple[Key, str], document: Document) -> None:
+        """No two documents of a logical partition have the same values of a unique key; a missing value is one value, null."""
+        for paths in container.unique_keys:
+            values = json.dumps([document.get(path) for path in paths])
+            other = container.unique.get((place[0], paths, values))
+            found = self._live(container, (place[0], other)) if other not in (None, place[1]) else None
+            if found is not None and json.dumps([found.get(path) for path in paths]) == values:
+                raise AnswerError(409, "Conflict", "Unique index constraint violation")
+            container.unique[place[0], paths, values] = place[1]
 
     @staticmethod
     def _matches(found: Document, if_match: str | None) -> None:
