@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from engine.adapters.sql.engine import Database
+from engine.adapters.sql.prepared import Prepared
 from engine.adapters.sql.tables import AUDIT_HEADS, AUDIT_RECORDS
 from engine.adapters.store_rules import bounded
 from engine.domain.audit import AuditEntry, AuditRecord
@@ -20,19 +21,19 @@ _KNOWN = (
     .where(AUDIT_RECORDS.c.tenant_id == bindparam("p_tenant"), AUDIT_RECORDS.c.entry_id == bindparam("p_entry"))
     .scalar_subquery()
 )
-_FIND = select(_KNOWN)
-_HEAD = (
+_FIND = Prepared(select(_KNOWN.label("known")))
+_HEAD = Prepared(
     select(AUDIT_HEADS.c.seq, AUDIT_HEADS.c.hash, _KNOWN.label("known"))
     .where(AUDIT_HEADS.c.tenant_id == bindparam("p_tenant"))
     .with_for_update()
 )
-# Made once: a statement that is made anew is analysed anew.
-_FIRST_HEAD, _ADD = insert(AUDIT_HEADS), insert(AUDIT_RECORDS)
-_SET_HEAD = (
+_SET_HEAD = Prepared(
     update(AUDIT_HEADS)
     .where(AUDIT_HEADS.c.tenant_id == bindparam("p_tenant"))
     .values(seq=bindparam("p_seq"), hash=bindparam("p_hash"))
 )
+_ADD_HEAD = Prepared(insert(AUDIT_HEADS))
+_ADD_RECORD = Prepared(insert(AUDIT_RECORDS))
 _READ = (
     select(AUDIT_RECORDS.c.document)
     .where(AUDIT_RECORDS.c.tenant_id == bindparam("p_tenant"), AUDIT_RECORDS.c.seq > bindparam("p_after"))
@@ -66,21 +67,21 @@ class SqlAuditLog:
     async def find(self, tenant_id: str, entry_id: str) -> AuditRecord | None:
         """See ``AuditLog.find``."""
         parameters = {"p_tenant": tenant_id, "p_entry": entry_id}
-        document = await self._database.read(lambda connection: connection.execute(_FIND, parameters).scalar_one())
+        document = await self._database.read(lambda connection: _FIND.scalar(connection, parameters))
         return None if document is None else AuditRecord.model_validate_json(document)
 
 
 def _append(connection: Connection, entry: AuditEntry) -> AuditRecord:
-    head = connection.execute(_HEAD, {"p_tenant": entry.tenant_id, "p_entry": entry.entry_id}).one_or_none()
+    head = _HEAD.first(connection, {"p_tenant": entry.tenant_id, "p_entry": entry.entry_id})
     # PostgreSQL may have looked for the entry before it waited for the head; a twin written meanwhile then refuses the insert
     # below, and the second try finds it.
     if head is not None and head.known is not None:
         return AuditRecord.model_validate_json(head.known)
     record = chain(Head(head.seq, head.hash) if head else None, entry)
     if head is None:
-        connection.execute(_FIRST_HEAD, {"tenant_id": record.tenant_id, "seq": record.seq, "hash": record.hash})
+        _ADD_HEAD.run(connection, {"tenant_id": record.tenant_id, "seq": record.seq, "hash": record.hash})
     else:
-        connection.execute(_SET_HEAD, {"p_tenant": record.tenant_id, "p_seq": record.seq, "p_hash": record.hash})
+        _SET_HEAD.run(connection, {"p_tenant": record.tenant_id, "p_seq": record.seq, "p_hash": record.hash})
     row = {
         "tenant_id": record.tenant_id,
         "seq": record.seq,
@@ -88,5 +89,5 @@ def _append(connection: Connection, entry: AuditEntry) -> AuditRecord:
         "run_id": record.run_id,
         "document": record.model_dump_json(),
     }
-    connection.execute(_ADD, row)
+    _ADD_RECORD.run(connection, row)
     return record

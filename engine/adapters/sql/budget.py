@@ -11,12 +11,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from engine.adapters.sql.engine import Database
+from engine.adapters.sql.prepared import Prepared
 from engine.adapters.sql.tables import BUDGETS, DAILY_BUDGETS, RESERVATIONS
 from engine.limits.amounts import NOTHING, Amount, Limits, Totals
 from engine.ports.budget import BudgetState, DailyLimits, DailyState
 
 _OF_RUN = (BUDGETS.c.tenant_id == bindparam("p_tenant"), BUDGETS.c.run_id == bindparam("p_run"))
-_ACCOUNT = select(
+_SELECT_ACCOUNT = select(
     BUDGETS.c.reserved_micro_usd,
     BUDGETS.c.spent_micro_usd,
     BUDGETS.c.limit_micro_usd,
@@ -26,7 +27,9 @@ _ACCOUNT = select(
     BUDGETS.c.daily_limit_micro_usd,
     BUDGETS.c.daily_limit_tokens,
 ).where(*_OF_RUN)
-_SET_RUN = (
+_ACCOUNT = Prepared(_SELECT_ACCOUNT)
+_LOCKED_ACCOUNT = Prepared(_SELECT_ACCOUNT.with_for_update())
+_SET_RUN = Prepared(
     update(BUDGETS)
     .where(*_OF_RUN)
     .values(
@@ -37,13 +40,16 @@ _SET_RUN = (
     )
 )
 _OF_DAY = (DAILY_BUDGETS.c.tenant_id == bindparam("p_tenant"), DAILY_BUDGETS.c.day == bindparam("p_day"))
-_DAY = select(
+_SELECT_DAY = select(
     DAILY_BUDGETS.c.reserved_micro_usd,
     DAILY_BUDGETS.c.spent_micro_usd,
     DAILY_BUDGETS.c.reserved_tokens,
     DAILY_BUDGETS.c.spent_tokens,
 ).where(*_OF_DAY)
-_SET_DAY = (
+_DAY = Prepared(_SELECT_DAY)
+_LOCKED_DAY = Prepared(_SELECT_DAY.with_for_update())
+_ADD_DAY = Prepared(insert(DAILY_BUDGETS))
+_SET_DAY = Prepared(
     update(DAILY_BUDGETS)
     .where(*_OF_DAY)
     .values(
@@ -67,15 +73,16 @@ _RAISE = (
     .values(limit_micro_usd=bindparam("p_limit"))
 )
 _KNOWN = select(RESERVATIONS.c.key).where(*_RESERVED_OF_RUN, RESERVATIONS.c.key == bindparam("p_key"))
-_ACCOUNT_AND_KEY = _ACCOUNT.add_columns(_KNOWN.scalar_subquery().label("known")).with_for_update()
+_ACCOUNT_AND_KEY = Prepared(_SELECT_ACCOUNT.add_columns(_KNOWN.scalar_subquery().label("known")).with_for_update())
+_RESERVE = Prepared(insert(RESERVATIONS))
 _OPEN = select(
     RESERVATIONS.c.key, RESERVATIONS.c.amount_micro_usd, RESERVATIONS.c.amount_tokens, RESERVATIONS.c.day
 ).where(*_RESERVED_OF_RUN, RESERVATIONS.c.spent_micro_usd.is_(None))
-_OPEN_OF_KEY = _OPEN.where(RESERVATIONS.c.key == bindparam("p_key"))
+_OPEN_OF_KEY = Prepared(_OPEN.where(RESERVATIONS.c.key == bindparam("p_key")))
 _OPEN_OF_PREFIX = _OPEN.where(
     func.substr(RESERVATIONS.c.key, 1, bindparam("p_chars")) == bindparam("p_prefix")
 ).order_by(RESERVATIONS.c.day, RESERVATIONS.c.key)
-_SETTLE = (
+_SETTLE = Prepared(
     update(RESERVATIONS)
     .where(*_RESERVED_OF_RUN, RESERVATIONS.c.key == bindparam("p_key"), RESERVATIONS.c.spent_micro_usd.is_(None))
     .values(spent_micro_usd=bindparam("p_spent"), spent_tokens=bindparam("p_spent_tokens"))
@@ -114,7 +121,7 @@ class SqlBudgetLedger:
         }
 
         def work(connection: Connection) -> None:
-            if connection.execute(_ACCOUNT, {"p_tenant": tenant_id, "p_run": run_id}).one_or_none() is None:
+            if _ACCOUNT.first(connection, {"p_tenant": tenant_id, "p_run": run_id}) is None:
                 connection.execute(insert(BUDGETS), account)
 
         await self._database.write(work)
@@ -133,7 +140,7 @@ class SqlBudgetLedger:
         run = {"p_tenant": tenant_id, "p_run": run_id}
 
         def work(connection: Connection) -> None:
-            for row in connection.execute(_OPEN_OF_KEY, run | {"p_key": key}).all():
+            for row in _OPEN_OF_KEY.all(connection, run | {"p_key": key}):
                 _end(connection, run, row, spent)
 
         await self._database.write(work)
@@ -157,7 +164,7 @@ class SqlBudgetLedger:
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """See ``BudgetLedger.state``."""
         parameters = {"p_tenant": tenant_id, "p_run": run_id}
-        row = await self._database.read(lambda connection: connection.execute(_ACCOUNT, parameters).one_or_none())
+        row = await self._database.read(lambda connection: _ACCOUNT.first(connection, parameters))
         if row is None:
             return None
         return BudgetState(
@@ -172,13 +179,13 @@ class SqlBudgetLedger:
     async def daily_state(self, tenant_id: str, day: date) -> DailyState:
         """See ``BudgetLedger.daily_state``."""
         parameters = {"p_tenant": tenant_id, "p_day": day.isoformat()}
-        row = await self._database.read(lambda connection: connection.execute(_DAY, parameters).one_or_none())
+        row = await self._database.read(lambda connection: _DAY.first(connection, parameters))
         return DailyState(*row) if row is not None else DailyState()
 
 
 def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amount: Amount, day: str) -> bool:
     run = {"p_tenant": tenant_id, "p_run": run_id}
-    row = connection.execute(_ACCOUNT_AND_KEY, run | {"p_key": key}).one_or_none()
+    row = _ACCOUNT_AND_KEY.first(connection, run | {"p_key": key})
     if row is None:
         return False
     # PostgreSQL may have looked for the key before it waited for the account; a twin reserved meanwhile then refuses the
@@ -201,32 +208,32 @@ def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amou
         "spent_tokens": None,
         "day": day,
     }
-    connection.execute(insert(RESERVATIONS), reservation)
-    connection.execute(_SET_RUN, run | _figures(of_run))
-    connection.execute(_SET_DAY, {"p_tenant": tenant_id, "p_day": day} | _figures(of_day))
+    _RESERVE.run(connection, reservation)
+    _SET_RUN.run(connection, run | _figures(of_run))
+    _SET_DAY.run(connection, {"p_tenant": tenant_id, "p_day": day} | _figures(of_day))
     return True
 
 
 def _end(connection: Connection, run: dict[str, str], row: Row[*tuple[Any, ...]], spent: Amount) -> bool:
     """Settle one open reservation. Whoever turns the null into a figure moves the money; a second one finds no null."""
-    account = connection.execute(_ACCOUNT.with_for_update(), run).one()
+    account = _LOCKED_ACCOUNT.first(connection, run)
     figures = {"p_spent": spent.micro_usd, "p_spent_tokens": spent.tokens}
-    if connection.execute(_SETTLE, run | {"p_key": row.key} | figures).rowcount != 1:
+    if _SETTLE.run(connection, run | {"p_key": row.key} | figures) != 1:
         return False
-    connection.execute(_SET_RUN, run | _figures(_totals(account).settle(_amount(row), spent)))
+    _SET_RUN.run(connection, run | _figures(_totals(account).settle(_amount(row), spent)))
     if row.day is not None:  # a reservation made before there were accounts of days counts into none
         of_day = _day(connection, run["p_tenant"], row.day).settle(_amount(row), spent)
-        connection.execute(_SET_DAY, {"p_tenant": run["p_tenant"], "p_day": row.day} | _figures(of_day))
+        _SET_DAY.run(connection, {"p_tenant": run["p_tenant"], "p_day": row.day} | _figures(of_day))
     return True
 
 
 def _day(connection: Connection, tenant_id: str, day: str) -> Totals:
     """The tenant's day, held until the transaction ends; made on its first reservation."""
-    row = connection.execute(_DAY.with_for_update(), {"p_tenant": tenant_id, "p_day": day}).one_or_none()
+    row = _LOCKED_DAY.first(connection, {"p_tenant": tenant_id, "p_day": day})
     if row is not None:
         return _totals(row)
     empty = {"reserved_micro_usd": 0, "spent_micro_usd": 0, "reserved_tokens": 0, "spent_tokens": 0}
-    connection.execute(insert(DAILY_BUDGETS), {"tenant_id": tenant_id, "day": day} | empty)
+    _ADD_DAY.run(connection, {"tenant_id": tenant_id, "day": day} | empty)
     return Totals()
 
 

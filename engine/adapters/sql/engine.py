@@ -15,12 +15,12 @@ A transaction that was handed over runs to its end even when the caller is cance
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemy
 from sqlalchemy.pool import QueuePool
 
 from engine.adapters.sql.group_commit import GroupCommit
+from engine.adapters.sql.handover import Threads
 from engine.adapters.sql.migrations import MIGRATIONS, Migration, is_current, migrate
 from engine.adapters.wakeups import Wakeups
 from engine.domain.base import iso_utc
@@ -75,9 +76,11 @@ class Database:
         self._engine: Engine | None = None
         self._migrated = False
         self._closed = False
+        self._of_thread = threading.local()
+        self._connections: list[Connection] = []
         readers = SQLITE_READERS if self._sqlite else POSTGRES_CONNECTIONS
         # Threads start on first use, so an unused database costs nothing.
-        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="livoa-sql-read")
+        self._readers = Threads(readers, "livoa-sql-read")
         self._group = GroupCommit(lambda work: self._transact(work, True))
         self.wakeups = wakeups or Wakeups()
         self._outbox = outbox
@@ -100,7 +103,7 @@ class Database:
         if not self._sqlite:
             return await self._run(work, immediate=True)
         self._refuse_closed()
-        written: T = await asyncio.wrap_future(self._group.submit(work))
+        written: T = await self._group.submit(work)
         return written
 
     async def dispose(self) -> None:
@@ -113,13 +116,16 @@ class Database:
         self._group.shutdown()
         self._readers.shutdown()
         with self._lock:
+            for connection in self._connections:  # their threads have ended
+                connection.close()
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
 
     async def _run(self, work: Work[T], *, immediate: bool) -> T:
         self._refuse_closed()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._transact, work, immediate)
+        done: T = await self._readers.submit(functools.partial(self._transact, work, immediate))
+        return done
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -142,12 +148,24 @@ class Database:
         ) from cause
 
     def _once(self, engine: Engine, work: Work[T], immediate: bool) -> T:
-        with engine.connect() as connection, connection.begin():
-            if self._sqlite:
-                # By hand: an event listener on the engine would make every statement pay for looking for listeners.
-                driver: Any = connection.connection.driver_connection
-                driver.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        if not self._sqlite:
+            with engine.connect() as connection, connection.begin():
+                return work(connection)
+        connection = self._own_connection(engine)
+        with connection.begin():
+            # By hand: an event listener on the engine would make every statement pay for looking for listeners.
+            driver: Any = connection.connection.driver_connection
+            driver.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
             return work(connection)
+
+    def _own_connection(self, engine: Engine) -> Connection:
+        """The connection of this thread, which lasts as long as the database: taking one out of the pool takes longer than a
+        small transaction."""
+        connection: Connection | None = getattr(self._of_thread, "connection", None)
+        if connection is None or connection.closed:
+            connection = self._of_thread.connection = engine.connect()
+            self._connections.append(connection)
+        return connection
 
     def _ready(self) -> Engine:
         if self._engine is not None and self._migrated:
@@ -230,9 +248,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
 
 def _lost_a_race(error: Exception) -> bool:
     """True when trying again can help: another writer was first, or holds the database."""
-    if isinstance(error, IntegrityError):
+    if isinstance(error, IntegrityError | sqlite3.IntegrityError):
         return True
-    # SQLAlchemy wraps the driver's errors, except that of the BEGIN which is ours.
+    # SQLAlchemy wraps the driver's errors, except those of what goes to the driver directly: our BEGIN, prepared statements.
     driver_error = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(driver_error, sqlite3.OperationalError):
         return bool(getattr(driver_error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY)

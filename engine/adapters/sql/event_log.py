@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from engine.adapters.sql.engine import OUTBOX_OPTION, Database
 from engine.adapters.sql.outbox import keep_for_others
+from engine.adapters.sql.prepared import Prepared
 from engine.adapters.sql.tables import EVENTS, RUNS
 from engine.adapters.store_rules import bounded, distinct, event_data, event_data_text, is_over, run_not_found
 from engine.domain.base import iso_utc
@@ -22,10 +23,11 @@ from engine.ports.clock import Clock
 
 _OF_RUN = (RUNS.c.tenant_id == bindparam("p_tenant"), RUNS.c.run_id == bindparam("p_run"))
 _EVENTS_OF_RUN = (EVENTS.c.tenant_id == bindparam("p_tenant"), EVENTS.c.run_id == bindparam("p_run"))
-_STATE = select(RUNS.c.last_seq, RUNS.c.status).where(*_OF_RUN).with_for_update()
-_SET_LAST_SEQ = update(RUNS).where(*_OF_RUN).values(last_seq=bindparam("p_seq"))
+_STATE = Prepared(select(RUNS.c.last_seq, RUNS.c.status).where(*_OF_RUN).with_for_update())
+_SET_LAST_SEQ = Prepared(update(RUNS).where(*_OF_RUN).values(last_seq=bindparam("p_seq")))
 _KNOWN_KEYS = select(EVENTS.c.key).where(*_EVENTS_OF_RUN, EVENTS.c.key.in_(bindparam("p_keys", expanding=True)))
-_KNOWN_KEY = select(EVENTS.c.key).where(*_EVENTS_OF_RUN, EVENTS.c.key == bindparam("p_key"))
+_KNOWN_KEY = Prepared(select(EVENTS.c.key).where(*_EVENTS_OF_RUN, EVENTS.c.key == bindparam("p_key")))
+_ADD = Prepared(insert(EVENTS))
 _READ = (
     select(EVENTS.c.seq, EVENTS.c.type, EVENTS.c.at, EVENTS.c.data)
     .where(*_EVENTS_OF_RUN, EVENTS.c.seq > bindparam("p_after"))
@@ -61,7 +63,7 @@ def insert_events(
         for seq, event in enumerate(new, start=last_seq + 1)
     ]
     if rows:
-        connection.execute(insert(EVENTS), rows)
+        _ADD.run_each(connection, rows)
         if connection.get_execution_options().get(OUTBOX_OPTION):
             keep_for_others(connection, [event_of(tenant_id, run_id, row) for row in rows])
     return rows
@@ -83,7 +85,7 @@ def _known_keys(connection: Connection, tenant_id: str, run_id: str, keys: list[
     known: set[str] = set()
     if len(keys) == 1:  # nearly always, and without rendering a list twice as fast
         parameters: dict[str, Any] = {"p_tenant": tenant_id, "p_run": run_id, "p_key": keys[0]}
-        return set(connection.execute(_KNOWN_KEY, parameters).scalars())
+        return {row.key for row in _KNOWN_KEY.all(connection, parameters)}
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         parameters = {"p_tenant": tenant_id, "p_run": run_id, "p_keys": keys[start : start + _KEYS_AT_ONCE]}
         known.update(connection.execute(_KNOWN_KEYS, parameters).scalars())
@@ -102,14 +104,14 @@ class SqlEventLog:
 
         def work(connection: Connection) -> list[dict[str, Any]]:
             run = {"p_tenant": tenant_id, "p_run": run_id}
-            state = connection.execute(_STATE, run).one_or_none()
+            state = _STATE.first(connection, run)
             if state is None:
                 raise run_not_found(run_id)
             if is_over(state.status):
                 return []
             rows = insert_events(connection, tenant_id, run_id, state.last_seq, events, self._clock.now())
             if rows:
-                connection.execute(_SET_LAST_SEQ, run | {"p_seq": rows[-1]["seq"]})
+                _SET_LAST_SEQ.run(connection, run | {"p_seq": rows[-1]["seq"]})
             return rows
 
         rows = await self._database.write(work)

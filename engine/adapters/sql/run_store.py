@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, or_, se
 from engine.adapters.run_cursor import cursor_after, position_of
 from engine.adapters.sql.engine import Database
 from engine.adapters.sql.event_log import insert_events
+from engine.adapters.sql.prepared import Prepared
 from engine.adapters.sql.tables import CLAIMS, RUNS, STEPS
 from engine.adapters.store_rules import (
     NO_ITEM,
@@ -44,17 +45,19 @@ from engine.ports.run_store import (
 )
 
 _OF_RUN = (RUNS.c.tenant_id == bindparam("p_tenant"), RUNS.c.run_id == bindparam("p_run"))
-_RUN = select(RUNS).where(*_OF_RUN)
-_LOCKED_RUN = _RUN.with_for_update()
-_SET_RUN = (
+_SELECT_RUN = select(RUNS).where(*_OF_RUN)
+_RUN = Prepared(_SELECT_RUN)
+_LOCKED_RUN = Prepared(_SELECT_RUN.with_for_update())
+_UPDATE_RUN = (
     update(RUNS)
     .where(*_OF_RUN)
     .values(
         {name: bindparam(f"p_{name}") for name in ("status", "updated_at", "version", "cost_micro_usd", "last_seq")}
     )
 )
-_SET_LAST_SEQ = update(RUNS).where(*_OF_RUN).values(last_seq=bindparam("p_seq"))
-_SET_RUN_DOCUMENT = _SET_RUN.values(document=bindparam("p_document"))
+_SET_RUN = Prepared(_UPDATE_RUN)
+_SET_LAST_SEQ = Prepared(update(RUNS).where(*_OF_RUN).values(last_seq=bindparam("p_seq")))
+_SET_RUN_DOCUMENT = Prepared(_UPDATE_RUN.values(document=bindparam("p_document")))
 _CLAIM = select(CLAIMS.c.request_sha256, CLAIMS.c.run_id).where(
     CLAIMS.c.tenant_id == bindparam("p_tenant"),
     CLAIMS.c.subject == bindparam("p_subject"),
@@ -66,8 +69,9 @@ _OF_STEP = (
     STEPS.c.step_id == bindparam("p_step"),
     STEPS.c.item == bindparam("p_item"),
 )
-_STEP = select(STEPS.c.document).where(*_OF_STEP)
-_SET_STEP = (
+_STEP = Prepared(select(STEPS.c.document).where(*_OF_STEP))
+_ADD_STEP = Prepared(insert(STEPS))
+_SET_STEP = Prepared(
     update(STEPS)
     .where(*_OF_STEP)
     .values(status=bindparam("p_status"), attempt=bindparam("p_attempt"), document=bindparam("p_document"))
@@ -112,7 +116,7 @@ class SqlRunStore:
     async def get(self, tenant_id: str, run_id: str) -> Run | None:
         """See ``RunStore.get``."""
         parameters = {"p_tenant": tenant_id, "p_run": run_id}
-        row = await self._database.read(lambda connection: connection.execute(_RUN, parameters).one_or_none())
+        row = await self._database.read(lambda connection: _RUN.first(connection, parameters))
         return run_of_row(row) if row is not None else None
 
     async def page(
@@ -158,7 +162,7 @@ class SqlRunStore:
             repeated = bool(events) and not appended
             run = changed(run_of_row(row), change, now, only_from=only_from, repeated=repeated)
             values = _run_values(run, row.last_seq + len(appended)) | {"p_document": run.model_dump_json()}
-            connection.execute(_SET_RUN_DOCUMENT, values)
+            _SET_RUN_DOCUMENT.run(connection, values)
             return run
 
         run = await self._database.write(work)
@@ -181,9 +185,9 @@ class SqlRunStore:
             elif add_cost_micro_usd and (appended or not events):
                 cost = RunChange(add_cost_micro_usd=add_cost_micro_usd)
                 run = changed(run_of_row(row), cost, now, only_from=None, repeated=False)
-                connection.execute(_SET_RUN, _run_values(run, last_seq))
+                _SET_RUN.run(connection, _run_values(run, last_seq))
             elif appended:
-                connection.execute(_SET_LAST_SEQ, {"p_tenant": step.tenant_id, "p_run": step.run_id, "p_seq": last_seq})
+                _SET_LAST_SEQ.run(connection, {"p_tenant": step.tenant_id, "p_run": step.run_id, "p_seq": last_seq})
             return True
 
         written = await self._database.write(work)
@@ -194,7 +198,7 @@ class SqlRunStore:
     async def get_step(self, tenant_id: str, run_id: str, step_id: str, item: int | None = None) -> StepRecord | None:
         """See ``RunStore.get_step``."""
         parameters = _step_key(tenant_id, run_id, step_id, item)
-        document = await self._database.read(lambda connection: connection.execute(_STEP, parameters).scalar())
+        document = await self._database.read(lambda connection: _STEP.scalar(connection, parameters))
         return StepRecord.model_validate_json(document) if document is not None else None
 
     async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
@@ -232,11 +236,11 @@ def lock_run(connection: Connection, tenant_id: str, run_id: str) -> LockedRun:
 
 def store_run(connection: Connection, run: Run, last_seq: int) -> None:
     """Write a run that ``lock_run`` gave, as it is now."""
-    connection.execute(_SET_RUN_DOCUMENT, _run_values(run, last_seq) | {"p_document": run.model_dump_json()})
+    _SET_RUN_DOCUMENT.run(connection, _run_values(run, last_seq) | {"p_document": run.model_dump_json()})
 
 
 def _locked(connection: Connection, tenant_id: str, run_id: str) -> Row[Any]:
-    row = connection.execute(_LOCKED_RUN, {"p_tenant": tenant_id, "p_run": run_id}).one_or_none()
+    row: Row[Any] | None = _LOCKED_RUN.first(connection, {"p_tenant": tenant_id, "p_run": run_id})
     if row is None:
         raise run_not_found(run_id)
     return row
@@ -248,9 +252,9 @@ def _existing(connection: Connection, run: Run, claim: IdempotencyClaim | None) 
         key = {"p_tenant": run.tenant_id, "p_subject": run.principal.subject, "p_key": _key_sha256(claim)}
         known = connection.execute(_CLAIM, key).one_or_none()
         if known is not None:
-            first = run_of_row(connection.execute(_RUN, {"p_tenant": run.tenant_id, "p_run": known.run_id}).one())
+            first = run_of_row(_RUN.first(connection, {"p_tenant": run.tenant_id, "p_run": known.run_id}))
             return CreateResult("existing" if known.request_sha256 == claim.request_sha256 else "mismatch", first)
-    row = connection.execute(_RUN, {"p_tenant": run.tenant_id, "p_run": run.run_id}).one_or_none()
+    row = _RUN.first(connection, {"p_tenant": run.tenant_id, "p_run": run.run_id})
     if row is None:
         return None
     existing = run_of_row(row)
@@ -259,16 +263,16 @@ def _existing(connection: Connection, run: Run, claim: IdempotencyClaim | None) 
 
 def _put_step(connection: Connection, step: StepRecord) -> bool:
     key = _step_key(step.tenant_id, step.run_id, step.step_id, step.item)
-    document = connection.execute(_STEP, key).scalar()
+    document = _STEP.scalar(connection, key)
     stored = StepRecord.model_validate_json(document) if document is not None else None
     if not replaces(stored, step):
         return False
     content = {"status": step.status.value, "attempt": step.attempt, "document": step.model_dump_json()}
     if stored is None:
         row = {"tenant_id": step.tenant_id, "run_id": step.run_id, "step_id": step.step_id, "item": key["p_item"]}
-        connection.execute(insert(STEPS), row | content)
+        _ADD_STEP.run(connection, row | content)
     else:
-        connection.execute(_SET_STEP, key | {f"p_{name}": value for name, value in content.items()})
+        _SET_STEP.run(connection, key | {f"p_{name}": value for name, value in content.items()})
     return True
 
 

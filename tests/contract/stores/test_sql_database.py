@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from engine.adapters.memory import FixedClock
 from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlRunStore
 from engine.adapters.sql.migrations import MIGRATIONS, Migration
+from engine.adapters.sql.prepared import Parameters, Prepared
 from engine.domain.errors import LivoaError
 from tests.contract.stores import conftest
 from tests.contract.stores.builders import approval, entry, run, step
@@ -95,19 +96,23 @@ async def test_a_database_that_fails_in_the_middle_of_a_write_leaves_nothing_of_
     open_sql: Callable[[], Stores], table: str, moment: str
 ) -> None:
     stores = open_sql()
-    assert stores.database is not None
     await stores.runs.create(run(), [], None)
-    engine = stores.database._engine
-    assert engine is not None
+    carry_out, failures = Prepared.run, 0
 
-    def fail(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if statement.startswith((f"INSERT INTO {table}", f"UPDATE {table}")):
+    def fail(prepared: Prepared, connection: Connection, parameters: Parameters) -> int:
+        nonlocal failures
+        fails = prepared.text.startswith((f"INSERT INTO {table}", f"UPDATE {table}"))
+        touched = carry_out(prepared, connection, parameters) if moment == "after" or not fails else 0
+        if fails:
+            failures += 1
             raise OSError("the disk is gone")
+        return touched
 
-    event.listen(engine, f"{moment}_cursor_execute", fail)
-    with pytest.raises(OSError, match="disk"):
-        await stores.runs.put_step(step(), [new_event()], add_cost_micro_usd=5)
-    event.remove(engine, f"{moment}_cursor_execute", fail)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Prepared, "run", fail)
+        with pytest.raises(OSError, match="disk"):
+            await stores.runs.put_step(step(), [new_event()], add_cost_micro_usd=5)
+    assert failures == 1
     assert await stores.runs.get("contoso", "run-1") == run()
     assert await stores.runs.steps("contoso", "run-1") == ()
     assert await stores.events.read("contoso", "run-1", after_seq=0, limit=9) == ()
