@@ -124,6 +124,9 @@ async def serve(options: argparse.Namespace) -> None:
             ready: dict[str, Any] = {"url": host.url, "pid": os.getpid(), "data": str(data_dir)}
             if host.amqp_port is not None:
                 ready["amqp_port"] = host.amqp_port
+            # The app and its libraries stay: the collector need not walk them again and again while runs make garbage.
+            gc.collect()
+            gc.freeze()
             print(json.dumps(ready) if options.json else describe(host), file=stdout, flush=True)
             await stopped.wait()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +27,10 @@ MAX_SET_POLICIES = 2_000
 """Most policies in one set. An evaluation looks at each, so this bounds its time."""
 
 MAX_ERRORS = 5
+
+_KEPT_ENTITIES = 256
+_KEPT_ENTITIES_CHARS = 32 * 1024
+"""Entities of longer texts are read each time: together, kept ones hold some 8 MB of text at the most."""
 
 ERROR = "policy.error"
 INVALID_REQUEST = "policy.request_invalid"
@@ -106,9 +110,9 @@ class Entities:
     def __init__(self, entities: Sequence[JsonObject], schema: Schema | None) -> None:
         """From the JSON form. Raises ``CedarError("policy.entities_invalid")``."""
         try:
-            self.handle: cedarpy.Entities = _cedar().Entities.from_json_str(
-                json.dumps(entities), schema.handle if schema is not None else None
-            )
+            text = json.dumps(entities)
+            read = _entities_of if len(text) <= _KEPT_ENTITIES_CHARS else _entities_of.__wrapped__
+            self.handle: cedarpy.Entities = read(text, schema)
         except (ValueError, TypeError) as error:
             raise CedarError("policy.entities_invalid", _short(error)) from None
         self._known = frozenset(_uid(entity) for entity in entities)
@@ -116,6 +120,14 @@ class Entities:
     def missing(self, uids: Iterable[Uid]) -> tuple[Uid, ...]:
         """Those of ``uids`` that are not among the entities."""
         return tuple(uid for uid in uids if (uid.type, uid.id) not in self._known)
+
+
+@lru_cache(maxsize=_KEPT_ENTITIES)
+def _entities_of(text: str, schema: Schema | None) -> cedarpy.Entities:
+    """The steps of a run say the same of caller, tenant, plan and agent. What was read is kept by all that it was read from, so
+    it cannot be stale: whatever changes of them is another text, another catalog another schema."""
+    read: cedarpy.Entities = _cedar().Entities.from_json_str(text, schema.handle if schema is not None else None)
+    return read
 
 
 class PolicySet:

@@ -32,10 +32,13 @@ class FileSigner:
     def __init__(self, path: Path, *, create: bool) -> None:
         self._path, self._create = path, create
         self._key: EllipticCurvePrivateKey | None = None
+        self._key_id = ""
 
     async def key_id(self) -> str:
         """See ``Signer.key_id``."""
-        return key_id_of((await self._private()).public_key())
+        key = await self._private()
+        self._key_id = self._key_id or key_id_of(key.public_key())
+        return self._key_id
 
     async def sign(self, data: bytes, key_id: str) -> bytes:
         """See ``Signer.sign``."""

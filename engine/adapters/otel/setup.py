@@ -27,7 +27,7 @@ def configure_telemetry(exporter: Exporter, *, service_name: str) -> OtelTelemet
         _install_azure_monitor(service_name)
     else:
         _install_local(service_name)
-    return OtelTelemetry(trace.get_tracer(SCOPE), metrics.get_meter(SCOPE))
+    return OtelTelemetry(trace.get_tracer(SCOPE), metrics.get_meter(SCOPE), collected=exporter != "none")
 
 
 def _install_local(service_name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from engine.domain.masking import mask
@@ -17,17 +18,19 @@ from engine.ports.telemetry import Attribute, Span
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
     from opentelemetry.trace import Tracer
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 
 class OtelSpan:
-    """One running span."""
+    """One running span; its attributes are kept where spans are ``collected``."""
 
-    def __init__(self, span: Any) -> None:
-        self._span = span
+    def __init__(self, span: Any, *, collected: bool = True) -> None:
+        self._span, self._collected = span, collected
 
     def set(self, name: str, value: Attribute) -> None:
         """Set an attribute."""
-        self._span.set_attribute(name, _clean(value))
+        if self._collected:
+            self._span.set_attribute(name, _clean(value))
 
     def fail(self, error_type: str) -> None:
         """Mark the span as failed; ``error.type`` is the stable code."""
@@ -47,10 +50,14 @@ class OtelSpan:
 
 
 class OtelTelemetry:
-    """Spans and metrics through a tracer and a meter that somebody else configured."""
+    """Spans and metrics through a tracer and a meter that somebody else configured.
 
-    def __init__(self, tracer: Tracer, meter: Meter) -> None:
+    Not ``collected``: nobody will read the spans, so they have ids, which go on to logs and agents, but no attributes.
+    """
+
+    def __init__(self, tracer: Tracer, meter: Meter, *, collected: bool = True) -> None:
         self._tracer = tracer
+        self._collected = collected
         self._meter = meter
         self._counters: dict[str, Any] = {}
         self._histograms: dict[str, Any] = {}
@@ -71,11 +78,11 @@ class OtelTelemetry:
             mask(name),
             context=_context(traceparent),
             kind=SpanKind[kind.upper()],
-            attributes=_all_clean(attributes),
+            attributes=_all_clean(attributes) if self._collected else None,
             record_exception=False,
             set_status_on_exception=False,
         ) as raw:
-            span = OtelSpan(raw)
+            span = OtelSpan(raw, collected=self._collected)
             try:
                 yield span
             except BaseException as err:
@@ -106,6 +113,11 @@ def _all_clean(attributes: Mapping[str, Attribute] | None) -> dict[str, Attribut
 def _context(traceparent: str | None) -> Any:
     if traceparent is None:
         return None
+    return _propagator().extract({"traceparent": traceparent})
+
+
+@cache
+def _propagator() -> TraceContextTextMapPropagator:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    return TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+    return TraceContextTextMapPropagator()

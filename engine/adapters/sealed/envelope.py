@@ -7,7 +7,6 @@ says nothing about the content to whoever does not have the run's key.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field
@@ -52,7 +51,7 @@ class RunSecrets:
 
     def name(self, sha256: str) -> str:
         """What content with this hash is called outside: a keyed hash of it, as 64 hex digits."""
-        return hmac.new(self.name_key, bytes.fromhex(sha256), hashlib.sha256).hexdigest()
+        return hmac.digest(self.name_key, bytes.fromhex(sha256), "sha256").hex()
 
 
 def seal(secrets_of_run: RunSecrets, name: str, data: bytes) -> bytes:
