@@ -4,10 +4,12 @@ Run it when histories of a *new* shape should be kept beside the old ones. Do no
 failure says that instances which are running at the moment of an upgrade would break. It starts a stack in a temporary folder,
 lets one run finish, kills the host in the middle of another one, has a third one approved step by step, lets a long one go on in
 a fresh history and, with a scripted model, has the plan of another one repaired, and writes ``histories/{name}-{date}.json``.
+``repaired3`` is that last one once more, started by the document that version 3 gave to its runs.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -19,11 +21,22 @@ from engine.domain.names import STEP_ORCHESTRATOR
 from local_host.durable.history import ExecutionCompleted
 from tests.e2e import test_repair
 from tests.e2e.plans import SAMPLE_INTENT, fit, pause, request_of
-from tests.e2e.stack import Stack, up
+from tests.e2e.stack import ROOT, Stack, up
 from tests.e2e.test_approvals import APPROVER, answer, asked, budget, until
 from tests.e2e.test_crash import PLAN
 from tests.replay.recording import FOLDER, Recording, read_store, save
 from tests.support.model_server import ModelServer
+
+STARTED_BY_VERSION_3 = """
+from engine.domain import names
+names.INPUT_VERSION = 3
+from triggers import starting
+today = starting.orchestration_input
+def then(run, quota=None):
+    return {name: value for name, value in today(run, quota).items() if name != "roll_after"}
+starting.orchestration_input = then
+"""
+"""Run by the interpreter of the host before anything else. What happens to the run is up to the code of today."""
 
 Made = str | tuple[str, list[Recording]]
 """The id of a finished run, and what is to be kept of it where that is not all."""
@@ -105,9 +118,18 @@ def main(names: Sequence[str]) -> None:
     if plain := [name for name in wanted if name in RUNS]:
         _record(plain, RUNS)
     if modelled := [name for name in wanted if name in WITH_MODEL]:
-        with ModelServer() as provider:
-            provider.script(test_repair.scripted)
-            _record(modelled, WITH_MODEL, "--model-endpoint", provider.url, "--model", "gpt-4o")
+        _record_with_model(modelled, WITH_MODEL)
+    if "repaired3" in wanted or not names:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "sitecustomize.py").write_text(STARTED_BY_VERSION_3, encoding="utf-8")
+            os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{ROOT}"
+            _record_with_model(["repaired3"], {"repaired3": repaired})
+
+
+def _record_with_model(names: Sequence[str], runs: dict[str, Callable[[Stack], Made]]) -> None:
+    with ModelServer() as provider:
+        provider.script(test_repair.scripted)
+        _record(names, runs, "--model-endpoint", provider.url, "--model", "gpt-4o")
 
 
 def _when_over(stack: Stack, run_id: str) -> list[Recording]:

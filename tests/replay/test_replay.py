@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from engine.domain import names
+from engine.scheduler import run as run_state
 from local_host.durable.determinism import NonDeterministicError, check_prefix
 from local_host.durable.history import EventType
 from orchestrators import run_orchestrator as run_module
@@ -35,13 +36,13 @@ each_run = pytest.mark.parametrize("recording", RUNS, ids=[r.instance_id for r i
 
 CONTROL = {
     "status", "skeleton", "code", "retryable", "item_count", "ended", "until_at", "retry_after_s", "approval_id", "expires_at",
-    "event", "look_by",
+    "event", "look_by", "left_s",
 }  # fmt: skip
 
 
 def test_there_are_histories_of_a_finished_and_of_a_crashed_run_and_of_a_map() -> None:
     stems = {path.stem.split("-")[0] for path in FILES}
-    assert {"sample", "crashed", "approved", "repaired"} <= stems
+    assert {"sample", "crashed", "approved", "repaired", "repaired3"} <= stems
     assert {recording.name for _, recording in RECORDINGS} == set(BODIES)
 
 
@@ -135,6 +136,23 @@ def test_one_more_action_at_the_beginning_is_detected(recording: Recording) -> N
 
     with pytest.raises(NonDeterministicError, match="warm_up"):
         replay(recording, changed)
+
+
+def test_there_is_a_history_of_every_version_of_the_start_document_that_runs_may_have() -> None:
+    documents = [json.loads(json.loads(recording.input_json or "null")) for recording in RUNS]
+    assert {document.get("v", 1) for document in documents} == set(range(1, names.INPUT_VERSION + 1))
+
+
+def test_a_run_of_version_3_repairs_and_stays_in_one_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that took either from such runs, or gave it to others, would break those under way."""
+    (third,) = [one for one in RUNS if json.loads(json.loads(one.input_json or "null")).get("v") == 3]
+    rows = [row for rows in third.episodes for row in rows if row["EventType"] == EventType.TASK_SCHEDULED]
+    scheduled = [row["Name"] for row in rows]
+    assert names.REPAIR_PLAN in scheduled
+    assert names.CHECKPOINT_RUN not in scheduled
+    monkeypatch.setattr(run_state, "REPAIRS_SINCE", 4)
+    with pytest.raises(NonDeterministicError):
+        replay(third, run_orchestrator)
 
 
 BROKEN = sorted((FOLDER / "broken").glob("*.json"))
