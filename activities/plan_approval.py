@@ -59,6 +59,7 @@ async def ask_about_plan(
             "status": "awaiting_approval",
             "approval_id": approval_id,
             "expires_at": iso_utc(known.expires_at),
+            "left_s": (known.expires_at - deps.clock.now()).total_seconds(),
         }
     await deps.audit.append(approval_entry(known))
     return known if known.status is ApprovalStatus.GRANTED else _REASONS.get(known.status, _VOID)

@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from azure.functions.meta import Datum
@@ -207,12 +207,13 @@ class _LockKeeper:
         max_renewal_s: float,
     ) -> None:
         self._broker, self._clock, self._batch, self._session = broker, clock, batch, session
-        self._give_up_at = clock.now() + timedelta(seconds=max_renewal_s)
-        self._half = max((batch[0].locked_until_at - clock.now()) / 2, timedelta(milliseconds=10))
-        self._alarm: Alarm = clock.call_at(clock.now() + self._half, self._renew)
+        self._left_s = max_renewal_s
+        self._half_s = max((batch[0].locked_until_at - clock.now()).total_seconds() / 2, 0.01)
+        self._alarm: Alarm = clock.call_after(self._half_s, self._renew)
 
     def _renew(self) -> None:
-        if self._clock.now() >= self._give_up_at:
+        self._left_s -= self._half_s
+        if self._left_s <= 0:
             return
         try:
             if self._session is not None:
@@ -222,7 +223,7 @@ class _LockKeeper:
                     self._broker.renew(locked.entity, locked.lock_token)
         except QueueError:
             return  # settling will find out and say so
-        self._alarm = self._clock.call_at(self._clock.now() + self._half, self._renew)
+        self._alarm = self._clock.call_after(self._half_s, self._renew)
 
     def stop(self) -> None:
         self._alarm.cancel()

@@ -25,6 +25,8 @@ from local_host.specs import FunctionSpec, TimerTrigger
 
 _log = logging.getLogger("local_host.timer")
 _MONITOR_FROM = timedelta(minutes=1)
+LOOK = timedelta(seconds=30)
+"""How soon a clock that was set is noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,23 @@ class TimerListener:
         if missed or self._trigger.run_on_startup:
             status = await self._fire(status, past_due=missed)
         while not self._stopping:
-            await self._until(status.next_at)
+            status = await self._reached(status)
             status = await self._fire(status, past_due=False)
 
-    async def _until(self, due_at: datetime) -> None:
+    async def _reached(self, status: TimerStatus) -> TimerStatus:
+        """Wait until it is time. A clock that was set back meanwhile makes the schedule's next time an earlier one."""
+        looked_at = self._clock.now()
+        while looked_at < status.next_at and not self._stopping:
+            await self._until(min(status.next_at, looked_at + LOOK), LOOK)
+            now = self._clock.now()
+            if now < looked_at:
+                status = self._next_status(status.last_at)
+            looked_at = now
+        return status
+
+    async def _until(self, due_at: datetime, most: timedelta) -> None:
         reached = asyncio.Event()
-        alarm = self._clock.call_at(due_at, reached.set)
+        alarm = self._clock.call_at(due_at, reached.set, within_s=most.total_seconds())
         try:
             await reached.wait()
         finally:

@@ -73,7 +73,7 @@ async def _take_back(assignment: Assignment, deps: Deps, client: DurableClient, 
 
 async def _is_unheard(assignment: Assignment, deps: Deps, now: datetime) -> bool:
     """True while the step it was for has not gone on."""
-    if assignment.ended_at is None or now - assignment.ended_at < timedelta(seconds=TELL_AFTER_S):
+    if assignment.ended_at is None or abs(now - assignment.ended_at) < timedelta(seconds=TELL_AFTER_S):
         return False
     of = (assignment.tenant_id, assignment.run_id, assignment.step_id, assignment.item)
     record = await deps.runs.get_step(*of)

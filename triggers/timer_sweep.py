@@ -29,6 +29,10 @@ GRACE_S = 10.0
 """Younger runs are still in the hands of the request that accepted or cancelled them."""
 REMIND_FOR_S = 120.0
 """How long a run is reminded of a cancel or of an answer; every reminder is an entry in its history, so there is an end to it."""
+REMIND_LATER_EVERY_S, REMIND_AT_MOST_S = 300.0, 86_400.0
+"""A run that is still cancelling is reminded now and then for a day: whoever should have told it may have been away for longer
+than the first reminders last, or the clock was set meanwhile."""
+EVERY_S = 15.0
 
 CARED_FOR = frozenset({RunStatus.ACCEPTED, RunStatus.CANCELLING})
 """The statuses in which a run may need help; asking for these alone keeps them visible behind any number under way."""
@@ -50,14 +54,14 @@ class SweepReport:
 
 
 def care_for(run: Run, *, started: bool, now: datetime) -> Care:
-    """What a run needs. Pure."""
-    idle = now - run.updated_at
-    if run.status not in CARED_FOR or idle < timedelta(seconds=GRACE_S):
+    """What a run needs. Pure. A change that is yet to come, as a clock that was set back has it, is as old as it is far away."""
+    idle_s = abs((now - run.updated_at).total_seconds())
+    if run.status not in CARED_FOR or idle_s < GRACE_S:
         return "none"
     if not started:
         return "start"
-    cancelled = run.status is RunStatus.CANCELLING
-    return "remind" if cancelled and idle < timedelta(seconds=REMIND_FOR_S) else "none"
+    is_due = idle_s < REMIND_FOR_S or (idle_s < REMIND_AT_MOST_S and idle_s % REMIND_LATER_EVERY_S < EVERY_S)
+    return "remind" if run.status is RunStatus.CANCELLING and is_due else "none"
 
 
 async def sweep(deps: Deps, client: DurableClient) -> SweepReport:
@@ -91,7 +95,7 @@ async def _repeat_answers(deps: Deps, client: DurableClient, now: datetime) -> i
     """Announce again what was answered a moment ago and not taken up; a step that waits longer looks by itself."""
     told = 0
     for approval in await deps.approvals.answered_since(now - timedelta(seconds=REMIND_FOR_S), MAX_RUNS):
-        fresh = approval.decided_at is None or now - approval.decided_at < timedelta(seconds=GRACE_S)
+        fresh = approval.decided_at is None or abs(now - approval.decided_at) < timedelta(seconds=GRACE_S)
         if not fresh and await _is_unheard(approval, deps):
             told += await tell_answer(approval, client)
     return told

@@ -101,14 +101,19 @@ def leasing(token: int, worker: str, nonce: str, now: datetime) -> Rule[Leased |
 
 
 def renewing(token: int, nonce: str, now: datetime) -> Rule[Leased | NotLeased]:
-    """Renew the lease of who holds it. One that ran out and was not voided is renewed too: nobody else has the work."""
+    """Renew the lease of who holds it. One that ran out and was not voided is renewed too: nobody else has the work.
+
+    It is shortened only when it would last for more than two lengths: then the clock was set back, and whoever holds it would be
+    waited for by as much longer.
+    """
 
     def rule(found: Assignment | None) -> tuple[Leased | NotLeased, Assignment | None]:
         refusal = _not_holder(found, token, nonce)
         if found is None or refusal is not None:
             return refusal or NotLeased("unknown"), None
         until = now + timedelta(seconds=found.lease_s)
-        if found.lease_until_at is not None and until <= found.lease_until_at:
+        length = timedelta(seconds=found.lease_s)
+        if found.lease_until_at is not None and until <= found.lease_until_at <= until + length:
             return Leased(found), None
         renewed = found.model_copy(update={"lease_until_at": until})
         return Leased(renewed), renewed

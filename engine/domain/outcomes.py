@@ -11,6 +11,8 @@ from pydantic import Field, TypeAdapter
 
 from engine.domain.base import Frozen
 
+LeftS = Annotated[float | None, Field(allow_inf_nan=False)]
+
 
 class Succeeded(Frozen):
     """The step has an output in the payload store. ``item_count`` is set for maps."""
@@ -50,28 +52,35 @@ class Cancelled(Frozen):
 
 
 class Waiting(Frozen):
-    """A ``wait`` step that is over at ``until_at`` (RFC 3339, UTC). Asking again after that time gives Succeeded."""
+    """A ``wait`` step that is over at ``until_at`` (RFC 3339, UTC). Asking again after that time gives Succeeded.
+
+    ``left_s`` is how long that is from now, in seconds, by the clock of who answers: the one who waits may have another, or the
+    clock may have been set. None in answers from before there was such a field.
+    """
 
     status: Literal["waiting"] = "waiting"
     until_at: str
+    left_s: LeftS = None
 
 
 class AwaitingApproval(Frozen):
     """The step waits for a person's answer until ``expires_at`` (RFC 3339, UTC). The attempt is not used up: asking again after
-    the answer, or after that time, gives another outcome."""
+    the answer, or after that time, gives another outcome. ``left_s`` as in ``Waiting``."""
 
     status: Literal["awaiting_approval"] = "awaiting_approval"
     approval_id: str
     expires_at: str
+    left_s: LeftS = None
 
 
 class Dispatched(Frozen):
     """A worker has the step. It ends with the external event ``event``, and by ``look_by`` (RFC 3339, UTC) at the latest. The
-    attempt is not used up: asking again after either gives another outcome."""
+    attempt is not used up: asking again after either gives another outcome. ``left_s`` as in ``Waiting``."""
 
     status: Literal["dispatched"] = "dispatched"
     event: str
     look_by: str
+    left_s: LeftS = None
 
 
 class Suspended(Frozen):

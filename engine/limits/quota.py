@@ -88,16 +88,21 @@ class QuotaState:
         """The state of ``to_json``."""
         return cls(*(tuple((key, at) for key, at in state[name]) for name in ("leases", "ended", "waiting")))
 
-    def live(self, now_ms: int) -> QuotaState:
-        """Without what has expired."""
-        return QuotaState(*(_live(entries, now_ms) for entries in (self.leases, self.ended, self.waiting)))
+    def live(self, now_ms: int, lease_ms: int | None = None) -> QuotaState:
+        """Without what has expired. What would last longer than anything of its kind, after the clock was set back, lasts as
+        long as if it had been written now; leases as long as two of ``lease_ms``, because they need not all be of one length."""
+        return QuotaState(
+            _live(self.leases, now_ms, None if lease_ms is None else 2 * lease_ms),
+            _live(self.ended, now_ms, TOMBSTONE_MS),
+            _live(self.waiting, now_ms, WAITER_MS),
+        )
 
 
 def apply_quota(state: QuotaState, op: QuotaOp, now_ms: int) -> tuple[QuotaState, QuotaResult]:
     """The state after ``op`` at ``now_ms`` (Unix milliseconds), and what came of it.
 
     ``ValueError`` when a limit or a duration is below 1."""
-    state = state.live(now_ms)
+    state = state.live(now_ms, op.lease_ms if isinstance(op, Acquire | Renew) else None)
     match op:
         case Acquire(lease_id, limit, lease_ms):
             _require_positive(limit, lease_ms)
@@ -137,8 +142,12 @@ def _result(state: QuotaState, *, granted: bool, ended: bool = False) -> QuotaRe
     return QuotaResult(granted, len(state.leases), len(state.waiting), ended)
 
 
-def _live(entries: tuple[Entry, ...], now_ms: int) -> tuple[Entry, ...]:
-    return tuple(entry for entry in entries if entry[1] > now_ms)
+def _live(entries: tuple[Entry, ...], now_ms: int, most_ms: int | None) -> tuple[Entry, ...]:
+    return tuple(
+        (key, until_ms if most_ms is None else min(until_ms, now_ms + most_ms))
+        for key, until_ms in entries
+        if until_ms > now_ms
+    )
 
 
 def _without(entries: tuple[Entry, ...], lease_id: str) -> tuple[Entry, ...]:

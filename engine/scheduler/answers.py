@@ -48,7 +48,7 @@ def run_outcome(call: RunCall, value: Any) -> RunOutcome:
     """Parse the answer of a call for the run itself.
 
     ``plan_run`` and ``repair_plan``: ``{"status": "planned", "skeleton": wire}``,
-    ``{"status": "awaiting_approval", "approval_id", "expires_at"}`` or
+    ``{"status": "awaiting_approval", "approval_id", "expires_at", "left_s"?}`` or
     ``{"status": "rejected" | "denied" | "failed", "code"}``; failed with ``run.cancelled`` says that the store knows of a cancel.
     ``undo_step``: ``{"status": "undone" | "more"}``;
     ``compose_answer``: ``{"status": "composed"}``; both of these may answer
@@ -111,9 +111,9 @@ def _planned(skeleton: Any) -> RunOutcome:
 
 
 def _held(answer: dict[str, Any]) -> RunOutcome:
-    approval_id, expires_at = answer.get("approval_id"), answer.get("expires_at")
+    approval_id, expires_at, left_s = (answer.get(name) for name in ("approval_id", "expires_at", "left_s"))
     if isinstance(approval_id, str) and isinstance(expires_at, str):
-        return Held(approval_id, expires_at)
+        return Held(approval_id, expires_at, left_s if isinstance(left_s, float | int) else None)
     return Broken("run.malformed_outcome", retryable=False)
 
 

@@ -155,10 +155,11 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """There is a plan, and a person must approve it by ``expires_at`` (RFC 3339)."""
+    """There is a plan, and a person must approve it by ``expires_at`` (RFC 3339). ``left_s`` as in ``outcomes.Waiting``."""
 
     approval_id: str
     expires_at: str
+    left_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

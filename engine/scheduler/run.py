@@ -379,7 +379,7 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
 
 def _held(state: RunState, outcome: Held, at: datetime) -> RunState:
     """The plan waits for a person: look again when there is an answer, when its time is over, or when the watchdog rings."""
-    expires_at = steps.parsed_instant(outcome.expires_at)
+    expires_at = steps.agreed_instant(outcome.expires_at, outcome.left_s, at)
     if expires_at is None or state.look >= steps.MAX_LOOKS:
         if state.phase is RunPhase.RUNNING:
             return _repair_over(replace(state, call_open=False), Broken("plan.malformed_outcome", False), at)

@@ -45,6 +45,9 @@ UPKEEP_ATTEMPTS = 5
 """Tries for counting and collecting items at least: they have no effect outside, and losing them would discard finished work."""
 MIN_WAIT = timedelta(milliseconds=100)
 """A ``waiting`` answer that is already due is asked again after this, so it cannot spin."""
+CLOCKS_DIFFER_LOOK = timedelta(seconds=60)
+"""How soon to ask again at the latest when it is time by this clock and not yet by the clock of who answered. They are those of
+two machines, or of one that was set back."""
 MAX_LISTENED = 100
 """Events that one instance is told of at a time; it bounds the cost of each ``task_any``. Others wait for a look."""
 
@@ -248,9 +251,11 @@ def _took(draft: Draft, call: StepCall, outcome: StepOutcome, at: datetime, fram
         case Waiting():
             _waiting(draft, call, outcome, at)
         case AwaitingApproval():
-            _awaiting(draft, call, approval_event(outcome.approval_id), outcome.expires_at, at)
+            look_by = agreed_instant(outcome.expires_at, outcome.left_s, at)
+            _awaiting(draft, call, approval_event(outcome.approval_id), look_by, at)
         case Dispatched():
-            _awaiting(draft, call, outcome.event, outcome.look_by, at, at_work=True)
+            look_by = agreed_instant(outcome.look_by, outcome.left_s, at)
+            _awaiting(draft, call, outcome.event, look_by, at, at_work=True)
         case Suspended():
             _suspended(draft, call, outcome, at)
         case _:
@@ -288,7 +293,7 @@ def _failure_trigger(on_failure: OnFailure) -> StepTrigger:
 
 def _waiting(draft: Draft, call: StepCall, outcome: Waiting, at: datetime) -> None:
     record = draft.record(call.step)
-    until_at = parsed_instant(outcome.until_at)
+    until_at = agreed_instant(outcome.until_at, outcome.left_s, at)
     if draft.stopped is not None:
         draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
     elif until_at is None or not isinstance(call, PerformStep) or record.look >= MAX_LOOKS:
@@ -297,15 +302,17 @@ def _waiting(draft: Draft, call: StepCall, outcome: Waiting, at: datetime) -> No
         draft.sleep(call.step, max(until_at, at + MIN_WAIT), record._replace(look=record.look + 1))
 
 
-def _awaiting(draft: Draft, call: StepCall, event: str, look_by: str, at: datetime, *, at_work: bool = False) -> None:
+def _awaiting(
+    draft: Draft, call: StepCall, event: str, look_by: datetime | None, at: datetime, *, at_work: bool = False
+) -> None:
     record = draft.record(call.step)
-    expires_at, look = parsed_instant(look_by), record.look + 1
+    look = record.look + 1
     if draft.stopped is not None:
         draft.settle(call.step, StepTrigger.CANCEL, draft.stopped)
-    elif expires_at is None or not isinstance(call, PerformStep) or record.look >= MAX_LOOKS:
+    elif look_by is None or not isinstance(call, PerformStep) or record.look >= MAX_LOOKS:
         draft.settle(call.step, *_UNEXPECTED)
     else:
-        due_at = max(min(expires_at, at + watchdog(look)), at + MIN_WAIT)
+        due_at = max(min(look_by, at + watchdog(look)), at + MIN_WAIT)
         draft.await_event(call.step, event, due_at, record._replace(look=look), at_work=at_work)
 
 
@@ -318,6 +325,18 @@ def _suspended(draft: Draft, call: StepCall, outcome: Suspended, at: datetime) -
     else:
         draft.put_back(call.step, record._replace(look=record.look + 1))
         draft.pause = draft.pause.told(outcome.number, at)
+
+
+def agreed_instant(text: str, left_s: float | None, at: datetime) -> datetime | None:
+    """When to look again because of an instant in an answer that came at ``at`` and said how long it was to that instant.
+
+    The instant itself, unless it is over here and was not yet over there: then both clocks cannot be right, and it is asked again
+    at the pace of time, not of the disagreement. None for what is no instant.
+    """
+    instant_at = parsed_instant(text)
+    if instant_at is None or left_s is None or instant_at > at:
+        return instant_at
+    return at + min(timedelta(seconds=min(max(left_s, 0.0), 3_600.0)), CLOCKS_DIFFER_LOOK)
 
 
 def parsed_instant(text: str) -> datetime | None:

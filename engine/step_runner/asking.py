@@ -76,7 +76,9 @@ async def ask(
     if known.binding != binding or known.run_id != task.run_id:
         return NotApproved("approval.mismatch", "the approval on record is not the one that was asked for")
     if known.is_pending:
-        return Unanswered(AwaitingApproval(approval_id=approval_id, expires_at=iso_utc(known.expires_at)))
+        left_s = (known.expires_at - deps.clock.now()).total_seconds()
+        expires_at = iso_utc(known.expires_at)
+        return Unanswered(AwaitingApproval(approval_id=approval_id, expires_at=expires_at, left_s=left_s))
     await deps.audit.append(approval_entry(known))
     return known if known.status is ApprovalStatus.GRANTED else _not_approved(known)
 

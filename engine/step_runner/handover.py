@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -91,7 +91,7 @@ async def hand_on(call: Call, capability: Capability, assignment: Assignment, re
             span.fail(err.code)
             error = ExecuteError(code=err.code, message=err.message, retryable=err.status >= 500 and err.code != NO_BUS)
             return await conclude(call, capability, ExecuteFailed(error=error), reserved)
-    return _dispatched(assignment)
+    return _dispatched(assignment, deps.clock.now())
 
 
 async def new_assignment(call: Call, capability: Capability, plan_hash: str, request: ExecuteRequest) -> Assignment:
@@ -129,7 +129,8 @@ async def take_up(asked: CallInQuestion, assignment: Assignment, deps: Deps) -> 
     except LivoaError as err:
         # The work is done and the attempt is not used up: whoever looks again later finds the answer.
         _LOG.warning("a worker's answer cannot be read yet", extra={"run_id": task.run_id, "code": err.code})
-        return Dispatched(event=ended.event, look_by=iso_utc(deps.clock.now() + _READ_AGAIN_AFTER))
+        look_by = iso_utc(deps.clock.now() + _READ_AGAIN_AFTER)
+        return Dispatched(event=ended.event, look_by=look_by, left_s=_READ_AGAIN_AFTER.total_seconds())
     if response is None:
         return await _voided(asked, deps)
     record = await deps.runs.get_step(task.tenant_id, task.run_id, task.record_id, task.item)
@@ -173,7 +174,7 @@ async def _ended(assignment: Assignment, deps: Deps) -> Assignment | Dispatched 
         return current
     if current.sent_at is None:
         await _send(current, deps)
-    return _dispatched(current)
+    return _dispatched(current, deps.clock.now())
 
 
 async def _response(ended: Assignment, deps: Deps) -> ExecuteResponse | None:
@@ -236,8 +237,9 @@ async def _send(assignment: Assignment, deps: Deps) -> None:
         _LOG.warning("a command could not be sent yet", extra={"run_id": assignment.run_id, "code": err.code})
 
 
-def _dispatched(assignment: Assignment) -> Dispatched:
-    return Dispatched(event=assignment.event, look_by=iso_utc(assignment.deadline_at))
+def _dispatched(assignment: Assignment, now: datetime) -> Dispatched:
+    left_s = (assignment.deadline_at - now).total_seconds()
+    return Dispatched(event=assignment.event, look_by=iso_utc(assignment.deadline_at), left_s=left_s)
 
 
 def _failed(code: str, message: str, *, retryable: bool) -> ExecuteFailed:

@@ -178,7 +178,7 @@ async def _wait(view: StepView, journal: Journal, deps: Deps) -> StepOutcome:
     journal = journal.with_inputs(canonical_sha256({"until": iso_utc(until)}), started_at)
     if until > now:
         await journal.started()
-        return Waiting(until_at=iso_utc(until))
+        return Waiting(until_at=iso_utc(until), left_s=(until - now).total_seconds())
     output = json.dumps({"until": iso_utc(until)}).encode()
     ref = await deps.payloads.put(view.run.tenant_id, view.run.run_id, output)
     return await journal.succeeded(ref)

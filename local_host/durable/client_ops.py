@@ -281,7 +281,14 @@ def _append(connection: sqlite3.Connection, instance_id: str, events: list[Event
 
 def _terminate(connection: sqlite3.Connection, instance_id: str, reason: str, at: str) -> tuple[str, InboxItem] | None:
     item = _alive(connection, instance_id)
-    ended = replace(item, status="Terminated", suspended=False, output=reason, output_is_json=False, updated_at=at)
+    ended = replace(
+        item,
+        status="Terminated",
+        suspended=False,
+        output=reason,
+        output_is_json=False,
+        updated_at=max(at, item.updated_at),
+    )
     put_instance(connection, ended)
     _append(connection, instance_id, [Lifecycle(EventType.EXECUTION_TERMINATED, at, reason)])
     drop_pending(connection, instance_id)
@@ -298,7 +305,7 @@ def _suspend(connection: sqlite3.Connection, instance_id: str, reason: str, at: 
     if item.suspended is suspended:
         word = "already" if suspended else "not"
         raise ConflictError(f"The orchestration instance '{instance_id}' is {word} suspended.")
-    put_instance(connection, replace(item, suspended=suspended, updated_at=at))
+    put_instance(connection, replace(item, suspended=suspended, updated_at=max(at, item.updated_at)))
     kind = EventType.EXECUTION_SUSPENDED if suspended else EventType.EXECUTION_RESUMED
     _append(connection, instance_id, [Lifecycle(kind, at, reason)])
 

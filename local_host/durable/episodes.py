@@ -83,6 +83,15 @@ class Mail:
     inbox: list[InboxItem] = field(default_factory=list)
 
 
+def time_of(instance: Instance, mail: Mail, now: str) -> str:
+    """The instance's time: what the clock says, but never before what it was, nor before a timer that has fired.
+
+    The clock may be set back at any moment. An orchestrator that saw its time go back would wait again for what it waited for.
+    """
+    fired = [to_stamp(from_stamp(each.fire_at)) for each in mail.completions if isinstance(each, TimerFired)]
+    return max(now, instance.updated_at, *fired)
+
+
 @dataclass(slots=True)
 class Episode:
     """One run; `at` is the stamp of all its events. `held` are inbox rows left for later."""
@@ -236,7 +245,7 @@ class Episode:
 
     def _timer(self, task_id: int, fire_at: str, writes: EpisodeWrites) -> TimerCreated:
         item = self.execution.instance
-        writes.timers.append(TimerItem(item.instance_id, item.execution_id, task_id, fire_at))
+        writes.timers.append(TimerItem(item.instance_id, item.execution_id, task_id, fire_at, self.at))
         return TimerCreated(self.at, task_id, fire_at)
 
     def _retry_timer(self, item: Scheduled, writes: EpisodeWrites) -> TimerCreated:
@@ -400,4 +409,5 @@ __all__ = [
     "failure_details",
     "missing_function",
     "new_instance",
+    "time_of",
 ]

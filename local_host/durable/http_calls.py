@@ -10,7 +10,6 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urljoin
 
@@ -99,7 +98,7 @@ class DurableHttp:
             if not done.done():
                 done.set_result(None)
 
-        alarm = self._clock.call_at(self._clock.now() + timedelta(seconds=seconds), wake)
+        alarm = self._clock.call_after(seconds, wake)
         try:
             await done
         finally:

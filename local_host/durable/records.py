@@ -87,12 +87,13 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class TimerItem:
-    """A timer to fire, cancelled ones included."""
+    """A timer to fire, cancelled ones included. `known_at` is the instance's time when it was created, or a later one."""
 
     instance_id: str
     execution_id: str
     task_id: int
     fire_at: str
+    known_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +428,12 @@ def load_unfinished(connection: sqlite3.Connection) -> Unfinished:
     instances = [row[0] for row in wake]
     pending = [row[0] for row in connection.execute(f"SELECT instance_id FROM instances WHERE {PENDING_STARTS}")]  # noqa: S608  # constant
     work = [WorkItem(*row) for row in connection.execute("SELECT * FROM work ORDER BY instance_id, task_id")]
-    timers = [TimerItem(*row) for row in connection.execute("SELECT * FROM timers ORDER BY fire_at")]
+    timers = [
+        TimerItem(*row)
+        for row in connection.execute(
+            "SELECT t.instance_id, t.execution_id, t.task_id, t.fire_at, coalesce(i.updated_at, '') FROM timers t"
+            " LEFT JOIN instances i ON i.instance_id = t.instance_id ORDER BY t.fire_at"
+        )
+    ]
     entities = [row[0] for row in connection.execute("SELECT DISTINCT entity_id FROM entity_inbox")]
     return Unfinished(instances, pending, work, timers, entities)

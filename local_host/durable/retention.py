@@ -64,7 +64,7 @@ class Retention:
                 _LOG.info("retention: %d ended instances purged", purged)
         except Exception:
             _LOG.exception("Retention failed and will be tried again")
-        self._alarm = self._clock.call_at(self._clock.now() + timedelta(seconds=EVERY_S), self.start)
+        self._alarm = self._clock.call_after(EVERY_S, self.start)
 
     async def purge_ended(self) -> int:
         """One round; returns how many instances are gone."""

@@ -51,7 +51,7 @@ def rewind_instance(connection: sqlite3.Connection, item: Instance, reason: str,
         status="Running",
         output=None,
         output_is_json=False,
-        updated_at=at,
+        updated_at=max(at, item.updated_at),
     )
     put_instance(connection, revived)
     woken = [item.instance_id]

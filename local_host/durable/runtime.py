@@ -11,14 +11,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import islice
 
 from local_host.durable.admission import Admission, Bounds
 from local_host.durable.clock import Clock
 from local_host.durable.determinism import NonDeterministicError
 from local_host.durable.entities import EntityRunner
-from local_host.durable.episodes import Episode, Mail, missing_function
+from local_host.durable.episodes import Episode, Mail, missing_function, time_of
 from local_host.durable.execution import BrokenReplyError, Execution
 from local_host.durable.executor import TimerLimits
 from local_host.durable.functions import DurableFunctions
@@ -198,8 +197,7 @@ class Runtime:
         except Exception:
             _LOG.exception("Instance %s: the episode failed and will be tried again", actor.instance_id)
             actor.evict()
-            retry_at = self.clock.now() + timedelta(seconds=self.options.commit_retry_s)
-            self.clock.call_at(retry_at, lambda: self.wake(actor.instance_id))
+            self.clock.call_after(self.options.commit_retry_s, lambda: self.wake(actor.instance_id))
         finally:
             actor.task = None
             self._driving -= 1
@@ -219,7 +217,7 @@ class Runtime:
         if mail is None:
             return False
         self.episodes += 1
-        at, options = to_stamp(self.clock.now()), self.options
+        at, options = time_of(execution.instance, mail, to_stamp(self.clock.now())), self.options
         episode = Episode(execution, self.functions, at, options.strict, options.default_version)
         execution_id = execution.instance.execution_id
         try:

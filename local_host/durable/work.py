@@ -129,7 +129,11 @@ class ActivityPool:
 
 
 class TimerService:
-    """Arms durable timers, cancelled ones too: the framework delivers their TimerFired all the same."""
+    """Arms durable timers, cancelled ones too: the framework delivers their TimerFired all the same.
+
+    An instance's time never goes back, but the clock may (`episodes.time_of`). A timer then rings after what its instance had
+    left to wait, though the clock says that it is not yet time.
+    """
 
     def __init__(self, clock: Clock, deliver: Deliver) -> None:
         self._clock, self._deliver = clock, deliver
@@ -140,7 +144,9 @@ class TimerService:
         key = (item.instance_id, item.execution_id, item.task_id)
         if key not in self._alarms[item.instance_id]:
             due_at = from_stamp(item.fire_at)
-            self._alarms[item.instance_id][key] = self._clock.call_at(due_at, lambda: self._ring(key, item))
+            within_s = (due_at - from_stamp(item.known_at)).total_seconds() if item.known_at else None
+            alarm = self._clock.call_at(due_at, lambda: self._ring(key, item), within_s=within_s)
+            self._alarms[item.instance_id][key] = alarm
 
     def forget(self, instance_id: str) -> None:
         """Disarm everything of an instance (it ended or continued as new)."""

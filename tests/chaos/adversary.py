@@ -32,8 +32,20 @@ SHARES = {"agent": 0.75, "cancel": 0.2, "deadline": 0.15, "long": 0.15}
 """How many seeds a family takes part in; 0.35 where nothing is said."""
 
 
-TWISTS = {"people": 0.3, "undo": 0.35, "hold": 0.25, "fallback": 0.25, "terminate": 0.07, "rolls": 0.6, "repair": 0.35}
+TWISTS = {
+    "people": 0.3,
+    "undo": 0.35,
+    "hold": 0.25,
+    "fallback": 0.25,
+    "terminate": 0.07,
+    "rolls": 0.6,
+    "repair": 0.35,
+    "clock": 0.6,
+}
 """The same for what came later: drawn apart, so that the others stay what they were."""
+
+JUMPS_S = (60, 900, 2 * 3_600, 4 * 3_600)
+"""By about how much the clock is set forwards or back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,9 @@ class Adversary:
     start_at: datetime
     families: frozenset[str] = field(init=False)
     chance: random.Random = field(init=False)
+    clock_chance: random.Random = field(init=False)
     crashes_left: int = field(init=False, default=0)
+    jumps_left: int = field(init=False, default=0)
     outages: tuple[Outage, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -62,6 +76,9 @@ class Adversary:
         chance = self.chance
         self.families = frozenset(name for name in FAMILIES if chance.random() < SHARES.get(name, 0.35))
         self.families |= {name for name, share in TWISTS.items() if twists.random() < share}
+        self.clock_chance = random.Random(f"clock/{self.seed}")
+        if "clock" in self.families:
+            self.jumps_left = self.clock_chance.randint(2, 7)
         if "crash" in self.families:
             self.crashes_left = chance.randint(1, 6)
         if "outage" in self.families:
@@ -103,6 +120,14 @@ class Adversary:
             self.crashes_left -= 1
             return "before" if self.chance.random() < 0.5 else "after"
         return "no"
+
+    def jumps_here_s(self, probability: float) -> float:
+        """By how much the clock is set now, forwards or (negative) back; mostly not at all."""
+        chance = self.clock_chance
+        if not self.jumps_left or chance.random() >= probability:
+            return 0.0
+        self.jumps_left -= 1
+        return chance.choice((1, -1, -1)) * chance.choice(JUMPS_S) * chance.uniform(0.5, 1.5)
 
     def refusal(self, store: str, now: datetime) -> Exception | None:
         """The exception a store answers with before it does anything."""

@@ -193,6 +193,8 @@ class Chaos:
             self.operate(self._cancel(at_s, times=chance.choice((0, 1, 1, 3))))
         if self.adversary.has("revoke"):
             self.operate(self._revoke(chance.uniform(0, 20)))
+        if self.adversary.has("clock"):
+            self.operate(self._set_the_clock())
 
     async def _create(self, request: RunRequest, until: timedelta) -> None:
         ref = await self.raw.payloads.put(TENANT, self.run_id, request.model_dump_json().encode())
@@ -228,6 +230,15 @@ class Chaos:
         await self.clock.sleep_s(at_s)
         self.raw.tenants.revoke()
         self.observer.revoked_at = self.observer.next()
+
+    async def _set_the_clock(self) -> None:
+        """While everybody waits; in the middle of something it is the host that has its clock set."""
+        chance = self.adversary.clock_chance
+        for _ in range(chance.randint(1, 4)):
+            await self.clock.sleep_s(
+                chance.choice((chance.uniform(0, 5), chance.uniform(0, 20), chance.uniform(0, 120)))
+            )
+            self.observer.set_clock(self.adversary.jumps_here_s(1))
 
     async def _sweep(self) -> None:
         """The timer trigger, every 15 seconds, as long as there is anything to look after."""
@@ -282,12 +293,14 @@ class Chaos:
                 return
             elif not self.clock.advance_to_next():
                 raise AssertionError(f"nothing can happen any more, and the run is {snapshot.instance.status}")
-            assert self.clock.now() < self._latest_at, "the run outlives its deadline by hours"
+            latest_at = self._latest_at + self.observer.set_back
+            assert self.clock.steady_at < latest_at, "the run outlives its deadline by hours"
         raise AssertionError("the run does not end")
 
     async def _open(self) -> None:
         if self._host is not None:
             await self._clear(self._host)
+            self.observer.set_clock(self.adversary.jumps_here_s(0.3))
         self._host = Host(self)
         with contextlib.suppress(OSError):
             await self._host.engine.start()
@@ -333,6 +346,9 @@ class Chaos:
         run = await raw.runs.get(TENANT, self.run_id)
         assert run is not None
         items: dict[tuple[str, int], StepRecord] = {}
+        families = self.adversary.families
+        if self.observer.latest_at >= run.deadline_at:
+            families |= {"deadline"}  # a clock that was set forwards has used up the run's time
         plans = await self._versions(run)
         ids = dict.fromkeys(step.id for plan in plans for step in plan.steps)
         for step_id in (each for known in ids for each in (known, undo_id(known))):
@@ -340,7 +356,7 @@ class Chaos:
                 items[step_id, record.item] = record
         return Evidence(
             seed=self.seed,
-            families=self.adversary.families,
+            families=families,
             is_store_trouble=self.adversary.is_store_trouble,
             roll_after=self.adversary.roll_after,
             plan=plans[-1],

@@ -138,6 +138,7 @@ class Host:
         delivery = DELIVERY.get(None)
         if delivery is not None and not delivery.regular and (stall_s := self.adversary.stall_s()):
             await self.clock.sleep_s(stall_s)
+        self.observer.set_clock(self.adversary.jumps_here_s(0.004))
         if not self.is_dead and self.adversary.crashes_here():
             self.die(place)
         if self.is_dead:

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from engine.adapters.otel.logs import JsonFormatter
@@ -64,7 +64,7 @@ DELIVERY: ContextVar[Delivery] = ContextVar("chaos_delivery")
 
 @dataclass(slots=True)
 class Observer:
-    """The facts, in order of ``serial``, and a few times."""
+    """The facts, in order of ``serial``, and a few times, of a clock that nobody sets."""
 
     clock: VirtualClock
     serial: int = 0
@@ -86,6 +86,10 @@ class Observer:
     retried: dict[tuple[Key, int], int] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     malformed: set[Key] = field(default_factory=set)
+    jumps_s: list[float] = field(default_factory=list)
+    last_begun_at: datetime | None = None
+    longest_gap_s: float = 0.0
+    waits: set[Key] = field(default_factory=set)
     crashes: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
 
@@ -93,6 +97,22 @@ class Observer:
         """The next place in the sequence."""
         self.serial += 1
         return self.serial
+
+    def set_clock(self, seconds: float) -> None:
+        """Somebody sets the clock, forwards or back."""
+        if seconds:
+            self.jumps_s.append(seconds)
+            self.clock.set_by_s(seconds)
+
+    @property
+    def set_back(self) -> timedelta:
+        """By how much the clock was set back in all."""
+        return -timedelta(seconds=sum(jump_s for jump_s in self.jumps_s if jump_s < 0))
+
+    @property
+    def latest_at(self) -> datetime:
+        """The time it may be for somebody who follows the clock forwards and never back."""
+        return self.clock.now() + self.set_back
 
     def wrote(self, store: str, method: str, args: tuple[Any, ...], result: Any) -> None:
         """A store did what it was asked."""
@@ -103,20 +123,28 @@ class Observer:
 
     def _wrote_step(self, record: StepRecord, *, written: bool) -> None:
         key = (record.step_id, record.item)
+        if record.kind == "wait":
+            (self.waits.discard if record.status.is_final else self.waits.add)(key)
         if not written:
             self.refused.add(DELIVERY.get().serial)
         elif record.status.is_final:
             self.finals.setdefault(key, (self.next(), record.status))
-            self.final_ats.setdefault(key, self.clock.now())
+            self.final_ats.setdefault(key, self.clock.steady_at)
         elif record.status is StepStatus.WAITING and record.approval_id is None:
             self.retried.setdefault((key, record.attempt), self.next())
 
     def begin(self, name: str, payload: dict[str, Any], *, regular: bool) -> Delivery:
         """An activity starts."""
         delivery = Delivery(self.next(), name, payload, regular)
+        if regular:
+            now = self.clock.steady_at
+            gap_s = (now - (self.last_begun_at or now)).total_seconds()
+            self.last_begun_at = now
+            if not self.waits:
+                self.longest_gap_s = max(self.longest_gap_s, gap_s)
         # What is asked again about finished work answers from its record and calls nothing, so it takes no place.
         if regular and "step_id" in payload and name != REPAIR_PLAN and delivery.key not in self.finals:
-            self.first_ats.setdefault(delivery.key, self.clock.now())
+            self.first_ats.setdefault(delivery.key, self.clock.steady_at)
             self.in_flight[name, delivery.key] += 1
             self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
         return delivery

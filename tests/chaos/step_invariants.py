@@ -13,6 +13,9 @@ from tests.chaos.agent import FALLBACK
 from tests.chaos.harness import Evidence
 from tests.chaos.twists import ASKED_FOR
 
+LONGEST_PAUSE_S = 1_500.0
+"""More than any back-off of a random plan."""
+
 
 def code_of(record: StepRecord) -> str | None:
     return record.error.code if record.error is not None else None
@@ -89,6 +92,21 @@ def nothing_hangs_until_the_deadline(evidence: Evidence) -> None:
     if "deadline" not in evidence.families:
         cut = [name_of(record) for record in evidence.steps.values() if code_of(record) == "run.deadline"]
         assert not cut, f"steps that never ended: {cut}"
+
+
+def nothing_stands_still(evidence: Evidence) -> None:
+    """While the plan waits for nothing, no more than the longest back-off lies between two activities."""
+    if evidence.families & {"people", "hold"}:
+        return
+    gap_s, jumps_s = evidence.observer.longest_gap_s, evidence.observer.jumps_s
+    assert gap_s < LONGEST_PAUSE_S, f"nothing happened for {gap_s} s; the clock was set by {jumps_s}"
+
+
+def no_step_is_asked_too_often(evidence: Evidence) -> None:
+    """Nobody looks at a step again and again until its looks are used up."""
+    records = [*evidence.steps.values(), *evidence.items.values()]
+    odd = [name_of(record) for record in records if code_of(record) == "step.unexpected_outcome"]
+    assert not odd, f"steps that were looked at too often: {odd}"
 
 
 def caps_hold(evidence: Evidence) -> None:
@@ -181,7 +199,14 @@ def retries_are_used(evidence: Evidence) -> None:
 def a_cancel_ends_a_quiet_run_at_once(evidence: Evidence) -> None:
     """With nothing under way, a cancel that was heard leaves nothing to wait for."""
     at = evidence.observer.quiet_cancel_at
-    disturbed = evidence.is_store_trouble or evidence.families & {"crash", "duplicates", "deadline", "undo", "hold"}
+    disturbed = evidence.is_store_trouble or evidence.families & {
+        "crash",
+        "duplicates",
+        "deadline",
+        "undo",
+        "hold",
+        "clock",
+    }
     composing = any(event.type is EventType.ANSWER_STARTED for event in evidence.events)
     if at is not None and not disturbed and not composing and evidence.run.finished_at is not None:
         waited_s = (evidence.run.finished_at - at).total_seconds()
@@ -281,6 +306,8 @@ STEP_INVARIANTS = (
     needs_come_first,
     ready_steps_start_at_once,
     nothing_hangs_until_the_deadline,
+    nothing_stands_still,
+    no_step_is_asked_too_often,
     caps_hold,
     a_cancelled_run_calls_nothing_more,
     every_call_is_announced_and_answered_for,

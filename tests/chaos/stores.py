@@ -176,7 +176,7 @@ class Chaotic:
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             await host.point(f"{place}:before")
-            refusal = host.adversary.refusal(name, host.clock.now())
+            refusal = host.adversary.refusal(name, host.clock.steady_at)
             if refusal is not None:
                 host.observer.faults[f"{place} refused"] += 1
                 raise refusal

@@ -38,5 +38,7 @@ async def test_every_sentence_about_runs_survives_the_seed(seed: int, lane: str,
         raise AssertionError(f"{again}\n  {err}\n  {sorted(chaos.adversary.families)}") from err
     found = broken(evidence)
     seen = evidence.observer
-    story = f"{sorted(evidence.families)}, crashes {seen.crashes}, faults {dict(seen.faults)}"
+    story = (
+        f"{sorted(evidence.families)}, crashes {seen.crashes}, clock set by {seen.jumps_s}, faults {dict(seen.faults)}"
+    )
     assert not found, "\n  ".join([again, *found, story])

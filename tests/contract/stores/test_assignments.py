@@ -116,6 +116,14 @@ async def test_a_lease_is_kept_by_its_heartbeat(stores: Stores) -> None:
     assert await stores.assignments.void(*OF, 1, now=later(303), lapsed_only=True) == revoked
 
 
+async def test_a_heartbeat_after_the_clock_was_set_back_does_not_leave_the_lease_where_it_was(stores: Stores) -> None:
+    """Whoever has it may die in the next moment, and would be waited for as long as the clock was set back."""
+    await stores.assignments.assign(assignment())
+    await leased(stores)
+    assert isinstance(await stores.assignments.heartbeat(*OF, 1, nonce=NONCE, now=later(-3_600)), Leased)
+    assert (await row(stores)).lease_until_at == later(-3_600 + 60)
+
+
 async def test_what_nobody_takes_lapses_at_its_deadline(stores: Stores) -> None:
     await stores.assignments.assign(assignment())
     assert await leased(stores, seconds=3600) == NotLeased("ended")

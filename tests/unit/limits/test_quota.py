@@ -130,3 +130,23 @@ def test_nothing_grows_without_end() -> None:
 def test_nonsense_is_refused(op: Acquire | Renew) -> None:
     with pytest.raises(ValueError):
         apply_quota(QuotaState(), op, 0)
+
+
+def test_a_clock_that_was_set_back_keeps_no_place_for_longer_than_two_leases() -> None:
+    hour_ms, lease_ms = 3_600_000, 60_000
+    state, first = apply_quota(QuotaState(), Acquire("dead", 1, lease_ms), 2 * hour_ms)
+    assert first.granted
+    state, _ = apply_quota(state, Acquire("waits", 1, lease_ms), 2 * hour_ms)
+    now_ms = hour_ms
+    for _ in range(13):
+        state, answer = apply_quota(state, Acquire("waits", 1, lease_ms), now_ms)
+        if answer.granted:
+            break
+        now_ms += 10_000
+    assert answer.granted, "the place of a run that is gone was kept"
+
+
+def test_what_was_given_back_before_the_clock_was_set_back_is_forgotten_in_its_time() -> None:
+    state, _ = apply_quota(QuotaState(), Release("over"), 10 * 3_600_000)
+    state, _ = apply_quota(state, Release("other"), 0)
+    assert dict(state.ended)["over"] == TOMBSTONE_MS

@@ -258,6 +258,40 @@ async def test_a_restart_notices_what_was_missed(invoker, tmp_path, first, secon
     after.store.close()
 
 
+async def test_a_timer_goes_on_by_its_schedule_when_the_clock_is_set_back(invoker, tmp_path):
+    clock = VirtualClock(START_AT)
+    bench = TimerBench(invoker, tmp_path, clock, "*/15 * * * * *")
+    for _ in range(20):
+        bench.ends.release()
+    await _settle()
+    clock.set_by_s(-3_600)
+    for _ in range(12):
+        clock.advance_s(15)
+        await _settle()
+    assert 8 <= len(bench.runs) <= 12, "three minutes of a timer that rings four times a minute"
+    await bench.listener.stop(1)
+    bench.store.close()
+
+
+async def test_a_daily_timer_waits_for_its_hour_when_the_clock_is_set_back(invoker, tmp_path):
+    clock = VirtualClock(START_AT)
+    bench = TimerBench(invoker, tmp_path, clock, "0 1 15 * * *")
+    await _settle()
+    clock.advance_s(2 * 3_600)
+    await _settle()
+    clock.set_by_s(-3_600)
+    for _ in range(119):
+        clock.advance_s(60)
+        await _settle()
+    assert bench.runs == []
+    clock.advance_s(61)
+    await _settle()
+    assert len(bench.runs) == 1
+    bench.ends.release()
+    await bench.listener.stop(1)
+    bench.store.close()
+
+
 # -- queue listener
 
 

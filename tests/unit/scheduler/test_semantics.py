@@ -361,3 +361,26 @@ def test_the_cost_of_a_completion_does_not_grow_with_the_plan() -> None:
     small = min(cpu_s_per_step(250, 20) for _ in range(3))
     large = min(cpu_s_per_step(5_000, 20) for _ in range(2))
     assert large < 3 * small, f"{small * 1e6:.0f} µs a step at 250 steps, {large * 1e6:.0f} µs at 5,000"
+
+
+@pytest.mark.parametrize(("left_s", "look_after_s"), [(1_800.0, 60.0), (7.0, 7.0), (-5.0, 0.1), (1e300, 60.0)])
+def test_two_clocks_that_differ_are_asked_at_the_pace_of_time(left_s: float, look_after_s: float) -> None:
+    """It is time here and not yet there: asking again at once would use up the looks of the step within a minute or two."""
+    state = running(STEP("w", kind="wait"))
+    until = (NOW - timedelta(seconds=1)).isoformat()
+    state = play(state, {"w": Waiting(until_at=until, left_s=left_s)})
+    assert state.board is not None
+    assert state.board.next_due_at == NOW + timedelta(seconds=look_after_s)
+
+
+def test_an_answer_from_before_there_was_a_time_left_means_what_it_meant() -> None:
+    state = play(running(STEP("w", kind="wait")), {"w": Waiting(until_at=(NOW - timedelta(hours=1)).isoformat())})
+    assert state.board is not None
+    assert state.board.next_due_at == NOW + timedelta(milliseconds=100)
+
+
+def test_an_instant_both_clocks_have_ahead_is_waited_for() -> None:
+    until = NOW + timedelta(hours=1)
+    state = play(running(STEP("w", kind="wait")), {"w": Waiting(until_at=until.isoformat(), left_s=3.0)})
+    assert state.board is not None
+    assert state.board.next_due_at == until

@@ -77,7 +77,7 @@ async def test_without_an_answer_nothing_is_called_and_nothing_is_used_up(govern
     first = await governed.world.perform("a")
     (approval,) = await governed.approvals()
     expires_at = START + timedelta(hours=1)  # the run's deadline comes before a day
-    assert first == AwaitingApproval(approval_id=approval.approval_id, expires_at=iso_utc(expires_at))
+    assert first == AwaitingApproval(approval_id=approval.approval_id, expires_at=iso_utc(expires_at), left_s=3_600.0)
     assert await governed.world.perform("a") == first
     assert governed.world.invoker.calls == []
     assert await governed.approvals() == (approval,)

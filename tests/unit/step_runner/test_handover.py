@@ -54,7 +54,7 @@ async def record(world):
 async def test_a_step_passes_the_gate_and_is_handed_on_without_its_content(world):
     outcome = await world.perform("fit")
     found = await assigned(world)
-    assert outcome == Dispatched(event=found.event, look_by="2026-11-22T12:10:00.000000Z")
+    assert outcome == Dispatched(event=found.event, look_by="2026-11-22T12:10:00.000000Z", left_s=600.0)
     assert (await record(world)).status is StepStatus.RUNNING
     assert "dispatch.intended" in await world.audit()
     (command,) = world.queue.sent
