@@ -137,6 +137,9 @@ def host_without_streaming(data: Path, beside: Stack, agents_url: str | None = N
     ``agents_url`` says how it reaches them when not directly."""
     data.mkdir(parents=True, exist_ok=True)
     shutil.copy(beside.data / "development-key.pem", data / "development-key.pem")
+    assert beside.anonymous().get("/api/grants/keys").status == 200, (
+        "the first request for its keys makes a host make them"
+    )
     shutil.copytree(beside.data / "grants", data / "grants")
     names = ("analytics", "crm", "insights", "mmm", "outbox", "rag", "rates")
     environment = {
