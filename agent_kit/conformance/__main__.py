@@ -1,6 +1,6 @@
 """``python -m agent_kit.conformance URL --keys FOLDER``: check an agent.
 
-Exit codes: 0 when it keeps the contract, 1 when not, 2 for wrong usage.
+Exit codes: 0 when it keeps the contract, 1 when not, 2 for wrong usage, 3 when nothing answers there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from agent_kit.conformance.report import words
-from agent_kit.conformance.suite import Target, check_agent
+from agent_kit.conformance.suite import Target, UnreachableError, check_agent
 from engine.domain.egress import EgressRefusedError
 from engine.domain.execute import EXECUTE_AUDIENCE
 
@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, EgressRefusedError) as error:
         print(f"conformance: {error}", file=sys.stderr)
         return 2
+    except UnreachableError as error:
+        print(f"conformance: {error}", file=sys.stderr)
+        return 3
     print(json.dumps(report.as_json()) if options.json else words(report))
     return 0 if report.ok else 1
 

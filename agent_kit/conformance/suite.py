@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,15 @@ class Target:
     tenant_id: str = "conformance"
 
 
+class UnreachableError(Exception):
+    """Nothing answers HTTP at the address, so there is nothing to check."""
+
+
 async def check_agent(target: Target) -> Report:
-    """Check everything. Does not raise for anything that the agent does; ``EgressRefusedError`` for an address that is none."""
+    """Check everything. Does not raise for anything that the agent does; ``EgressRefusedError`` for an address that is none and
+    ``UnreachableError`` for one where nobody answers."""
     caller = Caller(target.url, Authority.open(target.keys), target.audience, target.timeout_s, target.tenant_id)
+    await _reach(caller)
     report = Report(target.url, target.capability)
     found: list[Capability] = []
     await _run(report, "health.live", lambda: _health(caller, "live"))
@@ -57,6 +64,22 @@ async def check_agent(target: Target) -> Report:
     for name, check in EXECUTIONS:
         await _run(report, name, _when(subject, check, lambda given, one: one(given)))
     return report
+
+
+async def _reach(caller: Caller) -> None:
+    try:
+        await _get(caller, "/health/live", papers=False)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise UnreachableError(f"nothing answers at {caller.url}: {_why(error)}") from error
+    except BodyTooLargeError:
+        return  # somebody does answer; what is wrong with it is for the checks to say
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    number = error.errno if isinstance(error, OSError) else None  # a name that is not known has one of another table
+    return os.strerror(number) if number is not None and number > 0 else type(error).__name__
 
 
 async def _run(report: Report, name: str, check: Check) -> None:

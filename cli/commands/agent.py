@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
-from cli.output import print_json, progress, say
+from cli.output import print_json, say
 from cli.paths import home
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def _new(options: argparse.Namespace) -> ExitCode:
 def _check(options: argparse.Namespace) -> ExitCode:
     from agent_kit.conformance import check_agent
     from agent_kit.conformance.report import words
+    from agent_kit.conformance.suite import UnreachableError
     from engine.domain.egress import EgressRefusedError
 
     try:
@@ -85,16 +86,18 @@ def _check(options: argparse.Namespace) -> ExitCode:
     except EgressRefusedError as err:
         message = f"{options.url} is no address of an agent"
         raise CliError(message, exit_code=ExitCode.USAGE, code="agent.address") from err
+    except UnreachableError as err:
+        raise CliError(
+            str(err),
+            hint="start the agent, and give its base address (the one in its ready line)",
+            exit_code=ExitCode.UNREACHABLE,
+            code="agent.unreachable",
+        ) from err
     if options.json:
         print_json(report.as_json())
     else:
         say(words(report))
-    if report.ok:
-        return ExitCode.OK
-    if report.count("pass"):
-        return ExitCode.FAILED
-    progress(f"Next: see that an agent answers at {options.url}, and that it is its base address")
-    return ExitCode.UNREACHABLE
+    return ExitCode.OK if report.ok else ExitCode.FAILED
 
 
 def _target(options: argparse.Namespace) -> Target:

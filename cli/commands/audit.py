@@ -7,9 +7,11 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cli.audit_file import Checked, Finding, Witness, check, head_of, write_anchors
 from cli.audit_story import hashes_of, story
@@ -26,6 +28,7 @@ EXAMPLE = """
   ./livoa audit checkpoint                               # sign and anchor the chain as it stands
   ./livoa audit pubkey > audit.pem                       # the key that checks it: fetch it once, keep it yourself
   ./livoa audit export audit.jsonl --anchors anchors     # with the signed checkpoints; prints the head
+  ./livoa audit export - | gzip > audit.jsonl.gz         # the head goes to standard error
   ./livoa audit verify audit.jsonl --anchors anchors --pubkey audit.pem     # offline; 1 says what is wrong, and where
 """
 _ROLES = ("Audit.Read", "Runs.Read", "Runs.Submit")
@@ -48,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the hash in the record, or how it begins: of a request, plan, prompt, completion, output or answer",
     )
     export = commands.add_parser("export", help="the tenant's chain as JSON lines, up to a checkpoint made for it")
-    export.add_argument("file", type=Path, help="where to write it; must not exist")
+    export.add_argument("file", type=Path, help="where to write it; must not exist (-: stdout, and the head to stderr)")
     export.add_argument("--anchors", type=Path, metavar="DIR", help="copy the signed checkpoints there too")
     checkpoint = commands.add_parser("checkpoint", help="sign and anchor the chain as it stands")
     pubkey = commands.add_parser("pubkey", help="the public keys of the checkpoints on this machine, as PEM")
@@ -170,34 +173,47 @@ def _show(api: Api, options: argparse.Namespace) -> ExitCode:
 
 
 def _export(api: Api, options: argparse.Namespace) -> ExitCode:
-    from engine.domain.audit import AuditRecord
-
+    to_stdout = str(options.file) == "-"
+    if to_stdout and options.json:
+        raise CliError(
+            "- puts the records on stdout, where --json puts its line", exit_code=ExitCode.USAGE, code="cli.usage"
+        )
     made = _checkpoint_for_export(api)
-    count, last = 0, None
+    upto = made["size"] if made is not None else None
     try:
-        with options.file.open("x", encoding="utf-8") as out:
-            for record in _pages(api, None):
-                out.write(json.dumps(record, separators=(",", ":"), sort_keys=True) + "\n")
-                count, last = count + 1, record
-                if made is not None and record["seq"] == made["size"]:
-                    break  # what follows is about this export, and not anchored yet
+        with nullcontext(sys.stdout) if to_stdout else options.file.open("x", encoding="utf-8") as out:
+            count, head = _write(_pages(api, None), out, upto)
+            out.flush()
+    except BrokenPipeError:
+        raise
     except OSError as err:
         raise CliError(
             f"cannot write {options.file}: {err.strerror}", exit_code=ExitCode.USAGE, code="cli.file"
         ) from err
-    if options.anchors is not None:
-        _copy_anchors(api, options.anchors, made["number"] if made is not None else None)
-    head = f"{last['seq']}:{AuditRecord.model_validate(last).hash}" if last is not None else "0:"
     number = made["number"] if made is not None else None
+    if options.anchors is not None:
+        _copy_anchors(api, options.anchors, number)
     if options.json:
         print_json({"file": str(options.file), "records": count, "head": head, "checkpoint": number})
-    else:
-        say(head)
-        held = f"up to checkpoint {number}" if number is not None else "without a checkpoint"
-        progress(
-            f"{count} records in {options.file}, {held}\nKeep the head above somewhere else: it is the shortest witness."
-        )
+        return ExitCode.OK
+    held = f"up to checkpoint {number}" if number is not None else "without a checkpoint"
+    place = "" if to_stdout else f" in {options.file}"
+    progress(f"{count} records{place}, {held}. The head, the shortest witness there is; keep it somewhere else:")
+    (progress if to_stdout else say)(head)
     return ExitCode.OK
+
+
+def _write(records: Iterator[dict[str, Any]], out: TextIO, upto: int | None) -> tuple[int, str]:
+    """Write records as lines, up to a number; how many they were, and the head of the chain they are."""
+    from engine.domain.audit import AuditRecord
+
+    count, last = 0, None
+    for record in records:
+        out.write(json.dumps(record, separators=(",", ":"), sort_keys=True) + "\n")
+        count, last = count + 1, record
+        if record["seq"] == upto:
+            break  # what follows is about this export, and not anchored yet
+    return count, f"{last['seq']}:{AuditRecord.model_validate(last).hash}" if last is not None else "0:"
 
 
 def _checkpoint_for_export(api: Api) -> dict[str, Any] | None:

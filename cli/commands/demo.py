@@ -70,14 +70,22 @@ def run(options: argparse.Namespace) -> ExitCode:
     progress(f"starting the host, the sample agents and a worker (logs: {data / 'logs'})")
     with StackProcess(data, arguments=model_arguments(options)) as stack:
         progress(f"{stack.url} is up after {time.monotonic() - started:.1f} s")
-        return _one_run(options, stack.url, data, started)
+        code, run_id = _one_run(options, stack.url, data, started)
+    if not options.json:
+        _say_next(
+            run_id,
+            same_options(data, options.tenant),
+            is_short=options.crash or options.crash_worker,
+            models=as_typed(options),
+        )
+    return code
 
 
 def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(f"signal {number}")  # so that the stack is stopped on the way out
 
 
-def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) -> ExitCode:
+def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) -> tuple[ExitCode, str]:
     from cli.commands.run import show_answer
     from cli.connection import renewing
     from cli.tokens import bearer_for
@@ -106,10 +114,10 @@ def _one_run(options: argparse.Namespace, url: str, data: Path, started: float) 
         show_answer(view, steps, result["seconds"])
         for step_id, worker in result["workers"].items():
             progress(f"step {step_id} went over the bus (AMQP) and ran on {worker}, a process of its own")
-        leading = same_options(data, options.tenant)
-        _say_next(f"{url}/api/runs/{run_id}", run_id, leading, crash, models=as_typed(options))
+        if crash is not None and (told := crash.told()):
+            progress(told)
     good = view["status"] == "succeeded" and (crash is None or crash.held())
-    return ExitCode.OK if good else ExitCode.FAILED
+    return (ExitCode.OK if good else ExitCode.FAILED), run_id
 
 
 def _data_folder(given: Path | None) -> Path:
@@ -122,18 +130,14 @@ def _data_folder(given: Path | None) -> Path:
     return demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
-def _say_next(
-    address: str, run_id: str, leading: tuple[str, str], crash: Crash | WorkerCrash | None, *, models: str = ""
-) -> None:
-    if crash is not None and (told := crash.told()):
-        progress(told)
+def _say_next(run_id: str, leading: tuple[str, str], *, is_short: bool = False, models: str = "") -> None:
+    """What to do with a run whose stack has stopped."""
     data_only, both = leading
-    progress(f"run: {address} (until the demo ends; 1. brings it back)")
-    progress("try next (2. and 3. in another terminal):")
+    progress("everything has stopped; the run is kept. To see it again, and to go on (2. and 3. in another terminal):")
     progress(f"  1. ./livoa up{data_only}{models}")
     progress(f"  2. ./livoa show {run_id}{both}")
     progress(f'  3. ./livoa run "{NEXT_INTENT}"{both}')
-    if crash is None:
+    if not is_short:
         progress("  4. ./livoa demo --crash        kill -9 in the middle, and the run still finishes")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import socket
 
 import pytest
 
@@ -59,10 +59,26 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, livoa):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_checking_nobody_is_not_passing(tmp_path, livoa):
-    result = livoa("agent", "check", "http://127.0.0.1:9", "--keys", str(tmp_path), "--timeout-s", "2", "--json")
-    assert result.code == ExitCode.UNREACHABLE
-    assert json.loads(result.out)["ok"] is False
+def test_where_nobody_answers_one_error_says_so_and_nothing_is_checked(tmp_path, livoa):
+    plain = livoa("agent", "check", "http://127.0.0.1:9", "--keys", str(tmp_path))
+    assert (plain.code, plain.out) == (ExitCode.UNREACHABLE, "")
+    assert plain.err.splitlines()[0] == "livoa: nothing answers at http://127.0.0.1:9: Connection refused"
+    assert len(plain.err.splitlines()) == 2
+    told = livoa("agent", "check", "http://127.0.0.1:9", "--keys", str(tmp_path), "--json")
+    assert (told.code, told.json["error"]["code"]) == (ExitCode.UNREACHABLE, "agent.unreachable")
+
+
+def test_where_somebody_listens_and_says_nothing_it_is_told_after_the_patience_given(tmp_path, livoa):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        result = livoa("agent", "check", address, "--keys", str(tmp_path), "--timeout-s", "0.5", "--json")
+    assert (result.code, result.json["error"]["code"]) == (ExitCode.UNREACHABLE, "agent.unreachable")
+    assert "no answer in time" in result.json["error"]["message"]
+
+
+def test_an_answer_of_any_kind_is_worth_checking(tmp_path, livoa, double):
+    result = livoa("agent", "check", double.url, "--keys", str(tmp_path), "--json")
+    assert (result.code, result.json["ok"]) == (ExitCode.FAILED, False)
 
 
 def test_what_cannot_be_checked_is_wrong_usage(tmp_path, livoa):

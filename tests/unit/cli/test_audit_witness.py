@@ -284,7 +284,12 @@ def test_an_export_ends_with_a_checkpoint_and_brings_the_anchors(connected: Any,
     assert (done.code, done.json["records"], done.json["checkpoint"]) == (0, size, kept[-1].number)
     assert check(target, "contoso", None, Witness(anchors, copy.key)).findings == []
     again = connected("audit", "export", str(tmp_path / "again.jsonl"), "--anchors", str(anchors))
-    assert again.code == 0
+    assert (again.code, again.out) == (0, f"{done.json['head']}\n"), "for a script: the head and nothing else"
+    assert again.err.splitlines()[-1].endswith("keep it somewhere else:")
+    piped = connected("audit", "export", "-")
+    assert (piped.code, piped.out) == (0, target.read_text()), "the records and nothing else"
+    assert piped.err.splitlines()[-1] == done.json["head"]
+    assert connected("audit", "export", "-", "--json").code == 2
 
 
 def test_a_chain_that_cannot_be_signed_is_exported_all_the_same(connected: Any, double: Any, tmp_path: Path) -> None:

@@ -209,13 +209,14 @@ def test_what_the_demo_suggests_works_as_pasted(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("LIVOA_HOME", str(tmp_path))
     data = tmp_path / "a b"
     assert same_options(tmp_path, "contoso") == ("", "")
-    crash = Crash(data)
-    crash.after_step = "a"
-    _say_next("http://x", "run-1", same_options(data, "fabrikam"), crash)
+    _say_next("run-1", same_options(data, "fabrikam"), is_short=True)
     said = capsys.readouterr().err
     assert f"./livoa up --data '{data}'\n" in said
     assert f"./livoa show run-1 --data '{data}' --tenant fabrikam\n" in said
     assert "--crash" not in said
+    assert "http" not in said, "nothing answers there any more"
+    _say_next("run-1", same_options(data, "contoso"))
+    assert "--crash" in capsys.readouterr().err
     late = CliError("it goes on", exit_code=ExitCode.TIMEOUT, code="cli.timeout")
     told = _out_of_time(late, argparse.Namespace(timeout=5, tenant="contoso"), data)
     assert "goes on" not in str(told)
