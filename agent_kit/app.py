@@ -1,4 +1,4 @@
-"""The HTTP side of an agent: ``POST /execute``, ``/executions/{id}``, ``/capabilities``, ``/health/live`` and ``/health/ready``.
+"""The HTTP side of an agent: ``POST /execute``, ``/executions/{id}``, ``/capabilities``, ``/metrics`` and ``/health/…``.
 
 Every refusal happens in the cheapest order: who calls, with what permission, then size, form, content.
 """
@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +28,7 @@ from agent_kit.grants import GrantCheck
 from agent_kit.idempotency import IdempotencyStore
 from agent_kit.perform import place_of
 from agent_kit.problems import PROBLEM_TYPE, RefusedError
+from agent_kit.refusals import MEDIA_TYPE, Refusals
 from agent_kit.schemas import pointer
 from engine.domain.errors import LivoaError, Violation
 from engine.domain.execute import CONTRACT_VERSION, MAX_REQUEST_BYTES, NDJSON, ExecuteRequest, execution_id
@@ -38,6 +39,8 @@ _LOG = logging.getLogger("agent_kit")
 _WAIT = re.compile(r"wait=(\d{1,4})")
 MAX_WAIT_S = 60
 """However patient a caller says to be: connections that are silent for longer get lost on the way."""
+_PLACES = {"execute": "execute", "executions": "executions", "capabilities": "capabilities"}
+"""Where a refusal is counted, by the first part of the address."""
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -86,9 +89,10 @@ def create_app(
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.drain = lambda: setattr(state, "draining", True)
-    app.add_exception_handler(RefusedError, _refuse)
-    app.add_exception_handler(HTTPException, _refuse_route)
-    _add_routes(app, _Door(agent, auth, grants, executions, state, limits))
+    door = _Door(agent, auth, grants, executions, state, limits)
+    app.add_exception_handler(RefusedError, door.refuse)
+    app.add_exception_handler(HTTPException, door.refuse_route)
+    _add_routes(app, door)
     return app
 
 
@@ -106,16 +110,6 @@ def _warm(agent: Agent, warm_up: Callable[[], None] | None, state: _State) -> No
         state.warm = True
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusedError)
-    return JSONResponse(error.body(), error.status, headers=error.headers(), media_type=PROBLEM_TYPE)
-
-
-async def _refuse_route(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return await _refuse(_, RefusedError(error.status_code, "agent.no_such_route", "There is nothing at this address."))
-
-
 @dataclass(frozen=True, slots=True)
 class _Door:
     """What stands between a request and a capability."""
@@ -126,6 +120,25 @@ class _Door:
     executions: Executions
     state: _State
     limits: AgentLimits
+    refusals: Refusals = field(default_factory=Refusals)
+
+    async def refuse(self, request: Request, error: Exception) -> Response:
+        """Answer with the problem, and put on record who was turned away."""
+        assert isinstance(error, RefusedError)
+        self.refusals.add(
+            error,
+            place=_PLACES.get(request.url.path.lstrip("/").partition("/")[0], "elsewhere"),
+            capability=getattr(request.state, "capability", None),
+            authorization=request.headers.getlist("authorization"),
+            is_known=getattr(request.state, "is_known", False),
+        )
+        return JSONResponse(error.body(), error.status, headers=error.headers(), media_type=PROBLEM_TYPE)
+
+    async def refuse_route(self, request: Request, error: Exception) -> Response:
+        """The same for what is not there."""
+        assert isinstance(error, HTTPException)
+        words = "There is nothing at this address."
+        return await self.refuse(request, RefusedError(error.status_code, "agent.no_such_route", words))
 
 
 def _add_routes(app: FastAPI, door: _Door) -> None:
@@ -146,9 +159,13 @@ def _add_routes(app: FastAPI, door: _Door) -> None:
 
     @app.get("/capabilities")
     async def capabilities(request: Request) -> Response:
-        await door.auth.check(request.headers.getlist("authorization"))
+        await _caller(request, door)
         pages = [one.manifest.model_dump(mode="json") for one in door.agent.capabilities.values()]
         return JSONResponse({"contract": CONTRACT_VERSION, "capabilities": pages})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(door.refusals.exposition(), media_type=MEDIA_TYPE)
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -206,10 +223,17 @@ async def _logged(call: _Call, answering: Awaitable[Response]) -> Response:
     return response
 
 
+async def _caller(request: Request, door: _Door) -> None:
+    await door.auth.check(request.headers.getlist("authorization"))
+    request.state.is_known = True
+
+
 async def _papers(request: Request, door: _Door) -> Grant:
     """Who calls, and with what permission. Checked before a byte of the body is read."""
-    await door.auth.check(request.headers.getlist("authorization"))
-    return await door.grants.verify(request.headers.getlist(GRANT_HEADER))
+    await _caller(request, door)
+    grant = await door.grants.verify(request.headers.getlist(GRANT_HEADER))
+    request.state.capability = grant.capability
+    return grant
 
 
 async def _execute(request: Request, door: _Door, call: _Call) -> Response:

@@ -47,11 +47,16 @@ class RefusedError(Exception):
         self.retry_after_s = retry_after_s
         self.violations = tuple(violations)
 
+    @property
+    def title(self) -> str:
+        """What kind of refusal it is."""
+        return _TITLES.get(self.status, "Refused")
+
     def body(self) -> JsonObject:
         """The problem document."""
         problem: JsonObject = {
             "type": "about:blank",
-            "title": _TITLES.get(self.status, "Refused"),
+            "title": self.title,
             "status": self.status,
             "code": self.code,
             "detail": self.detail,

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 _PARENT_POLL_S = 0.5
 _LOG_FIELDS = (
     "http_status", "code", "duration_ms", "traceparent", "run_id", "step_id", "item", "attempt", "capability",
-    "error_type", "error_place", "problem",
+    "error_type", "error_place", "problem", "reason", "place", "subject_sha256", "subject_verified", "left_out",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +19,7 @@ from typing import Any
 
 from bus_worker.step import Held, NothingToDo, Poison, Received, StepWorker
 from engine.adapters.bus_settings import WorkerSettings
-from engine.adapters.service_bus import BusConnection
+from engine.adapters.service_bus import BusConnection, BusMessage
 from engine.domain.errors import LivoaError
 
 _LOG = logging.getLogger("livoa.worker")
@@ -30,6 +31,11 @@ ACCEPT_S = 20.0
 TURN_S = 20.0
 """How long one session may keep a receiver while others wait; shorter than any lock."""
 SETTLE_S = 10.0
+PUT_OFF = "Put-Off"
+"""Application property: how often a command was put off."""
+PUT_OFF_PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0)
+MAX_PUT_OFF = 120
+"""How often a command comes again while the store cannot be reached: for about two hours in all."""
 RETRY_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Between tries to reach a bus that is away."""
 
@@ -198,7 +204,7 @@ class Service:
             taken = await self.worker.take(received)
         except LivoaError as err:
             _LOG.warning("step not taken", extra={"queue": queue, "code": err.code})
-            return False, receiver.abandon_message(message)
+            return False, self._put_off(queue, receiver, message, err)
         match taken:
             case Poison(code, words):
                 _LOG.error("dead letter: %s", words, extra={"queue": queue, "code": code})
@@ -210,6 +216,33 @@ class Service:
                 self.running[task] = taken
                 task.add_done_callback(self._ended)
                 return True, receiver.complete_message(message)
+
+    async def _put_off(self, queue: str, receiver: Any, message: Any, err: LivoaError) -> None:
+        """Let a command come again later, as a message of its own: that the store is away is no failed delivery of it.
+
+        Given back, it would come at once, until its deliveries are used up. In the end it is a dead letter, with its reason.
+        """
+        times = _times_put_off(message) + 1
+        if times > MAX_PUT_OFF:
+            await receiver.dead_letter_message(message, reason=err.code, error_description=err.message)
+            return
+        properties = {
+            str(_text(name)): str(_text(value)) for name, value in (message.application_properties or {}).items()
+        }
+        later = BusMessage(
+            _body(message),
+            f"{message.message_id}".removesuffix(f"~{times - 1}") + f"~{times}",
+            subject=message.subject or "",
+            session_id=message.session_id if self.connection.settings.sessions else None,
+            properties=properties | {PUT_OFF: str(times)},
+            delay_s=PUT_OFF_PAUSES_S[min(times, len(PUT_OFF_PAUSES_S)) - 1],
+        )
+        try:
+            await self.connection.send(queue, later, timeout_s=SETTLE_S / 2)
+        except LivoaError:
+            await receiver.abandon_message(message)
+        else:
+            await receiver.complete_message(message)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self.running[task]
@@ -228,6 +261,18 @@ class Service:
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
+
+
+def _times_put_off(message: Any) -> int:
+    """What the message says of itself; anybody may have written it, so it is bounded and only shortens its life."""
+    said = {_text(name): _text(value) for name, value in (message.application_properties or {}).items()}.get(
+        PUT_OFF, "0"
+    )
+    return min(int(said), MAX_PUT_OFF) if re.fullmatch(r"[0-9]{1,4}", said) else 0
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _body(message: Any) -> bytes:

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -38,7 +39,7 @@ _LOG = logging.getLogger("livoa.bus")
 
 @dataclass(frozen=True, slots=True)
 class BusMessage:
-    """A message as it goes out. ``session_id`` only for queues with sessions."""
+    """A message as it goes out. ``session_id`` only for queues with sessions; nobody receives it for ``delay_s``."""
 
     body: bytes
     message_id: str
@@ -46,6 +47,7 @@ class BusMessage:
     session_id: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+    delay_s: float = 0.0
 
 
 @lru_cache(maxsize=1)
@@ -192,6 +194,9 @@ def _encoded(message: BusMessage) -> Any:
         subject=message.subject or None,
         content_type=message.content_type,
         application_properties=properties or None,
+        scheduled_enqueue_time_utc=(
+            datetime.now(UTC) + timedelta(seconds=message.delay_s) if message.delay_s > 0 else None
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bus_worker.step import StepWorker
 from engine.adapters.bus_settings import BusSettings, WorkerSettings
 from engine.adapters.service_bus import BusConnection, BusMessage, ServiceBusResults, ServiceBusStepQueue
 from engine.domain.bus import AssignmentStatus, session_of
+from engine.domain.errors import LivoaError
 from engine.domain.outcomes import Dispatched, Succeeded
 from engine.step_runner import StepTask, parse_result, perform_step, take_back
 from local_host.queues import EntityOptions
@@ -168,6 +170,46 @@ async def test_an_empty_session_is_kept_while_another_receiver_is_free_for_the_n
 async def _finished(stage, count):
     found = [await stage.world.deps.assignments.get("contoso", "run-1", f"run-1/{one}") for one in stage.ids[:count]]
     return all(one is not None and one.status is AssignmentStatus.FINISHED for one in found)
+
+
+async def test_a_store_that_is_away_uses_up_no_deliveries(stage, monkeypatch):
+    monkeypatch.setattr(receiving, "PUT_OFF_PAUSES_S", (0.2,))
+    await stage.begin()
+    service, failures = stage.serve(concurrency=4), dict.fromkeys(stage.ids, 5)  # the queue allows three deliveries
+    take = service.worker.take
+
+    async def failing(received):
+        step_id = json.loads(received.body)["key"].removeprefix("run-1/")
+        if failures[step_id]:
+            failures[step_id] -= 1
+            raise LivoaError("store.unavailable", "away", status=503)
+        return await take(received)
+
+    monkeypatch.setattr(StepWorker, "take", lambda _, received: failing(received))
+    await stage.until(stage.all_done)
+    await stage.stop()
+    assert set(failures.values()) == {0}
+    assert stage.dead() == []
+    assert len(stage.world.invoker.effects) == STEPS
+
+
+async def test_a_command_is_not_put_off_for_ever(stage, monkeypatch):
+    monkeypatch.setattr(receiving, "PUT_OFF_PAUSES_S", (0.1,))
+    monkeypatch.setattr(receiving, "MAX_PUT_OFF", 2)
+    taken = []
+
+    async def failing(received):
+        taken.append(received)
+        raise LivoaError("store.unavailable", "away", status=503)
+
+    monkeypatch.setattr(StepWorker, "take", lambda _, received: failing(received))
+    stage.ids = stage.ids[:1]
+    await stage.begin()
+    stage.serve()
+    await stage.until(lambda: asyncio.sleep(0, stage.emulator.broker.counts(stage.queue).dead_letter == 1))
+    await stage.stop()
+    assert stage.dead() == [("store.unavailable", "away")]
+    assert len(taken) == 3
 
 
 async def test_a_bus_that_goes_away_and_comes_back_loses_no_step(stage):
