@@ -89,10 +89,10 @@ class AllocateInputs(Frozen):
 def register(agent: Agent, datasets: Datasets) -> None:
     """Add the two capabilities to an agent."""
 
-    @agent.capability("mmm.fit")
+    @agent.capability("mmm.fit", streams=True)
     async def fit(inputs: FitInputs, context: StepContext) -> dict[str, Any]:
         data = own_rows(inputs) if inputs.rows is not None else datasets.of(context.tenant_id)
-        return await context.compute(report, data, _window(inputs, data))
+        return await context.compute(report, data, _window(inputs, data), context.progress)
 
     @agent.capability("mmm.allocate_budget")
     async def allocate_budget(inputs: AllocateInputs, context: StepContext) -> dict[str, Any]:

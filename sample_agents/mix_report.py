@@ -10,7 +10,7 @@ from agent_kit import CapabilityError
 from sample_agents.dataset import Dataset, Span, span
 from sample_agents.figures import between, change, headline, insight, kpi, money, table, without_none
 from sample_agents.mix_model.curves import Curve, Shape, saturated
-from sample_agents.mix_model.fit import MIN_WEEKS, MixFit, WeeklyData, fit_mix
+from sample_agents.mix_model.fit import MIN_WEEKS, MixFit, Tell, WeeklyData, fit_mix, nobody
 
 if TYPE_CHECKING:
     from sample_agents.mix_model.curves import Series
@@ -59,14 +59,14 @@ class _Fitted:
         return float(self.weekly.spend[channel][self.now].mean())
 
 
-def report(data: Dataset, window: FitWindow) -> dict[str, Any]:
+def report(data: Dataset, window: FitWindow, tell: Tell = nobody) -> dict[str, Any]:
     """Fit all weeks up to the end of the window and report on it. CPU-bound, about a second.
 
     ``CapabilityError``: ``mmm.too_few_weeks``, ``mmm.nothing_spent``, and those of ``span``.
     """
     part = span(data, window.start, window.end)
     seen = span(data, data.first, window.end)
-    fitted = _fit(seen, part, window, data)
+    fitted = _fit(seen, part, window, data, tell)
     channels = [_channel(fitted, name) for name in fitted.fit.channels if fitted.weekly_spend(name) > 0]
     if not channels:
         raise CapabilityError("mmm.nothing_spent", "Nothing was spent in this period, so there is no return to report.")
@@ -96,7 +96,7 @@ def report(data: Dataset, window: FitWindow) -> dict[str, Any]:
     }
 
 
-def _fit(seen: Span, part: Span, window: FitWindow, data: Dataset) -> _Fitted:
+def _fit(seen: Span, part: Span, window: FitWindow, data: Dataset, tell: Tell) -> _Fitted:
     import numpy as np
 
     weeks = tuple(row.week for row in seen.sales)
@@ -119,7 +119,7 @@ def _fit(seen: Span, part: Span, window: FitWindow, data: Dataset) -> _Fitted:
         earlier = span(data, window.compare_from, window.compare_to)
         before = np.isin(np.array(weeks), np.array([row.week for row in earlier.sales]))
     try:
-        fit = fit_mix(weekly)
+        fit = fit_mix(weekly, tell)
     except ValueError:
         raise CapabilityError("mmm.nothing_spent", "No channel spends anything in these weeks.") from None
     return _Fitted(fit, weekly, np.isin(np.array(weeks), np.array([row.week for row in part.sales])), before)

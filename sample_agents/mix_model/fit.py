@@ -7,7 +7,7 @@ its own shapes: holding the shapes fixed would claim far more certainty than the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,16 @@ unseen weeks overrule what all weeks say: measured against known truth, returns 
 _DRAW_PASSES = 3
 _BLOCK_WEEKS = 4
 _SEED = 7
+_CHOSEN = 0.4
+"""How much of the work the choice of shapes is; the rest is the bootstrap."""
+_DRAWS_TOLD = 5
+
+Tell = Callable[[float, str], None]
+"""Hears how far the fit is, from 0 to 1, and what it is at."""
+
+
+def nobody(fraction: float, words: str) -> None:
+    """Hears nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,10 @@ class MixFit:
     validation_mape: float
 
 
-def fit_mix(data: WeeklyData) -> MixFit:
-    """Fit ``data``. Deterministic. ``ValueError`` with fewer than ``MIN_WEEKS`` weeks or without a channel that ever spends."""
+def fit_mix(data: WeeklyData, tell: Tell = nobody) -> MixFit:
+    """Fit ``data``. Deterministic, whoever hears.
+
+    ``ValueError`` with fewer than ``MIN_WEEKS`` weeks or without a channel that ever spends."""
     import numpy as np
 
     if len(data.weeks) < MIN_WEEKS:
@@ -77,7 +89,7 @@ def fit_mix(data: WeeklyData) -> MixFit:
     source = np.random.default_rng(_SEED)
     base = controls(data.weeks[0].toordinal() // 7, data.promotion)
     grid = ShapeGrid(spending, base)
-    choice, validation_mape = _choose(grid, data.sales, base, source)
+    choice, validation_mape = _choose(grid, data.sales, base, source, tell)
     columns = grid.columns[:, choice]
     fitted = predict(columns, data.sales, base, len(data.weeks))
     ceilings = tuple(float(value) for value in media_coefficients(columns, data.sales, base))
@@ -88,17 +100,21 @@ def fit_mix(data: WeeklyData) -> MixFit:
     return MixFit(
         channels=names,
         curves=dict(zip(names, _curves(grid, choice, ceilings), strict=True)),
-        draws=dict(zip(names, _draws(grid, choice, fitted, residuals, source), strict=True)),
+        draws=dict(zip(names, _draws(grid, choice, fitted, residuals, source, tell), strict=True)),
         r2=explained(data.sales, fitted),
         mape=percentage_error(data.sales, fitted),
         validation_mape=validation_mape,
     )
 
 
-def _choose(grid: ShapeGrid, sales: Series, base: Any, source: Any) -> tuple[tuple[int, ...], float]:
+def _choose(grid: ShapeGrid, sales: Series, base: Any, source: Any, tell: Tell) -> tuple[tuple[int, ...], float]:
     """The finalist with the least error on unseen weeks, and that error as a percentage error."""
     starts = [grid.middle(), *(grid.random(source) for _ in range(_STARTS - 1))]
-    found: dict[tuple[int, ...], Found] = {one.choice: one for start in starts for one in grid.search(sales, start)}
+    found: dict[tuple[int, ...], Found] = {}
+    for number, start in enumerate(starts):
+        tell(_CHOSEN * number / (len(starts) + 1), f"search {number + 1} of {len(starts)}")
+        found |= {one.choice: one for one in grid.search(sales, start)}
+    tell(_CHOSEN * len(starts) / (len(starts) + 1), "validating on weeks that were left out")
     ranked = sorted(found.values(), key=lambda one: one.error)
     finalists = [one for one in ranked if one.error <= ranked[0].error * _NEAR][:_FINALISTS]
     scored = [(*validate(grid.columns[:, one.choice], sales, base), one.choice) for one in finalists]
@@ -107,14 +123,16 @@ def _choose(grid: ShapeGrid, sales: Series, base: Any, source: Any) -> tuple[tup
 
 
 def _draws(
-    grid: ShapeGrid, choice: tuple[int, ...], fitted: Any, residuals: Any, source: Any
+    grid: ShapeGrid, choice: tuple[int, ...], fitted: Any, residuals: Any, source: Any, tell: Tell
 ) -> list[tuple[Curve, ...]]:
     import numpy as np
 
     count = len(fitted)
     blocks = -(-count // _BLOCK_WEEKS)
     drawn: list[tuple[Curve, ...]] = []
-    for _ in range(DRAWS):
+    for number in range(DRAWS):
+        if number % _DRAWS_TOLD == 0:
+            tell(_CHOSEN + (1 - _CHOSEN) * number / DRAWS, f"draw {number + 1} of {DRAWS}")
         starts = source.integers(0, count - _BLOCK_WEEKS + 1, size=blocks)
         picks = (starts[:, None] + np.arange(_BLOCK_WEEKS)).ravel()[:count]
         best = grid.search(fitted + residuals[picks], choice, _DRAW_PASSES)[0]

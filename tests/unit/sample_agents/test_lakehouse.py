@@ -114,6 +114,18 @@ async def test_a_report_is_a_job_that_is_started_watched_and_read(server: Databr
     assert server.heard == ["run-now", *["runs/get"] * 5, "runs/get-output"]
 
 
+async def test_while_the_job_runs_its_state_is_told(server: DatabricksServer) -> None:
+    told: list[str] = []
+    of = context()
+
+    async def look(_: float) -> None:
+        assert of.latest is not None
+        told.append(of.latest.message)
+
+    await output_of(DatabricksEngine(engine_of(server)._settings, pause=look), asked(), of)
+    assert told == [f"the job is {state}" for state in ("queued", "pending", "running", "terminating")]
+
+
 async def test_a_repeated_call_and_a_later_attempt_find_the_run_of_the_key(server: DatabricksServer) -> None:
     for of in (context(), context(), context(attempt=2), context("fabrikam"), context(step="other")):
         await output_of(engine_of(server), asked(), of)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent_kit import CapabilityError
+from agent_kit import CapabilityError, StepContext
+from engine.domain.execute import ExecuteRequest
+from sample_agents.app import SAMPLES, sample_agent
 from sample_agents.dataset import Dataset
 from sample_agents.mix_capabilities import FitInputs, Model, own_rows, responses
 from sample_agents.mix_report import FitWindow, report
@@ -22,6 +26,42 @@ def queried(data: Dataset) -> dict[str, Any]:
 def test_rows_of_a_query_give_the_same_fit_as_the_data_set(contoso: Dataset) -> None:
     window = FitWindow(date(2026, 7, 1), date(2026, 9, 30))
     assert report(own_rows(FitInputs.model_validate(queried(contoso))), window) == report(contoso, window)
+
+
+def test_a_fit_says_how_far_it_is_and_is_the_same_whoever_hears(contoso: Dataset) -> None:
+    told: list[tuple[float, str]] = []
+    window = FitWindow(date(2026, 7, 1), date(2026, 9, 30))
+    assert report(contoso, window, lambda fraction, words: told.append((fraction, words))) == report(contoso, window)
+    fractions = [fraction for fraction, _ in told]
+    assert len(fractions) >= 10
+    assert fractions == sorted(set(fractions)), "it only grows"
+    assert (fractions[0], fractions[-1] < 1) == (0, True)
+    assert told[-1][1].startswith("draw ")
+
+
+async def test_the_capability_tells_its_caller(contoso: Dataset, tmp_path: Path) -> None:
+    agent = sample_agent(SAMPLES, outbox_file=tmp_path / "outbox.db", only=("mmm",))
+    fit = agent.capabilities["mmm.fit"]
+    inputs = {"from": "2026-07-01", "to": "2026-09-30"}
+    with ThreadPoolExecutor(1) as executor:
+        context = StepContext(_asked(inputs), fit.manifest, executor)
+        await fit.handler(fit.parse(inputs), context)
+    assert context.latest is not None
+    assert context.latest.fraction is not None
+    assert context.latest.fraction > 0.9
+
+
+def _asked(inputs: dict[str, Any]) -> ExecuteRequest:
+    return ExecuteRequest(
+        tenant_id="contoso",
+        run_id="run-1",
+        step_id="fit",
+        attempt=1,
+        capability="mmm.fit",
+        inputs=inputs,
+        idempotency_key="run-1/fit",
+        deadline_at=datetime(2027, 1, 1, tzinfo=UTC),
+    )
 
 
 def weekly(count: int, channel: str = "tv", start: date = date(2024, 1, 1)) -> dict[str, Any]:
