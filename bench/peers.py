@@ -1,14 +1,15 @@
 """Steps per second of the embedded host on the three graphs of the side-by-side measurements (`bench.peer_cases`).
 
-A bare graph orchestrator and no-op activities, one process, every episode synced to disk: cold (a full replay per episode, what a
-replaying host does) and warm (live generators), each with the SDK's own timestamp parser and with the faster one, and the case
-in which completions never arrive together (`one_by_one`). Prints one JSON object; a run whose digest is wrong is an error.
-`ENGINES` are the figures of other engines on the same graphs, measured on this kind of machine when it was idle; `--governed`
-puts the whole app beside (policy, audit, event log, stores, HTTP to an agent; `bench/engine.py`), as CPU per step and as ratio.
-`machine` says how fast one synced commit and a fixed loop of Python were in this run, because nothing else makes a figure from a
-busy machine comparable with one from an idle machine.
+A bare graph orchestrator and no-op activities, one process, every episode synced to disk: cold (a full replay per episode,
+what a replaying host does) and warm (live generators), each with the SDK's own timestamp parser and with the faster one, and
+the case in which completions never arrive together (`one_by_one`). Prints one JSON object; a run whose digest is wrong is an
+error. `ENGINES` are the figures of other engines on the same graphs, measured on this kind of machine when it was idle;
+`--others` measures them again, in turn with ours, case by case (`bench.other_engines` says what their scripts must do).
+`--governed` puts the whole app beside (policy, audit, event log, stores, HTTP to an agent; `bench/engine.py`), as CPU per
+step and as ratio. `machine` says how fast one synced commit and a fixed loop of Python were in this run, because nothing else
+makes a figure from a busy machine comparable with one from an idle machine.
 
-    .venv/bin/python -m bench.peers --repeat 3
+    .venv/bin/python -m bench.peers --repeat 3 --others A_VENV/bin/python:PEERS/bench_a.py B_VENV/bin/python:PEERS/bench_b.py
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.graph_app import GraphApp
+from bench.other_engines import OtherEngine, figures
 from bench.peer_cases import CASES, DIGESTS, Graph
 from local_host.durable.clock import RealClock
 from local_host.durable.engine import DurableEngine, EngineOptions
@@ -119,8 +121,8 @@ def best_of(repeat: int, name: str, options: EngineOptions, *, fast: bool) -> di
     return max(runs, key=lambda run: run["steps_per_s"])
 
 
-def bare(repeat: int, names: list[str], *, one_by_one: bool) -> dict[str, Any]:
-    """All variants of the named graphs."""
+def bare(repeat: int, names: list[str], others: list[OtherEngine], *, one_by_one: bool) -> dict[str, Any]:
+    """All variants of the named graphs, and beside each the other engines on the same graph."""
     report: dict[str, Any] = {}
     for name in names:
         report[name] = {
@@ -133,7 +135,10 @@ def bare(repeat: int, names: list[str], *, one_by_one: bool) -> dict[str, Any]:
         if one_by_one:
             options = EngineOptions(warm=True, max_batch=1)
             report[name]["warm"]["one_by_one"] = best_of(1, name, options, fast=True)
-        report[name]["others"] = {engine: figures[name] for engine, figures in ENGINES.items()}
+        beside: dict[str, Any] = {}
+        for other in others:
+            beside |= figures(other, name, repeat)
+        report[name]["others"] = beside or {engine: known[name] for engine, known in ENGINES.items()}
     return report
 
 
@@ -141,13 +146,13 @@ def governed(report: dict[str, Any]) -> dict[str, Any]:
     """The whole app on chain 100 and fan 200, and its cost beside the bare host replaying cold."""
     from bench import engine as whole_app
 
-    figures = asyncio.run(whole_app.main(200))
+    measured = asyncio.run(whole_app.main(200))
     answer = {}
     for shape, name in (("chain", "chain100"), ("fan", "fan200")):
-        cold = report[name]["cold"]["fast_parser"]
-        answer[name] = figures[shape] | {
-            "time_per_step_to_bare_cold": round(cold["steps_per_s"] / figures[shape]["steps_per_s"], 2),
-            "cpu_per_step_to_bare_cold": round(figures[shape]["host_cpu_ms_per_step"] / cold["cpu_ms_per_step"], 2),
+        cold, whole = report[name]["cold"]["fast_parser"], measured[shape]
+        answer[name] = whole | {
+            "time_per_step_to_bare_cold": round(cold["steps_per_s"] / whole["steps_per_s"], 2),
+            "cpu_per_step_to_bare_cold": round(whole["host_cpu_ms_per_step"] / cold["cpu_ms_per_step"], 2),
         }
     return answer
 
@@ -158,9 +163,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--one-by-one", action="store_true", help="also with one completion per episode")
+    parser.add_argument("--others", nargs="*", default=[], type=OtherEngine.named, metavar="PYTHON:SCRIPT")
     parser.add_argument("--governed", action="store_true", help="also the whole app, with its ratio (needs all cases)")
     options = parser.parse_args()
-    report = bare(options.repeat, options.cases, one_by_one=options.one_by_one)
+    for other in options.others:
+        other.check_graphs(options.cases)
+    report = bare(options.repeat, options.cases, options.others, one_by_one=options.one_by_one)
     answer: dict[str, Any] = {
         "machine": machine(),
         "goals_steps_per_s": GOALS,
