@@ -64,7 +64,8 @@ class ModelChoice(Frozen):
 
 class PlannerRules(Frozen):
     """How planning works for this tenant. ``max_repairs`` bounds how often a rejected proposal goes back to the model,
-    ``max_run_repairs`` how often the plan of one run is planned anew because a step failed (0: a failure is one).
+    ``max_run_repairs`` how often the plan of one run is planned anew because a step failed (0: a failure is one), and
+    ``max_repair_cost_micro_usd`` what the model calls for all of that may cost together, within what the run may cost.
 
     ``reads_documents`` shows the texts of documents to the planner model, marked as data. It then knows more and is trusted
     less: every side effect it plans waits for a person. Without it the planner sees only that documents are there, and steps
@@ -74,6 +75,7 @@ class PlannerRules(Frozen):
     self_critique: Literal["never", "on_risk", "always"] = "on_risk"
     max_repairs: int = Field(default=2, ge=0, le=5)
     max_run_repairs: int = Field(default=2, ge=0, le=5)
+    max_repair_cost_micro_usd: int = Field(default=1_000_000, ge=0)
     reads_documents: bool = False
 
 

@@ -32,7 +32,7 @@ NARROWED_NUMBERS: Mapping[str, tuple[str, ...]] = {
     ),
     "budgets": ("daily_cost_micro_usd", "daily_tokens"),
     "quota": ("max_concurrent_runs", "submissions_per_minute", "burst"),
-    "planner": ("max_repairs", "max_run_repairs"),
+    "planner": ("max_repairs", "max_run_repairs", "max_repair_cost_micro_usd"),
     "approvals": ("timeout_s",),
     "retention": ("content_days", "run_days", "instance_days"),
 }  # fmt: skip

@@ -77,6 +77,11 @@ class BudgetAccount:
     settled: Mapping[str, Amount] = field(default_factory=lambda: MappingProxyType({}))
     totals: Totals = field(default=Totals())
 
+    def used(self, prefix: str) -> Amount:
+        """What all keys that begin with ``prefix`` have set aside and spent."""
+        entries = (*self.open.items(), *self.settled.items())
+        return sum((amount for key, amount in entries if key.startswith(prefix)), NOTHING)
+
     def to_json(self) -> JsonObject:
         """JSON with integers only."""
         return {

@@ -12,6 +12,8 @@ from typing import Protocol
 
 MODEL_KEYS = "model/"
 """How keys of model calls begin. Keys of steps begin with the id of their run, which starts with ``run-``."""
+REPAIR_KEYS = f"{MODEL_KEYS}repairs/"
+"""How keys of model calls begin that are made to repair the plan of a run under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,15 @@ class BudgetState:
     reserved_tokens: int = 0
     spent_tokens: int = 0
     limit_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a run's money: what all keys that begin with ``prefix`` may set aside and spend together, in micro-USD. It is a
+    limit within that of the account, no money of its own."""
+
+    prefix: str
+    limit_micro_usd: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +70,20 @@ class BudgetLedger(Protocol):
         """Open the account. A second call changes nothing: the limits a run was admitted with stay, its tenant's included."""
         ...
 
-    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int, tokens: int = 0) -> bool:
+    async def reserve(
+        self,
+        tenant_id: str,
+        run_id: str,
+        key: str,
+        *,
+        amount_micro_usd: int,
+        tokens: int = 0,
+        share: Share | None = None,
+    ) -> bool:
         """Set money and tokens aside, for the run and for its tenant's day.
 
-        False, with nothing changed, when reserved + spent + amount would pass a limit of either, or there is no account.
+        False, with nothing changed, when reserved + spent + amount would pass a limit of either or of the ``share`` that
+        ``key`` belongs to, or there is no account.
         A key that is reserved or settled already is True and changes nothing."""
         ...
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from engine.domain.base import JsonValue
 from engine.domain.errors import Violation
 from engine.domain.tenant import TenantConfig
+from engine.ports.budget import Share
 from engine.ports.models import ModelUsage
 
 
@@ -19,7 +20,8 @@ class CallSite:
 
     ``node`` names the place in the planner or the composer (``classify``, ``plan``, ``repair.1``, ``answer`` …; the alphabet of
     wire ids). A result is kept under (run, ``plan_version``, ``node``, hash of the prompt): asking the same again is answered
-    with it. ``run_id`` must have a budget account (``BudgetLedger.open``), or no call is made.
+    with it. ``run_id`` must have a budget account (``BudgetLedger.open``), or no call is made; ``share`` is the part of it that
+    the calls of this site are paid from, if not from all of it.
     """
 
     tenant: TenantConfig
@@ -29,6 +31,7 @@ class CallSite:
     node: str
     deadline_at: datetime
     traceparent: str | None = None
+    share: Share | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ class Question:
     @property
     def budget_prefix(self) -> str:
         """How the budget keys of all requests of this question begin; the number of the request follows."""
-        return f"{MODEL_KEYS}{self.site.plan_version}/{self.site.node}/{self.prompt_sha256[:16]}/"
+        of_share = self.site.share.prefix if self.site.share is not None else MODEL_KEYS
+        return f"{of_share}{self.site.plan_version}/{self.site.node}/{self.prompt_sha256[:16]}/"
 
     @property
     def input_tokens(self) -> int:

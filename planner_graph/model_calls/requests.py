@@ -147,6 +147,7 @@ class Requests:
             f"{question.budget_prefix}{number}",
             amount_micro_usd=cost_micro_usd(deployment, worst),
             tokens=worst.input_tokens + worst.output_tokens,
+            share=site.share,
         ):
             return None
         state = await self._budgets.state(site.tenant.tenant_id, site.run_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from engine.domain.base import JsonObject
 from engine.domain.tenant import TenantConfig
+from engine.ports.budget import REPAIR_KEYS, Share
 from engine.ports.models import Message, ModelWork
 from planner_graph.model_calls import Asked, CallSite, PromptFile
 from planner_graph.state import Session
@@ -35,6 +36,7 @@ async def ask(session: Session, question: Question, *, tenant: TenantConfig | No
         node=question.node,
         deadline_at=task.deadline_at,
         traceparent=task.traceparent,
+        share=Share(REPAIR_KEYS, task.tenant.planner.max_repair_cost_micro_usd) if task.repair is not None else None,
     )
     return await session.gateway.ask(
         site,

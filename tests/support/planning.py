@@ -11,6 +11,7 @@ from engine.domain.errors import Violation
 from engine.domain.run import RunRequest
 from engine.domain.tenant import TenantConfig
 from engine.plan import check_plan
+from engine.ports.budget import Share
 from engine.ports.models import Message, ModelDeployment, ModelUsage, NoChatModels
 from engine.ports.planner import PlanningTask, PlanProposal
 from planner_graph.model_calls import Answered, Asked, Hop, ReplyFacts, Unanswered
@@ -64,6 +65,7 @@ class ScriptedGateway:
         self._answers = answers
         self.asked: list[tuple[str, tuple[Message, ...]]] = []
         self.schemas: list[dict[str, Any]] = []
+        self.shares: list[Share | None] = []
 
     async def ask(
         self, site: Any, work: Any, messages: Sequence[Message], schema: Any, *_: Any, **keywords: Any
@@ -71,6 +73,7 @@ class ScriptedGateway:
         """See the planner's protocol."""
         self.asked.append((site.node, tuple(messages)))
         self.schemas.append(schema)
+        self.shares.append(site.share)
         script = self._answers.get(site.node.partition(".")[0], Unanswered("model.unavailable"))
         if callable(script):
             return script(tuple(messages))

@@ -1,32 +1,49 @@
-"""Budget accounts: one document per run and one per tenant and day, all of a tenant in one logical partition.
+"""Budget accounts: a document per run, per reservation, and per tenant and day, all of a tenant in one logical partition.
 
-A reservation counts in two accounts and must count in both or in neither; in one partition the two are one transaction. The price
-is that all reservations of a tenant share what one logical partition can take (10,000 request units a second, 20 GB). Accounts
-expire ``ACCOUNT_TTL_S`` after their last use.
+A reservation counts in two accounts and must count in both or in neither; in one partition the three documents are one
+transaction. The price is that all reservations of a tenant share what one logical partition can take (10,000 request units a
+second, 20 GB). An account holds sums only, so it stays as small as it was, however many steps and attempts a run has; whether a
+key is known, and what became of it, its own document tells. All of them expire ``ACCOUNT_TTL_S`` after their last use.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from engine.adapters.cosmos.connection import CosmosConnection
+from engine.adapters.cosmos.connection import CosmosConnection, MovedError
 from engine.adapters.cosmos.definitions import TENANTS
-from engine.adapters.cosmos.repository import Create, Document, Operation, Replace, TenantRepository
-from engine.limits.amounts import Amount, Limits, Totals
-from engine.limits.budget import BudgetAccount, BudgetOp, BudgetResult, Close, Raise, Reserve, Settle, apply_budget
-from engine.ports.budget import BudgetState, DailyLimits, DailyState
+from engine.adapters.cosmos.repository import PAGE, Create, Document, Find, Operation, Replace, TenantRepository
+from engine.limits.amounts import NOTHING, Amount, Limits, Totals
+from engine.ports.budget import BudgetState, DailyLimits, DailyState, Share
 from engine.ports.clock import Clock
 
 ACCOUNT_TTL_S = 400 * 24 * 3_600
 """Longer than any run lasts, and than a year's days are asked for."""
+SETTLED_AT_ONCE = 40
+"""How many reservations one transaction ends at most: each may be of a day of its own, and a transaction has 100 documents."""
 _SCOPE = "budget"
-_Planned = tuple[BudgetResult, BudgetAccount | None, dict[str, str], dict[str, Totals]]
-"""What came of it, the account as it is now (None: nothing changed), the day each key counts into, and the totals of days."""
+_OF_PREFIX = "c.kind = 'reservation' AND c.run = @run AND STARTSWITH(c.key, @prefix)"
+_OPEN = f"{_OF_PREFIX} AND c.open = true"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """A run's account as it is stored, and the document that it was read from."""
+
+    limits: Limits
+    daily: Limits
+    totals: Totals
+    found: Document
+
+    def with_totals(self, totals: Totals) -> Operation:
+        return Replace(_account_document(self.found["run"], replace(self, totals=totals)), self.found["_etag"])
 
 
 class CosmosBudgetLedger:
@@ -46,56 +63,102 @@ class CosmosBudgetLedger:
         daily: DailyLimits | None = None,
     ) -> None:
         """See ``BudgetLedger.open``."""
-        account = BudgetAccount(Limits(limit_micro_usd, limit_tokens))
-        limits = Limits(daily.micro_usd, daily.tokens) if daily is not None else Limits()
-        new = _account_document(run_id, account, {}, [limits.micro_usd, limits.tokens])
+        of_day = Limits(daily.micro_usd, daily.tokens) if daily is not None else Limits()
+        new = _account_document(run_id, _Account(Limits(limit_micro_usd, limit_tokens), of_day, Totals(), {}))
 
         def keep(found: Document | None) -> tuple[None, Document | None]:
             return None, new if found is None else None
 
         await self._of(tenant_id).update(_SCOPE, new["id"], keep)
 
-    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int, tokens: int = 0) -> bool:
+    async def reserve(
+        self,
+        tenant_id: str,
+        run_id: str,
+        key: str,
+        *,
+        amount_micro_usd: int,
+        tokens: int = 0,
+        share: Share | None = None,
+    ) -> bool:
         """See ``BudgetLedger.reserve``."""
-        amount, day = Amount(amount_micro_usd, tokens), self._clock.now().date().isoformat()
+        amount, today = Amount(amount_micro_usd, tokens), self._clock.now().date().isoformat()
+        repository = self._of(tenant_id)
 
-        async def plan(stored: Document, read: _Reader) -> _Planned:
-            account, days = BudgetAccount.from_json(json.loads(stored["document"])), dict(stored["days"])
-            if key in days:
-                return BudgetResult(), None, days, {}
-            after, result = apply_budget(account, Reserve(key, amount))
-            totals = (await read.totals(day)).reserve(amount, Limits(*stored["daily"]))
-            if not result.granted or totals is None:
-                return BudgetResult(granted=False), None, days, {}
-            return result, after, days | {key: day}, {day: totals}
+        async def attempt() -> bool:
+            account, known, day = await asyncio.gather(
+                _account(repository, run_id),
+                repository.read(_SCOPE, _reservation(run_id, key)),
+                repository.read(_SCOPE, _day(today)),
+            )
+            if account is None:
+                return False
+            if known is not None:
+                return True
+            of_run = account.totals.reserve(amount, account.limits)
+            of_day = _totals(day).reserve(amount, account.daily)
+            if of_run is None or of_day is None:
+                return False
+            # After the account was read: whoever reserves meanwhile changes it, and this is tried again.
+            if share is not None and not await _has_room(repository, run_id, share, amount):
+                return False
+            reserved = Create(_reservation_document(run_id, key, amount, today))
+            await repository.write(_SCOPE, [account.with_totals(of_run), reserved, _day_operation(today, day, of_day)])
+            return True
 
-        result = await self._change(tenant_id, run_id, plan)
-        return result is not None and result.granted
+        return await self._alone(tenant_id, attempt)
 
     async def settle(
         self, tenant_id: str, run_id: str, key: str, *, spent_micro_usd: int, spent_tokens: int = 0
     ) -> None:
         """See ``BudgetLedger.settle``."""
-        await self._end(tenant_id, run_id, Settle(key, Amount(spent_micro_usd, spent_tokens)))
+        spent, repository = Amount(spent_micro_usd, spent_tokens), self._of(tenant_id)
+
+        async def attempt() -> None:
+            account, known = await asyncio.gather(
+                _account(repository, run_id), repository.read(_SCOPE, _reservation(run_id, key))
+            )
+            if account is not None and known is not None and known["open"]:
+                await _end(repository, account, [(known, spent)])
+
+        await self._alone(tenant_id, attempt)
 
     async def close(self, tenant_id: str, run_id: str, *, prefix: str = "", as_spent: bool = False) -> int:
-        """See ``BudgetLedger.close``."""
-        return await self._end(tenant_id, run_id, Close(prefix, as_spent))
+        """See ``BudgetLedger.close``. Many are ended in several transactions, each of which counts in full."""
+        repository = self._of(tenant_id)
+        find = Find(_OPEN, {"run": run_id, "prefix": prefix}, SETTLED_AT_ONCE)
+        ended: set[str] = set()  # a second try, after an answer that was lost, does not find those of the first
+
+        async def attempt() -> bool:
+            account, rest = await asyncio.gather(_account(repository, run_id), repository.find(find, _SCOPE))
+            if account is None or not rest:
+                return False
+            ended.update(document["id"] for document in rest)
+            pairs = [(document, Amount(*document["amount"]) if as_spent else NOTHING) for document in rest]
+            await _end(repository, account, pairs)
+            return True
+
+        while await self._alone(tenant_id, attempt):
+            pass
+        return len(ended)
 
     async def raise_limit(self, tenant_id: str, run_id: str, *, limit_micro_usd: int) -> BudgetState | None:
         """See ``BudgetLedger.raise_limit``."""
-        await self._end(tenant_id, run_id, Raise(limit_micro_usd))
-        return await self.state(tenant_id, run_id)
+        repository = self._of(tenant_id)
+
+        async def attempt() -> _Account | None:
+            account = await _account(repository, run_id)
+            if account is None or (account.limits.micro_usd or 0) >= limit_micro_usd:
+                return account
+            raised = replace(account, limits=Limits(limit_micro_usd, account.limits.tokens))
+            await repository.write(_SCOPE, [raised.with_totals(raised.totals)])
+            return raised
+
+        return _state(await self._alone(tenant_id, attempt))
 
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """See ``BudgetLedger.state``."""
-        found = await self._of(tenant_id).read(_SCOPE, _run(run_id))
-        if found is None:
-            return None
-        account = BudgetAccount.from_json(json.loads(found["document"]))
-        reserved, spent, limits = account.totals.reserved, account.totals.spent, account.limits
-        limit = limits.micro_usd if limits.micro_usd is not None else 0
-        return BudgetState(reserved.micro_usd, spent.micro_usd, limit, reserved.tokens, spent.tokens, limits.tokens)
+        return _state(await _account(self._of(tenant_id), run_id))
 
     async def daily_state(self, tenant_id: str, day: date) -> DailyState:
         """See ``BudgetLedger.daily_state``."""
@@ -103,42 +166,8 @@ class CosmosBudgetLedger:
         reserved, spent = totals.reserved, totals.spent
         return DailyState(reserved.micro_usd, spent.micro_usd, reserved.tokens, spent.tokens)
 
-    async def _end(self, tenant_id: str, run_id: str, op: BudgetOp) -> int:
-        """How many reservations it settled; also when its first answer was lost and the second try found none left."""
-        settled = 0
-
-        async def plan(stored: Document, read: _Reader) -> _Planned:
-            nonlocal settled
-            before, days = BudgetAccount.from_json(json.loads(stored["document"])), stored["days"]
-            account, result = apply_budget(before, op)
-            totals: dict[str, Totals] = {}
-            for key, reserved, spent in result.settled:
-                day = days[key]
-                totals[day] = (totals.get(day) or await read.totals(day)).settle(reserved, spent)
-            settled = max(settled, len(result.settled))
-            return result, account if account != before else None, days, totals
-
-        await self._change(tenant_id, run_id, plan)
-        return settled
-
-    async def _change(self, tenant_id: str, run_id: str, plan: Callable[..., Any]) -> BudgetResult | None:
-        """Carry out what ``plan`` makes of a run's account and of its tenant's days. None: there is no account."""
-        repository = self._of(tenant_id)
-
-        async def attempt() -> BudgetResult | None:
-            stored = await repository.read(_SCOPE, _run(run_id))
-            if stored is None:
-                return None
-            read = _Reader(repository)
-            planned: _Planned = await plan(stored, read)
-            result, account, days, totals = planned
-            if account is not None:
-                document = _account_document(run_id, account, days, stored["daily"])
-                operations: list[Operation] = [Replace(document, stored["_etag"])]
-                await repository.write(_SCOPE, operations + [read.operation(day, now) for day, now in totals.items()])
-            return result
-
-        # Every reservation of a tenant changes the document of its day: those of this process wait for each other.
+    async def _alone(self, tenant_id: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Every reservation of a tenant changes the document of its day: those of this process wait for each other."""
         lock = self._locks.setdefault((id(asyncio.get_running_loop()), tenant_id), asyncio.Lock())
         async with lock:
             return await self._connection.settled(attempt)
@@ -147,30 +176,68 @@ class CosmosBudgetLedger:
         return TenantRepository(self._connection, TENANTS, tenant_id)
 
 
-class _Reader:
-    """The days that one attempt looked at, with the etags they had."""
+async def _end(repository: TenantRepository, account: _Account, pairs: Iterable[tuple[Document, Amount]]) -> None:
+    """Settle open reservations in one transaction. Whoever was quicker has changed the account, so this changes nothing then."""
+    of_run, operations = account.totals, list[Operation]()
+    days: dict[str, tuple[Document | None, Totals]] = {}
+    for reservation, spent in pairs:
+        amount, day = Amount(*reservation["amount"]), reservation["day"]
+        of_run = _settled(of_run, amount, spent)
+        if day not in days:
+            found = await repository.read(_SCOPE, _day(day))
+            days[day] = found, _totals(found)
+        days[day] = days[day][0], _settled(days[day][1], amount, spent)
+        settled = reservation | {"open": False, "spent": _pair(spent)}
+        operations.append(Replace(settled, reservation["_etag"]))
+    operations += [_day_operation(day, found, totals) for day, (found, totals) in days.items()]
+    await repository.write(_SCOPE, [account.with_totals(of_run), *operations])
 
-    def __init__(self, repository: TenantRepository) -> None:
-        self._repository = repository
-        self._found: dict[str, Document | None] = {}
 
-    async def totals(self, day: str) -> Totals:
-        found = self._found[day] = await self._repository.read(_SCOPE, _day(day))
-        return _totals(found)
+async def _has_room(repository: TenantRepository, run_id: str, share: Share, amount: Amount) -> bool:
+    find = Find(_OF_PREFIX, {"run": run_id, "prefix": share.prefix}, PAGE, fields=("amount", "spent"))
+    found = await repository.find(find, _SCOPE)
+    used = sum((document.get("spent") or document["amount"])[0] for document in found)
+    return len(found) < PAGE and used + amount.micro_usd <= share.limit_micro_usd
 
-    def operation(self, day: str, totals: Totals) -> Operation:
-        pairs = [[amount.micro_usd, amount.tokens] for amount in (totals.reserved, totals.spent)]
-        document = {"id": _day(day), "kind": "day", "totals": pairs, "ttl": ACCOUNT_TTL_S}
-        found = self._found[day]
-        return Create(document) if found is None else Replace(document, found["_etag"])
+
+def _settled(totals: Totals, amount: Amount, spent: Amount) -> Totals:
+    try:
+        return totals.settle(amount, spent)
+    except ValueError as err:
+        # The reservation was read while it was open, and the sums after somebody had settled it.
+        raise MovedError("a reservation was settled meanwhile") from err
+
+
+async def _account(repository: TenantRepository, run_id: str) -> _Account | None:
+    found = await repository.read(_SCOPE, _run(run_id))
+    if found is None:
+        return None
+    return _Account(Limits(*found["limits"]), Limits(*found["daily"]), _totals(found), found)
+
+
+def _state(account: _Account | None) -> BudgetState | None:
+    if account is None:
+        return None
+    reserved, spent, limits = account.totals.reserved, account.totals.spent, account.limits
+    limit = limits.micro_usd if limits.micro_usd is not None else 0
+    return BudgetState(reserved.micro_usd, spent.micro_usd, limit, reserved.tokens, spent.tokens, limits.tokens)
 
 
 def _run(run_id: str) -> str:
     return f"run:{run_id}"
 
 
+def _reservation(run_id: str, key: str) -> str:
+    """A key may hold what an id of a document may not, and be longer."""
+    return f"key:{run_id}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
 def _day(day: str) -> str:
     return f"day:{day}"
+
+
+def _pair(amount: Amount) -> list[int]:
+    return [amount.micro_usd, amount.tokens]
 
 
 def _totals(found: Document | None) -> Totals:
@@ -180,12 +247,32 @@ def _totals(found: Document | None) -> Totals:
     return Totals(Amount(*reserved), Amount(*spent))
 
 
-def _account_document(run_id: str, account: BudgetAccount, days: dict[str, str], daily: list[int | None]) -> Document:
+def _day_operation(day: str, found: Document | None, totals: Totals) -> Operation:
+    pairs = [_pair(totals.reserved), _pair(totals.spent)]
+    document = {"id": _day(day), "kind": "day", "totals": pairs, "ttl": ACCOUNT_TTL_S}
+    return Create(document) if found is None else Replace(document, found["_etag"])
+
+
+def _reservation_document(run_id: str, key: str, amount: Amount, day: str) -> Document:
+    return {
+        "id": _reservation(run_id, key),
+        "kind": "reservation",
+        "run": run_id,
+        "key": key,
+        "amount": _pair(amount),
+        "day": day,
+        "open": True,
+        "ttl": ACCOUNT_TTL_S,
+    }
+
+
+def _account_document(run_id: str, account: _Account) -> Document:
     return {
         "id": _run(run_id),
         "kind": "account",
-        "document": json.dumps(account.to_json(), separators=(",", ":")),
-        "days": days,
-        "daily": daily,
+        "run": run_id,
+        "limits": [account.limits.micro_usd, account.limits.tokens],
+        "daily": [account.daily.micro_usd, account.daily.tokens],
+        "totals": [_pair(account.totals.reserved), _pair(account.totals.spent)],
         "ttl": ACCOUNT_TTL_S,
     }

@@ -9,7 +9,7 @@ from datetime import date
 from engine.adapters.memory.clock import SystemClock
 from engine.limits.amounts import Amount, Limits, Totals
 from engine.limits.budget import BudgetAccount, BudgetOp, BudgetResult, Close, Raise, Reserve, Settle, apply_budget
-from engine.ports.budget import BudgetState, DailyLimits, DailyState
+from engine.ports.budget import BudgetState, DailyLimits, DailyState, Share
 from engine.ports.clock import Clock
 
 
@@ -45,7 +45,16 @@ class MemoryBudgetLedger:
         with self._lock:
             self._runs.setdefault((tenant_id, run_id), _Run(account, limits))
 
-    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int, tokens: int = 0) -> bool:
+    async def reserve(
+        self,
+        tenant_id: str,
+        run_id: str,
+        key: str,
+        *,
+        amount_micro_usd: int,
+        tokens: int = 0,
+        share: Share | None = None,
+    ) -> bool:
         """See ``BudgetLedger.reserve``."""
         amount = Amount(amount_micro_usd, tokens)
         with self._lock:
@@ -54,6 +63,8 @@ class MemoryBudgetLedger:
                 return False
             if key in run.days:
                 return True
+            if share is not None and not Limits(share.limit_micro_usd).cover(run.account.used(share.prefix) + amount):
+                return False
             account, result = apply_budget(run.account, Reserve(key, amount))
             day = self._clock.now().date()
             totals = self._days.get((tenant_id, day), Totals()).reserve(amount, run.daily)

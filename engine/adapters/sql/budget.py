@@ -14,7 +14,7 @@ from engine.adapters.sql.engine import Database
 from engine.adapters.sql.prepared import Prepared
 from engine.adapters.sql.tables import BUDGETS, DAILY_BUDGETS, RESERVATIONS
 from engine.limits.amounts import NOTHING, Amount, Limits, Totals
-from engine.ports.budget import BudgetState, DailyLimits, DailyState
+from engine.ports.budget import BudgetState, DailyLimits, DailyState, Share
 
 _OF_RUN = (BUDGETS.c.tenant_id == bindparam("p_tenant"), BUDGETS.c.run_id == bindparam("p_run"))
 _SELECT_ACCOUNT = select(
@@ -82,6 +82,9 @@ _OPEN_OF_KEY = Prepared(_OPEN.where(RESERVATIONS.c.key == bindparam("p_key")))
 _OPEN_OF_PREFIX = _OPEN.where(
     func.substr(RESERVATIONS.c.key, 1, bindparam("p_chars")) == bindparam("p_prefix")
 ).order_by(RESERVATIONS.c.day, RESERVATIONS.c.key)
+_USED = select(
+    func.coalesce(func.sum(func.coalesce(RESERVATIONS.c.spent_micro_usd, RESERVATIONS.c.amount_micro_usd)), 0)
+).where(*_RESERVED_OF_RUN, func.substr(RESERVATIONS.c.key, 1, bindparam("p_chars")) == bindparam("p_prefix"))
 _SETTLE = Prepared(
     update(RESERVATIONS)
     .where(*_RESERVED_OF_RUN, RESERVATIONS.c.key == bindparam("p_key"), RESERVATIONS.c.spent_micro_usd.is_(None))
@@ -126,11 +129,22 @@ class SqlBudgetLedger:
 
         await self._database.write(work)
 
-    async def reserve(self, tenant_id: str, run_id: str, key: str, *, amount_micro_usd: int, tokens: int = 0) -> bool:
+    async def reserve(
+        self,
+        tenant_id: str,
+        run_id: str,
+        key: str,
+        *,
+        amount_micro_usd: int,
+        tokens: int = 0,
+        share: Share | None = None,
+    ) -> bool:
         """See ``BudgetLedger.reserve``."""
         amount = Amount(amount_micro_usd, tokens)
         day = self._database.clock.now().date().isoformat()
-        return await self._database.write(lambda connection: _reserve(connection, tenant_id, run_id, key, amount, day))
+        return await self._database.write(
+            lambda connection: _reserve(connection, tenant_id, run_id, key, amount, day, share)
+        )
 
     async def settle(
         self, tenant_id: str, run_id: str, key: str, *, spent_micro_usd: int, spent_tokens: int = 0
@@ -183,7 +197,9 @@ class SqlBudgetLedger:
         return DailyState(*row) if row is not None else DailyState()
 
 
-def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amount: Amount, day: str) -> bool:
+def _reserve(
+    connection: Connection, tenant_id: str, run_id: str, key: str, amount: Amount, day: str, share: Share | None
+) -> bool:
     run = {"p_tenant": tenant_id, "p_run": run_id}
     row = _ACCOUNT_AND_KEY.first(connection, run | {"p_key": key})
     if row is None:
@@ -193,7 +209,7 @@ def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amou
     if row.known is not None:
         return True
     of_run = _totals(row).reserve(amount, Limits(row.limit_micro_usd, row.limit_tokens))
-    if of_run is None:
+    if of_run is None or (share is not None and not _has_room(connection, run, share, amount)):
         return False
     of_day = _day(connection, tenant_id, day).reserve(amount, Limits(row.daily_limit_micro_usd, row.daily_limit_tokens))
     if of_day is None:
@@ -212,6 +228,12 @@ def _reserve(connection: Connection, tenant_id: str, run_id: str, key: str, amou
     _SET_RUN.run(connection, run | _figures(of_run))
     _SET_DAY.run(connection, {"p_tenant": tenant_id, "p_day": day} | _figures(of_day))
     return True
+
+
+def _has_room(connection: Connection, run: dict[str, str], share: Share, amount: Amount) -> bool:
+    """The account's row is held, so nobody else reserves meanwhile."""
+    used = connection.execute(_USED, run | {"p_chars": len(share.prefix), "p_prefix": share.prefix}).scalar_one()
+    return int(used) + amount.micro_usd <= share.limit_micro_usd
 
 
 def _end(connection: Connection, run: dict[str, str], row: Row[*tuple[Any, ...]], spent: Amount) -> bool:

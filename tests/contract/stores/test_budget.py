@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from engine.adapters.memory import FixedClock
 from engine.adapters.sql import Database
-from engine.ports.budget import BudgetState, DailyLimits, DailyState
+from engine.ports.budget import BudgetState, DailyLimits, DailyState, Share
 from engine.ports.model_results import ModelCallKey
 from tests.contract.stores.conftest import Stores
 
@@ -128,6 +128,40 @@ async def test_reservations_and_settlements_of_two_openers_at_once_do_not_oversh
 
 
 DAILY = DailyLimits(micro_usd=150, tokens=1_000)
+
+
+async def test_a_share_is_a_limit_of_its_keys_within_the_account(stores: Stores) -> None:
+    share = Share("model/repairs/", 100)
+    await stores.budgets.open("contoso", "run-1", limit_micro_usd=150)
+    await stores.budgets.open("contoso", "run-2", limit_micro_usd=150)
+
+    async def reserve(key: str, amount_micro_usd: int, run_id: str = "run-1") -> bool:
+        return await stores.budgets.reserve("contoso", run_id, key, amount_micro_usd=amount_micro_usd, share=share)
+
+    assert await stores.budgets.reserve("contoso", "run-1", "model/1/plan", amount_micro_usd=20)
+    assert await reserve("model/repairs/2/plan", 60)
+    assert not await reserve("model/repairs/2/critique", 41)
+    assert await reserve("model/repairs/2/plan", 60), "known already, and it counts once"
+    await stores.budgets.settle("contoso", "run-1", "model/repairs/2/plan", spent_micro_usd=30)
+    assert await reserve("model/repairs/3/plan", 70), "what was spent counts, not what was set aside for it"
+    assert not await reserve("model/repairs/3/critique", 1)
+    assert await stores.budgets.state("contoso", "run-1") == BudgetState(90, 30, 150)
+    assert not await stores.budgets.reserve("contoso", "run-1", "run-1/step", amount_micro_usd=31), (
+        "the account's own limit"
+    )
+    assert await reserve("model/repairs/2/plan", 100, "run-2"), "another run's share is its own"
+
+
+async def test_shares_of_many_at_once_do_not_overshoot(stores: Stores) -> None:
+    await stores.budgets.open("contoso", "run-1", limit_micro_usd=1_000)
+    share = Share("model/repairs/", 100)
+    granted = await asyncio.gather(
+        *(
+            stores.budgets.reserve("contoso", "run-1", f"model/repairs/{n}", amount_micro_usd=30, share=share)
+            for n in range(20)
+        )
+    )
+    assert sum(granted) == 3
 
 
 async def test_tokens_are_limited_like_money(stores: Stores) -> None:

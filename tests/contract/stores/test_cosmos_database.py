@@ -78,6 +78,45 @@ async def test_the_other_stores_write_once_too(cosmos: CosmosWorld, kind: Kind) 
     assert len(faults.struck) == 4
 
 
+async def test_a_runs_account_stays_small_however_many_steps_and_attempts_it_pays_for(cosmos: CosmosWorld) -> None:
+    """The service takes no document above 2 MB, and a run may have 10,000 items, each with several attempts."""
+    ledger = cosmos.open().budgets
+    await ledger.open("contoso", "run-1", limit_micro_usd=10**9)
+    largest = []
+    for item in range(150):
+        for attempt in range(1, 3 if item % 3 == 0 else 2):
+            key = f"run-1/a-step-with-a-long-name/{item}/{attempt}"
+            assert await ledger.reserve("contoso", "run-1", key, amount_micro_usd=1_000)
+            await ledger.settle("contoso", "run-1", key, spent_micro_usd=700)
+        if item in (30, 149):
+            largest.append(max(len(json.dumps(document)) for document in documents(cosmos, "tenants")))
+    state = await ledger.state("contoso", "run-1")
+    assert state is not None
+    assert (state.reserved_micro_usd, state.spent_micro_usd) == (0, 200 * 700)
+    assert len([d for d in documents(cosmos, "tenants") if d["kind"] == "reservation"]) == 200
+    assert largest[1] < 600
+    assert largest[1] - largest[0] <= 8, "the largest has grown by a figure here and there"
+
+
+async def test_more_reservations_than_a_transaction_holds_are_closed_once(cosmos: CosmosWorld) -> None:
+    ledger, other = cosmos.open().budgets, cosmos.open().budgets
+    await ledger.open("contoso", "run-1", limit_micro_usd=10**6)
+    for number in range(130):
+        assert await ledger.reserve("contoso", "run-1", f"model/{number}", amount_micro_usd=10)
+    assert await ledger.reserve("contoso", "run-1", "run-1/step", amount_micro_usd=7)
+    cosmos.fake.faults.add(Fault("lost_answer", "batch"))
+    closed = await asyncio.gather(
+        ledger.close("contoso", "run-1", prefix="model/", as_spent=True),
+        other.close("contoso", "run-1", prefix="model/", as_spent=True),
+    )
+    assert sum(closed) >= 130
+    state = await ledger.state("contoso", "run-1")
+    assert state is not None
+    assert (state.reserved_micro_usd, state.spent_micro_usd) == (7, 1_300)
+    day = await ledger.daily_state("contoso", cosmos.clock.now().date())
+    assert (day.reserved_micro_usd, day.spent_micro_usd) == (7, 1_300)
+
+
 async def test_a_write_found_again_is_found_although_others_wrote_since(cosmos: CosmosWorld) -> None:
     """Neither the run nor the step shows it any more; only the marker does."""
     ours, theirs = cosmos.open(), cosmos.open()

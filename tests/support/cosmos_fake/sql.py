@@ -1,8 +1,8 @@
 """The part of the query language that the model answers. Everything else is a ``QueryError``, as the service would say 400.
 
-``SELECT [TOP n] * | VALUE path | path, ... FROM c [JOIN k IN c.path] [WHERE ...] [ORDER BY path [ASC|DESC], ...]`` with AND, OR,
-NOT, parentheses, comparisons, IN, ARRAY_CONTAINS and IS_DEFINED. As in the service, a comparison of different types, or with
-something absent, is undefined, and an undefined condition selects nothing.
+``SELECT [TOP n] * | VALUE path | path, ... FROM c [JOIN k IN c.path] [WHERE ...] [ORDER BY path [ASC|DESC], ...]`` with AND,
+OR, NOT, parentheses, comparisons, IN, ARRAY_CONTAINS, IS_DEFINED and STARTSWITH. As in the service, a comparison of different
+types, or with something absent, is undefined, and an undefined condition selects nothing.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class _Parser:
 
     def _operand(self) -> Expression:
         kind, text = self._peek()
-        if kind == "word" and text.upper() in ("ARRAY_CONTAINS", "IS_DEFINED"):
+        if kind == "word" and text.upper() in ("ARRAY_CONTAINS", "IS_DEFINED", "STARTSWITH"):
             return self._function(self._next()[1].upper())
         if kind == "word" and text in self._aliases:
             return self._path()[0]
@@ -232,6 +232,13 @@ class _Parser:
                 return wanted in among if isinstance(among, list) and wanted is not UNDEFINED else UNDEFINED
 
             return contains
+        if name == "STARTSWITH" and len(arguments) == 2:
+
+            def starts(scope: Scope) -> Any:
+                text, prefix = arguments[0](scope), arguments[1](scope)
+                return text.startswith(prefix) if isinstance(text, str) and isinstance(prefix, str) else UNDEFINED
+
+            return starts
         return self._fail()
 
     def _value(self) -> Any:

@@ -15,6 +15,7 @@ from engine.domain.playbook import Playbook
 from engine.domain.run import Document, RunContext, RunRequest
 from engine.domain.tenant import PlannerRules
 from engine.plan import check_plan
+from engine.ports.budget import REPAIR_KEYS, Share
 from engine.ports.planner import FinishedStep, NoPlan, PlanProposal, Ranked, Route, SuffixRepair
 from planner_graph.degraded import DegradedPlanner
 from planner_graph.model_calls import Hop, Unanswered
@@ -413,6 +414,18 @@ async def test_the_rest_of_a_plan_keeps_what_is_finished_word_for_word():
     user = planning.gateway.asked[0][1][1].content
     assert "agent.unreachable" in user
     assert '"output": {"n": 2}' in user.replace(MARK, " ")
+
+
+async def test_model_calls_of_a_repair_are_paid_from_the_share_of_repairs_and_others_from_the_run():
+    planning = rules(Planning(ScriptedGateway(classify=ROUTED, plan=GOOD)), max_repair_cost_micro_usd=700)
+    await planning.propose()
+    assert set(planning.gateway.shares) == {None}
+    bad = answered(proposal(proposed("d", "calc.double", given("n", "x"))))
+    rest = answered(proposal(proposed("b2", "calc.double", ref("n", "steps.a#/n"))))
+    planning = rules(Planning(ScriptedGateway(plan=bad, repair=rest)), max_repair_cost_micro_usd=700)
+    await planning.propose(repair=repair_of(DONE), plan_version=2)
+    assert planning.gateway.nodes == ["plan", "repair.1"]
+    assert planning.gateway.shares == [Share(REPAIR_KEYS, 700)] * 2
 
 
 async def test_an_id_that_was_used_is_refused_and_faults_point_past_the_kept_steps():

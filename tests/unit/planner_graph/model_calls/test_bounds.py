@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from engine.ports.budget import DailyLimits
+from engine.ports.budget import REPAIR_KEYS, DailyLimits, Share
 from engine.ports.models import FailureCode, Message
-from planner_graph.model_calls import Hop, Unanswered, gateway
+from planner_graph.model_calls import Answered, Hop, Unanswered, gateway
 from planner_graph.model_calls.replies import read_reply
 from tests.support.scripted_models import GPT, LLAMA, ScriptedModels, reply, unavailable
 from tests.unit.planner_graph.model_calls.desk import SCHEMA, Desk
@@ -107,6 +107,19 @@ async def test_tokens_that_a_limit_does_not_cover_are_not_used(limits: dict[str,
     assert unanswered(await desk.ask()).code == "budget.exhausted"
     assert desk.models.calls == []
     assert (await desk.money()).reserved_tokens == 0
+
+
+async def test_repairs_of_a_run_share_a_bound_that_is_smaller_than_the_runs() -> None:
+    desk = Desk()
+    desk.models.script("gpt-4o", *[reply('{"n": 1}')] * 40)
+    share, answers = Share(REPAIR_KEYS, 10_000), []
+    for version in range(2, 40):
+        asked = await desk.ask(f"repair {version}", plan_version=version, share=share)
+        answers.append(asked.code if isinstance(asked, Unanswered) else "")
+    assert answers[0] == ""
+    assert answers[-1] == "budget.exhausted"
+    assert 0 < (await desk.money()).spent_micro_usd <= 10_000
+    assert isinstance(await desk.ask("the answer"), Answered), "the run has money for the rest of its work"
 
 
 async def test_reading_a_long_reply_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
