@@ -29,7 +29,7 @@ SETTLED_AT_ONCE = 40
 """How many reservations one transaction ends at most: each may be of a day of its own, and a transaction has 100 documents."""
 _SCOPE = "budget"
 _OF_PREFIX = "c.kind = 'reservation' AND c.run = @run AND STARTSWITH(c.key, @prefix)"
-_OPEN = f"{_OF_PREFIX} AND c.open = true"
+_OPEN = "c.kind = 'reservation' AND c.run = @run AND STARTSWITH(c.key, @prefix) AND c.open = true"
 T = TypeVar("T")
 
 
