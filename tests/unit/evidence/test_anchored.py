@@ -169,7 +169,7 @@ async def test_a_false_statement_is_found_even_if_it_is_signed(
 ) -> None:
     checkpoint = take_apart(copy.anchors[2].jws).checkpoint.model_copy(update=change)
     signed = signing_input(checkpoint, await copy.signer.key_id())
-    copy.anchors[2] = Anchor(3, assemble(signed, await copy.signer.sign(signed)))
+    copy.anchors[2] = Anchor(3, assemble(signed, await copy.signer.sign(signed, await copy.signer.key_id())))
     assert code in copy.codes()
 
 
@@ -235,7 +235,7 @@ async def test_a_copy_of_an_old_anchor_elsewhere_is_not_the_latest(tmp_path: Pat
 
 async def test_a_checkpoint_that_was_signed_twice_is_not_the_one_that_the_chain_tells_of(copy: Copy) -> None:
     signed = take_apart(copy.anchors[1].jws)
-    again = assemble(signed.signing_input, await copy.signer.sign(signed.signing_input))
+    again = assemble(signed.signing_input, await copy.signer.sign(signed.signing_input, await copy.signer.key_id()))
     assert again != copy.anchors[1].jws
     copy.anchors[1] = Anchor(2, again)
     assert copy.codes() == {"anchor.note_mismatch", "anchor.link_broken"}
