@@ -6,7 +6,9 @@ look-up. The algorithm is ours, never the token's. The clock is injected, so the
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +25,8 @@ from engine.ports.tenant_directory import TenantDirectory
 
 MAX_TOKEN_CHARS = 16 * 1024
 ALGORITHM = "RS256"
+MAX_KEPT_TOKENS = 1_024
+"""Of how many tokens it is remembered that their signature holds; the one not shown for longest goes first."""
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 # Everything else (jku, jwk, x5u, x5c, crit, zip, …) is an instruction from whoever made the token.
 _HEADERS = frozenset({"alg", "typ", "kid", "x5t"})
@@ -35,13 +39,11 @@ class JwtTokenValidator:
 
     def __init__(self, keys: KeySource, tenants: TenantDirectory, clock: Clock, *, audience: str) -> None:
         self._keys, self._tenants, self._clock, self._audience = keys, tenants, clock, audience
+        self._genuine: OrderedDict[bytes, tuple[SigningKey, Mapping[str, Any]]] = OrderedDict()
 
     async def validate(self, token: str) -> Principal:
         """See ``engine.ports.identity.TokenValidator``."""
-        key = await self._keys.key(_key_id(token))
-        if key is None:
-            raise refused("auth.token_invalid")
-        payload = _verified_payload(token, key)
+        key, payload = await self._signed(token)
         try:
             claims = read_claims(payload, audience=self._audience, now=self._clock.now())
             _check_issuer(claims, key)
@@ -51,6 +53,28 @@ class JwtTokenValidator:
             if speaker is None:
                 raise
             raise TokenRefusedError(err, speaker) from err
+
+    async def _signed(self, token: str) -> tuple[SigningKey, Mapping[str, Any]]:
+        """The key, and what it has signed.
+
+        A client shows the same token with every request, and reading it costs more than most requests. That its signature holds
+        under a key follows from the two alone, so that and nothing else is remembered: the key is looked up each time and has to
+        be the very same, and times, audience, issuer and tenant are looked at each time.
+        """
+        if len(token) > MAX_TOKEN_CHARS:
+            raise refused("auth.token_invalid")
+        name = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        kept = self._genuine.get(name)
+        key = await self._keys.key(kept[0].kid if kept is not None else _key_id(token))
+        if key is None:
+            raise refused("auth.token_invalid")
+        if kept is None or kept[0] is not key:
+            kept = (key, _verified_payload(token, key))
+        self._genuine[name] = kept
+        self._genuine.move_to_end(name)
+        while len(self._genuine) > MAX_KEPT_TOKENS:
+            self._genuine.popitem(last=False)
+        return kept
 
     async def _speaker(self, payload: Mapping[str, Any], key: SigningKey) -> Speaker | None:
         """For whom a genuine token speaks that is refused for what it says. None where its signature vouches for nobody."""
@@ -68,7 +92,7 @@ class JwtTokenValidator:
 
 def _key_id(token: str) -> str:
     """The key id of a token whose header asks for nothing but what we do anyway."""
-    if len(token) > MAX_TOKEN_CHARS or _COMPACT.fullmatch(token) is None:
+    if _COMPACT.fullmatch(token) is None:
         raise refused("auth.token_invalid")
     try:
         header: Mapping[str, Any] = jwt.get_unverified_header(token)
