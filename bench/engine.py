@@ -1,8 +1,9 @@
 """What a step costs: N no-op steps through the whole app on the embedded host, real HTTP in, real HTTP to an agent.
 
-Shapes: ``fan`` (one source, N parallel steps, one sink) and ``chain`` (N steps in a row). Prints one JSON object: makespan, CPU
-seconds of the host process per step (engine, stores, audit, HTTP and all), steps per second, and ``two_tracks``: a run in which
-one slow step must not delay an unrelated chain (ratio of its makespan to its critical path).
+Shapes: ``fan`` (one source, N parallel steps, one sink), ``chain`` (N steps in a row, at most 100) and, with ``--layered``, the
+layered graph of ``bench.peer_cases`` with so many steps. Prints one JSON object: makespan, CPU milliseconds of the host process
+per step (engine, stores, audit, HTTP and all), steps per second, and ``two_tracks``: a run in which one slow step must not delay
+an unrelated chain (ratio of its makespan to its critical path). ``load1`` is the load average when it began.
 
     .venv/bin/python bench/engine.py --steps 200
 """
@@ -28,6 +29,8 @@ from aiohttp import web
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from bench import peer_cases  # noqa: E402 - found by the line above when this file is run by itself
 
 CAPABILITY = """
 name: bench.sleep
@@ -75,6 +78,11 @@ def fan(steps: int, capability: str = "bench.sleep") -> dict[str, Any]:
 def chain(steps: int) -> dict[str, Any]:
     """``steps`` in a row."""
     return _plan([_step(f"s{i}", [f"s{i - 1}"] if i else []) for i in range(steps)])
+
+
+def layered(steps: int) -> dict[str, Any]:
+    """The layered graph of the side-by-side measurements."""
+    return _plan([_step(step_id, needs) for step_id, needs in peer_cases.layered(steps).items()])
 
 
 def two_tracks(slow_ms: int = 6000, links: int = 20, link_ms: int = 250) -> tuple[dict[str, Any], float]:
@@ -198,8 +206,9 @@ class Stack:
         }
 
 
-async def main(steps: int) -> dict[str, Any]:
-    """All shapes, one host."""
+async def main(steps: int, layered_steps: int = 0) -> dict[str, Any]:
+    """All shapes, one host; without ``layered_steps`` the layered graph is left out."""
+    load1 = round(os.getloadavg()[0], 2)
     with tempfile.TemporaryDirectory() as folder:
         async with Stack(Path(folder)) as stack:
             await stack.run(fan(2))
@@ -207,8 +216,10 @@ async def main(steps: int) -> dict[str, Any]:
             tracks = await stack.run(plan)
             return {
                 "at": datetime.now(UTC).isoformat(),
+                "load1": load1,
                 "fan": await stack.run(fan(steps)),
                 "chain": await stack.run(chain(min(steps, 100))),
+                **({"layered": await stack.run(layered(layered_steps))} if layered_steps else {}),
                 "two_tracks": tracks
                 | {"critical_path_s": critical_s, "ratio": round(tracks["makespan_s"] / critical_s, 3)},
             }
@@ -217,4 +228,8 @@ async def main(steps: int) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
-    print(json.dumps(asyncio.run(main(parser.parse_args().steps))))
+    parser.add_argument(
+        "--layered", type=int, default=0, metavar="STEPS", help="also the layered graph, with so many steps"
+    )
+    options = parser.parse_args()
+    print(json.dumps(asyncio.run(main(options.steps, options.layered))))

@@ -6,7 +6,7 @@ the case in which completions never arrive together (`one_by_one`). Prints one J
 error. `ENGINES` are the figures of other engines on the same graphs, measured on this kind of machine when it was idle;
 `--others` measures them again, in turn with ours, case by case (`bench.other_engines` says what their scripts must do).
 `--governed` puts the whole app beside (policy, audit, event log, stores, HTTP to an agent; `bench/engine.py`), as CPU per
-step and as ratio. `machine` says how fast one synced commit and a fixed loop of Python were in this run, because nothing else
+step and as ratios. `machine` says how fast one synced commit and a fixed loop of Python were in this run, because nothing else
 makes a figure from a busy machine comparable with one from an idle machine.
 
     .venv/bin/python -m bench.peers --repeat 3 --others A_VENV/bin/python:PEERS/bench_a.py B_VENV/bin/python:PEERS/bench_b.py
@@ -143,12 +143,12 @@ def bare(repeat: int, names: list[str], others: list[OtherEngine], *, one_by_one
 
 
 def governed(report: dict[str, Any]) -> dict[str, Any]:
-    """The whole app on chain 100 and fan 200, and its cost beside the bare host replaying cold."""
+    """The whole app on the three graphs, and its cost beside the bare host replaying cold."""
     from bench import engine as whole_app
 
-    measured = asyncio.run(whole_app.main(200))
+    measured = asyncio.run(whole_app.main(200, 500))
     answer = {}
-    for shape, name in (("chain", "chain100"), ("fan", "fan200")):
+    for shape, name in (("chain", "chain100"), ("fan", "fan200"), ("layered", "layered500")):
         cold, whole = report[name]["cold"]["fast_parser"], measured[shape]
         answer[name] = whole | {
             "time_per_step_to_bare_cold": round(cold["steps_per_s"] / whole["steps_per_s"], 2),
