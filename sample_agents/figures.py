@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 Kind = Literal["finding", "recommendation", "caveat"]
+Unit = Literal["fraction", "change"]
+Column = str | tuple[str, Unit]
 _NAMES = {"tv": "TV", "paid_search": "paid search", "paid_social": "paid social"}
 
 
@@ -24,9 +26,10 @@ def kpi(name: str, value: float, unit: str, **more: float | None) -> dict[str, A
     return without_none({"name": name, "value": value, "unit": unit, **more})
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
-    """One table, cut to 50 rows."""
-    return {"title": title, "columns": list(columns), "rows": [list(row) for row in rows][:50]}
+def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """One table, cut to 50 rows. A column is its label, or label and unit where its figures do not speak for themselves."""
+    heads = [one if isinstance(one, str) else {"label": one[0], "unit": one[1]} for one in columns]
+    return {"title": title, "columns": heads, "rows": [list(row) for row in rows][:50]}
 
 
 def insight(kind: Kind, text: str, channel: str | None = None) -> dict[str, Any]:

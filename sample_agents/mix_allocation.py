@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_kit import CapabilityError
-from sample_agents.figures import headline, insight, kpi, money, percent, rose_or_fell, table
+from sample_agents.figures import Column, headline, insight, kpi, money, percent, rose_or_fell, table
 from sample_agents.mix_model.curves import Curve
 
 _BISECTIONS = 100
@@ -118,7 +118,13 @@ def _uplift_interval(
 
 
 def _table(rows: list[dict[str, Any]], currency: str) -> dict[str, Any]:
-    columns = ("Channel", f"Today's mix ({currency})", f"Proposed ({currency})", "Shift", "Marginal ROI")
+    columns: tuple[Column, ...] = (
+        "Channel",
+        f"Today's mix ({currency})",
+        f"Proposed ({currency})",
+        ("Shift", "change"),
+        "Marginal ROI",
+    )
     return table(
         "Proposed budget",
         columns,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_kit import CapabilityError
 from sample_agents.dataset import Dataset, Span, span
-from sample_agents.figures import between, change, headline, insight, kpi, money, table, without_none
+from sample_agents.figures import Column, between, change, headline, insight, kpi, money, table, without_none
 from sample_agents.mix_model.curves import Curve, Shape, saturated
 from sample_agents.mix_model.fit import MIN_WEEKS, MixFit, Tell, WeeklyData, fit_mix, nobody
 
@@ -201,7 +201,7 @@ def _kpis(
 
 
 def _table(channels: list[dict[str, Any]], currency: str) -> dict[str, Any]:
-    columns = (
+    columns: tuple[Column, ...] = (
         "Channel",
         f"Spend ({currency})",
         f"Caused sales ({currency})",
@@ -209,7 +209,7 @@ def _table(channels: list[dict[str, Any]], currency: str) -> dict[str, Any]:
         "ROI low",
         "ROI high",
         "Marginal ROI",
-        "Saturation",
+        ("Saturation", "fraction"),
     )
     names = ("spend", "contribution", "roi", "roi_low", "roi_high", "marginal_roi", "saturation")
     return table(

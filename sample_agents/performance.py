@@ -11,6 +11,7 @@ from agent_kit import Agent, CapabilityError, StepContext
 from engine.domain.base import Frozen
 from sample_agents.dataset import Dataset, Datasets, Grain, MediaWeek, Span, period_start, span
 from sample_agents.figures import (
+    Column,
     between,
     change,
     headline,
@@ -121,10 +122,10 @@ def _channel(name: str, one: Sums, total: Sums) -> dict[str, Any]:
 
 
 def _channel_table(currency: str, sums: dict[str, Sums], total: Sums) -> dict[str, Any]:
-    columns = (
+    columns: tuple[Column, ...] = (
         "Channel",
         f"Spend ({currency})",
-        "Share",
+        ("Share", "fraction"),
         "Clicks",
         "Cost per click",
         f"Tracked sales ({currency})",
@@ -244,14 +245,14 @@ def _change(name: str, now: Sums, before: Sums, scale: float) -> dict[str, Any]:
 
 
 def _change_table(currency: str, changes: list[dict[str, Any]]) -> dict[str, Any]:
-    columns = (
+    columns: tuple[Column, ...] = (
         "Channel",
         f"Spend ({currency})",
-        "Change",
+        ("Change", "change"),
         "Cost per click",
-        "Change of cost per click",
+        ("Change of cost per click", "change"),
         "Tracked sales per unit",
-        "Change of tracked sales per unit",
+        ("Change of tracked sales per unit", "change"),
     )
     names = (
         "spend",

@@ -41,6 +41,22 @@ def number(value: Any) -> str:
     return f"{value:,.2f}" if abs(value) >= 10 else f"{value:,.4g}"
 
 
+_PERCENTAGES = {"fraction": "{:.1%}", "change": "{:+.1%}"}
+
+
+def figure(value: Any, unit: str) -> str:
+    """A cell of a table: a percentage where its unit is ``fraction`` or ``change``, else as ``number``; empty for none."""
+    if value is None:
+        return ""
+    is_figure = isinstance(value, int | float) and not isinstance(value, bool)
+    return _PERCENTAGES[unit].format(value) if is_figure and unit in _PERCENTAGES else number(value)
+
+
+def headed(column: Any, unit: str) -> str:
+    """The head of a column, with its unit where the figures do not show it."""
+    return clean(column) + (f" ({clean(unit)})" if unit and unit not in _PERCENTAGES else "")
+
+
 def one_line(value: Any, width: int | None = None) -> str:
     """Cleaned text on one line, of at most ``width`` characters when given."""
     text = " ".join(clean(value).split())

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from cli.render.text import STATUS_MARK, STATUS_STYLE, clean, duration, number, one_line
+from cli.render.text import STATUS_MARK, STATUS_STYLE, clean, duration, figure, headed, number, one_line
 from cli.run_state import RunState, StepState, kind_of
 
 MAX_SHOWN_STEPS = 200
@@ -139,11 +139,14 @@ def _answer_table(shown: Mapping[str, Any]) -> Table:
         box=box.SIMPLE_HEAD, title=Text(clean(shown.get("title", ""))), title_justify="left", title_style="bold"
     )
     rows = [list(row) for row in shown.get("rows", ())]
-    for index, column in enumerate(shown.get("columns", ())):
+    columns = list(shown.get("columns", ()))
+    units = dict(enumerate(shown.get("units") or ()))
+    for index, column in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows if index < len(row))
-        table.add_column(Text(clean(column)), justify="right" if numeric else "left", overflow="fold")
+        label = headed(column, units.get(index, ""))
+        table.add_column(Text(label), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if value is None else number(value)) for value in row))
+        table.add_row(*(Text(figure(value, units.get(index, ""))) for index, value in enumerate(row)))
     return table
 
 

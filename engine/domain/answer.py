@@ -25,10 +25,15 @@ class Kpi(Frozen):
 
 
 class AnswerTable(Frozen):
-    """A small table; rows hold one JSON scalar per column."""
+    """A small table; rows hold one JSON scalar per column.
+
+    ``units`` holds one for each column, empty where the step gave none; it is empty when it gave none at all. Values stay as the
+    step gave them: of a ``fraction`` (0.4) or a ``change`` (0.1) whoever shows them writes 40 % or +10 %.
+    """
 
     title: str
     columns: tuple[str, ...]
+    units: tuple[str, ...] = ()
     rows: tuple[tuple[JsonValue, ...], ...]
     step_id: str
 

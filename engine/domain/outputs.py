@@ -28,7 +28,8 @@ class Kpi(Frozen):
 
 
 class Column(Frozen):
-    """A column of a table."""
+    """A column of a table. ``unit`` is a currency code or another word; ``fraction`` (0.4 is 40 %) and ``change`` (0.1 is +10 %)
+    are shown as percentages."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)
     label: str = Field(min_length=1, max_length=200)

@@ -25,6 +25,7 @@ _MAX_ROWS = 50
 _MAX_INSIGHTS = 12
 _MAX_COLUMNS = 40
 _MAX_NAME_CHARS = 120
+_MAX_UNIT_CHARS = 20
 _MAX_CELL_CHARS = 500
 _MAX_INSIGHT_CHARS = 2_000
 _PLAIN_BELOW = 1e15
@@ -118,7 +119,8 @@ def _tables(step: StepResult, part: dict[str, Any], links: _Links) -> Iterator[A
             continue
         yield AnswerTable(
             title=links.out_of(str(entry.get("title", step.title))[:_MAX_NAME_CHARS]),
-            columns=tuple(links.out_of(str(column)[:_MAX_NAME_CHARS]) for column in columns[:_MAX_COLUMNS]),
+            columns=tuple(links.out_of(_label(column)[:_MAX_NAME_CHARS]) for column in columns[:_MAX_COLUMNS]),
+            units=_units(columns[:_MAX_COLUMNS], links),
             rows=tuple(
                 tuple(_cell(cell, links) for cell in row[:_MAX_COLUMNS])
                 for row in rows[:_MAX_ROWS]
@@ -126,6 +128,20 @@ def _tables(step: StepResult, part: dict[str, Any], links: _Links) -> Iterator[A
             ),
             step_id=step.step_id,
         )
+
+
+def _label(column: Any) -> str:
+    """A column is its label, or an object with one (``engine.domain.outputs.Column``)."""
+    if isinstance(column, dict):
+        return str(column.get("label") or column.get("name") or "")
+    return str(column)
+
+
+def _units(columns: list[Any], links: _Links) -> tuple[str, ...]:
+    """What the step says its columns are counted in; nothing is guessed from names or values."""
+    given = [column.get("unit") if isinstance(column, dict) else None for column in columns]
+    units = tuple(links.out_of(unit[:_MAX_UNIT_CHARS]) if isinstance(unit, str) else "" for unit in given)
+    return units if any(units) else ()
 
 
 def _cell(value: Any, links: _Links) -> Any:

@@ -205,6 +205,23 @@ def test_the_demo_kills_the_worker_that_has_a_step_and_watches_the_step(tmp_path
     assert not crash.held(), "twice is once too often"
 
 
+def test_a_cell_is_a_percentage_where_its_column_says_so_and_nowhere_else():
+    columns = ["Channel", "Shift", "Share", "Spend", "Rate"]
+    row = ["TV", -0.0749, 0.65, 1200.5, 0.3]
+    table = {
+        "title": "t",
+        "columns": columns,
+        "units": ["", "change", "fraction", "GBP", ""],
+        "rows": [row, [None] * 5],
+    }
+    text = shown(answer_panel({"summary": "s", "tables": [table]}), 120)
+    assert all(one in text for one in ("-7.5%", "65.0%", "Spend (GBP)", "1,200.50", "0.3 ")), text
+    bare = shown(answer_panel({"summary": "s", "tables": [{**table, "units": []}]}), 120)
+    assert "%" not in bare
+    words = {**table, "rows": [["TV", "none", True, "x", "y"]]}
+    assert "none" in shown(answer_panel({"summary": "s", "tables": [words]}), 120)
+
+
 def test_what_the_demo_suggests_works_as_pasted(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("LIVOA_HOME", str(tmp_path))
     data = tmp_path / "a b"

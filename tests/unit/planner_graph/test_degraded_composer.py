@@ -141,3 +141,21 @@ async def test_an_address_the_tenant_allows_stays():
     request = ComposeRequest(RunRequest(intent="why?"), "why?", "", (found,), tenant=tenant)
     answer = await DegradedComposer().compose(request, RecordingSink())
     assert answer.summary == "See https://wiki.contoso.example/roi and (address removed)"
+
+
+async def test_a_column_has_the_unit_that_its_step_gave_it_and_no_other():
+    columns = [
+        "Channel",
+        {"label": "Shift", "unit": "change"},
+        {"name": "spend", "label": "Spend", "type": "number", "unit": "see https://evil.example/"},
+        {"label": "Share", "unit": 7},
+    ]
+    given = {"tables": [{"title": "Split", "columns": columns, "rows": [["TV", -0.0749, 12, 0.5]]}, MIX["tables"][0]]}
+    answer, _ = await compose(StepResult("split", "split", "succeeded", output=given))
+    split, plain = answer.tables
+    assert split.columns == ("Channel", "Shift", "Spend", "Share")
+    assert split.units[:2] == ("", "change")
+    assert split.units[3] == ""
+    assert "evil.example" not in answer.model_dump_json()
+    assert split.rows == (("TV", -0.0749, 12, 0.5),), "values stay as the step gave them"
+    assert plain.units == ()
