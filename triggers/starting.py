@@ -61,8 +61,10 @@ async def try_start(run: Run, client: DurableClient, quota: Quota | None = None)
     """Start a new run; a failure is logged and left to the sweep, because the run itself is already accepted."""
     try:
         await start(run, client, quota)
-    except LivoaError:
-        _LOG.warning("start failed, left to the sweep", exc_info=True, extra={"run_id": run.run_id})
+    except LivoaError as err:
+        # Its cause by type only: a full host refuses many, and the traceback of a refusal says nothing.
+        extra = {"run_id": run.run_id, "code": err.code}
+        _LOG.warning("start failed (%s), left to the sweep", type(err.__cause__).__name__, extra=extra)
         return False
     return True
 

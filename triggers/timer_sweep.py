@@ -7,11 +7,13 @@ It makes up for crashes and lost events, nothing else: a run that is under way i
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.domain.approval import Approval
+from engine.domain.errors import LivoaError
 from engine.domain.run import Run
 from engine.domain.status import RunStatus, StepStatus
 from engine.domain.tenant import Quota
@@ -67,7 +69,8 @@ def care_for(run: Run, *, started: bool, now: datetime) -> Care:
 async def sweep(deps: Deps, client: DurableClient) -> SweepReport:
     """Look after the oldest unfinished runs. One run's failure does not keep the others waiting."""
     now = deps.clock.now()
-    counts: dict[str, int] = {"none": 0, "start": 0, "remind": 0, "failed": 0}
+    counts: dict[str, int] = {"none": 0, "start": 0, "remind": 0}
+    trouble: Counter[str] = Counter()
     runs = await deps.runs.unfinished(MAX_RUNS, statuses=CARED_FOR)
     for run in runs:
         # Asking the engine costs a call, so it is asked only where an answer could change something.
@@ -75,12 +78,17 @@ async def sweep(deps: Deps, client: DurableClient) -> SweepReport:
             continue
         try:
             counts[await _care(run, deps, client, now)] += 1
-        except Exception:
-            counts["failed"] += 1
+        except LivoaError as err:  # a full host refuses every one of them, in every sweep
+            trouble[err.code] += 1
+        except Exception as err:
+            trouble[type(err).__name__] += 1
             _LOG.warning("sweep could not help a run", exc_info=True, extra={"run_id": run.run_id})
+    if trouble:
+        causes = ", ".join(f"{cause} ({count})" for cause, count in sorted(trouble.items()))
+        _LOG.warning("sweep: %d runs could not be helped: %s", trouble.total(), causes)
     told = await _repeat_answers(deps, client, now)
     steps = await care_for_steps(deps, client, now)
-    report = SweepReport(len(runs), counts["start"], counts["remind"], counts["failed"], told, steps)
+    report = SweepReport(len(runs), counts["start"], counts["remind"], trouble.total(), told, steps)
     if report.started or report.reminded or report.told:
         _LOG.info("sweep: started %d, reminded %d, told %d answers", report.started, report.reminded, report.told)
     if steps != BusCare():

@@ -235,6 +235,22 @@ async def test_the_sweep_leaves_runs_alone_that_are_under_way(world: World) -> N
     assert (await sweep(world.deps, world.engine)).started == 0
 
 
+async def test_a_full_host_costs_one_line_per_sweep_and_no_traceback(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.engine.full = True
+    for _ in range(5):
+        await world.submitted()
+    assert {record.message for record in caplog.records} == {"start failed (RuntimeError), left to the sweep"}
+    caplog.clear()
+    world.clock.pass_s(20)
+    assert (await sweep(world.deps, world.engine)).failed == 5
+    assert [record.message for record in caplog.records] == [
+        "sweep: 5 runs could not be helped: engine.unavailable (5)"
+    ]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
 async def test_one_run_that_cannot_be_helped_does_not_stop_the_sweep(world: World) -> None:
     first, second = await accepted_but_not_started(world), await accepted_but_not_started(world)
     world.clock.pass_s(10)
