@@ -35,6 +35,20 @@ Keys for functions with an auth level are in <data>/keys.json, the queue endpoin
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line; exits with 2 on wrong usage."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error("--port must be 0 to 65535")
+    if options.amqp_port is not None and not 0 <= options.amqp_port <= 65535:
+        parser.error("--amqp-port must be 0 to 65535")
+    if options.drain < 0 or options.response_limit <= 0:
+        parser.error("--drain and --response-limit must be positive")
+    if options.keep_days is not None and not 0 < options.keep_days <= 36_500:
+        parser.error("--keep-days must be more than 0 and at most 36500")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m local_host",
         epilog=_EPILOG,
@@ -51,6 +65,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7071, help="port to listen on, 0 for a free one (default: 7071)")
+    _add_limits(parser)
+    parser.add_argument(
+        "--amqp-port",
+        type=int,
+        metavar="PORT",
+        help="serve Service Bus clients (AMQP 1.0) on this loopback port, 0 for a free one; the connection string is in"
+        " service-bus.connection of the data directory (default: off)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON line {url, pid, data} when ready")
+    return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain",
         type=float,
@@ -71,24 +98,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="DAYS",
         help="purge durable instances that ended longer ago; longer than any run may last (default: keep all)",
     )
-    parser.add_argument(
-        "--amqp-port",
-        type=int,
-        metavar="PORT",
-        help="serve Service Bus clients (AMQP 1.0) on this loopback port, 0 for a free one; the connection string is in"
-        " service-bus.connection of the data directory (default: off)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON line {url, pid, data} when ready")
-    options = parser.parse_args(arguments)
-    if not 0 <= options.port <= 65535:
-        parser.error("--port must be 0 to 65535")
-    if options.amqp_port is not None and not 0 <= options.amqp_port <= 65535:
-        parser.error("--amqp-port must be 0 to 65535")
-    if options.drain < 0 or options.response_limit <= 0:
-        parser.error("--drain and --response-limit must be positive")
-    if options.keep_days is not None and not 0 < options.keep_days <= 36_500:
-        parser.error("--keep-days must be more than 0 and at most 36500")
-    return options
 
 
 async def serve(options: argparse.Namespace) -> None:

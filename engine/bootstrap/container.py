@@ -25,6 +25,8 @@ from engine.ports.quota import PermitLedger
 from engine.ports.tenant_directory import TenantDirectory
 
 if TYPE_CHECKING:
+    from engine.adapters.sealed import RunKeyring
+    from engine.adapters.tenant_configs import VersionStore
     from engine.identity import DevelopmentIssuer
 
 SERVICE_NAME = "livoa-orchestrator"
@@ -52,17 +54,15 @@ def build_deps(settings: Settings, *, decides: bool = True) -> Deps:
     Without ``decides`` there are no policies, planner and models, and none of their libraries is loaded: for a process that only
     carries out what was decided.
     """
-    from engine.adapters.files import FilesCatalog, FilesTenantDirectory
+    from engine.adapters.files import FilesCatalog
     from engine.adapters.http_agents import HttpAgentInvoker
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
     from engine.adapters.otel.setup import configure_telemetry
-    from engine.adapters.sealed import SealedPayloadLinks
-    from engine.adapters.tenant_configs import VersionedTenants
-    from engine.bootstrap.payloads import open_keyring, open_payloads
+    from engine.bootstrap.payloads import open_keyring
     from engine.bootstrap.stores import open_stores
     from engine.evidence.egress import AuditedEgress
-    from engine.identity import AuditedRejections, TenantEnvelopes
+    from engine.identity import AuditedRejections
 
     forbid_prompt_tracing()
     configure_logging(settings.log_level)
@@ -70,28 +70,18 @@ def build_deps(settings: Settings, *, decides: bool = True) -> Deps:
     telemetry = configure_telemetry(settings.telemetry_exporter, service_name=SERVICE_NAME)
     stores = open_stores(settings, clock, telemetry)
     keyring = open_keyring(settings.payloads, stores.ports["run_keys"], clock, local=settings.environment == "local")
-    payloads = open_payloads(settings.payloads, keyring)
     catalog = FilesCatalog(settings.catalog_dir)
     audit, checkpoints = _evidence(settings, stores.audit, keyring, clock)
-    pages = FilesTenantDirectory(settings.catalog_dir, clock)
-    versioned = VersionedTenants(pages, stores.versions, clock)
-    tokens, tenants, agent_credential = _identity(settings, versioned, clock)
+    tenancy, agent_credential = _tenancy(settings, stores.versions, clock)
     grants = _grants(settings, clock)
     detector = _detector(settings)
     deps = Deps(
         settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
         clock=clock,
-        tokens=tokens,
-        tenants=tenants,
-        tenant_configs=versioned,
         catalog=catalog,
-        payloads=payloads,
-        payload_links=SealedPayloadLinks(payloads, keyring, clock),
-        commitments=keyring,
         audit=audit,
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),
-        envelopes=TenantEnvelopes(tenants, clock, audience=settings.api_audience),
         personal_data=detector,
         grants=grants,
         invoker=HttpAgentInvoker(
@@ -99,11 +89,42 @@ def build_deps(settings: Settings, *, decides: bool = True) -> Deps:
         ),
         telemetry=telemetry,
         **(deciding(settings, catalog, clock, detector, audit) if decides else nothing()),
+        **tenancy,
+        **_content(settings, keyring, clock),
         **_bus(settings),
         **stores.ports,
     )
     limited = _with_limits(deps, stores.permits)
     return with_models(limited) if decides else limited
+
+
+def _content(settings: Settings, keyring: RunKeyring, clock: Clock) -> dict[str, Any]:
+    """Where content lies and what commits to it, as ports by name."""
+    from engine.adapters.sealed import SealedPayloadLinks
+    from engine.bootstrap.payloads import open_payloads
+
+    payloads = open_payloads(settings.payloads, keyring)
+    links = SealedPayloadLinks(payloads, keyring, clock)
+    return {"payloads": payloads, "payload_links": links, "commitments": keyring}
+
+
+def _tenancy(
+    settings: Settings, versions: VersionStore, clock: Clock
+) -> tuple[dict[str, Any], Callable[[], Awaitable[str]]]:
+    """Who the tenants are and how one knows who speaks for them, as ports by name; and what agents are shown."""
+    from engine.adapters.files import FilesTenantDirectory
+    from engine.adapters.tenant_configs import VersionedTenants
+    from engine.identity import TenantEnvelopes
+
+    versioned = VersionedTenants(FilesTenantDirectory(settings.catalog_dir, clock), versions, clock)
+    tokens, tenants, agent_credential = _identity(settings, versioned, clock)
+    ports = {
+        "tokens": tokens,
+        "tenants": tenants,
+        "tenant_configs": versioned,
+        "envelopes": TenantEnvelopes(tenants, clock, audience=settings.api_audience),
+    }
+    return ports, agent_credential
 
 
 def _evidence(

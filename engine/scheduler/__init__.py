@@ -15,7 +15,8 @@ from engine.scheduler.codec import dumps, loads
 from engine.scheduler.graph import IN_FLIGHT_CAP, Graph, compile_graph, graph_from_wire, graph_to_wire
 from engine.scheduler.part import PartRef, PartState, decide_part, evolve_part, new_part
 from engine.scheduler.report import not_undone, progress, step_report
-from engine.scheduler.run import MAX_TIMER, RunRef, RunState, decide, evolve, new_run
+from engine.scheduler.run import decide, evolve
+from engine.scheduler.run_state import MAX_TIMER, RunRef, RunState, new_run
 from engine.scheduler.steps import part_starts
 
 __all__ = [

@@ -27,7 +27,8 @@ from engine.scheduler.commands import (
     WakeAt,
 )
 from engine.scheduler.report import progress
-from engine.scheduler.run import MAX_TIMER, RunRef, RunState, decide, evolve, new_run, refuse
+from engine.scheduler.run import decide, evolve, refuse, wake_up
+from engine.scheduler.run_state import MAX_TIMER, RunRef, RunState, new_run
 
 NO_PLACE_CODE = "quota.no_place"
 LEASE_ENDED_CODE = "quota.lease_ended"
@@ -143,7 +144,7 @@ def _gives_up_at(state: AdmittedState) -> datetime | None:
 def _issued(state: AdmittedState, terms: LeaseTerms, event: Issued) -> AdmittedState:
     if state.stage != "asking":
         # The run asked for wake-ups of its own that were merged; it is told of those it asked for.
-        own = (command for command in decide(state.run, event.at) if isinstance(command, WakeAt))
+        own = wake_up(state.run, event.at)
         others = (command for command in event.commands if not isinstance(command, WakeAt | LeaseCall))
         state = replace(state, run=evolve(state.run, Issued((*others, *own), event.at)))
     for command in event.commands:

@@ -14,7 +14,7 @@ from engine.domain.status import RunStatus, StepStatus
 from engine.scheduler.board import Awaited, Board, MapProgress, Stage, StepState, chunked
 from engine.scheduler.graph import Graph, graph_from_wire, graph_to_wire
 from engine.scheduler.pausing import NO_PAUSE, Pause
-from engine.scheduler.run import RunRef, RunState
+from engine.scheduler.run_state import RunRef, RunState
 from engine.scheduler.transitions import RunPhase, StepTrigger
 
 FORMAT = 1

@@ -33,7 +33,7 @@ from engine.scheduler.commands import (
     WakeAt,
 )
 from engine.scheduler.graph import compile_graph
-from engine.scheduler.run import MAX_TIMER, RunRef
+from engine.scheduler.run_state import MAX_TIMER, RunRef
 from engine.scheduler.steps import CANCELLED_CODE, DEADLINE_CODE
 
 

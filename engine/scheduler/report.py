@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.domain.status import StepStatus
-from engine.scheduler.run import RunState
+from engine.scheduler.run_state import RunState
 
 
 def progress(state: RunState) -> dict[str, Any]:

@@ -6,16 +6,15 @@ agents; the orchestrator turns commands into calls and answers into events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from engine.domain.names import REPAIRS_SINCE, approval_event
-from engine.domain.skeleton import UNDO_ATTEMPTS
-from engine.domain.status import RunStatus, StepStatus
+from engine.domain.names import approval_event
+from engine.domain.status import RunStatus
 from engine.scheduler import steps
-from engine.scheduler.backoff import RetryPolicy, delay_s
-from engine.scheduler.board import Board, Draft, new_board
+from engine.scheduler.backoff import delay_s
+from engine.scheduler.board import Draft, new_board
 from engine.scheduler.commands import (
     AcquireLease,
     Announced,
@@ -47,112 +46,20 @@ from engine.scheduler.commands import (
     UndoStep,
     WakeAt,
 )
-from engine.scheduler.pausing import NO_PAUSE, Pause, watchdog
-from engine.scheduler.replanning import replanned
-from engine.scheduler.steps import CANCELLED_CODE, DEADLINE_CODE
+from engine.scheduler.ending import (
+    cancel_requested,
+    composing_over,
+    finish,
+    give_up,
+    settled,
+    undoing_over,
+    with_cancel,
+)
+from engine.scheduler.pausing import Pause, watchdog
+from engine.scheduler.repairing import may_repair, repair_over, with_repair
+from engine.scheduler.run_state import CALL_RETRIES, MAX_TIMER, UNDO_RETRIES, RunState
+from engine.scheduler.steps import CANCELLED_CODE
 from engine.scheduler.transitions import RUN_TABLE, RunPhase, RunTrigger
-
-CANCEL_GRACE = timedelta(seconds=30)
-"""How long calls that are open when a run is cancelled may take to finish before they are written off."""
-CLOSING_GRACE = timedelta(seconds=120)
-"""How long composing may take beyond the deadline: finished work still deserves its answer."""
-MAX_TIMER = timedelta(days=5)
-"""Longest durable timer (the Azure Storage backend ends at six days); a longer sleep takes several."""
-CALL_RETRIES = RetryPolicy(max_attempts=10, backoff_s=1.0, factor=2.0, max_backoff_s=60.0)
-"""How calls of the run itself (plan, compose, finish) are repeated when they may be."""
-
-UNDO_RETRIES = RetryPolicy(max_attempts=UNDO_ATTEMPTS, backoff_s=1.0, factor=3.0, max_backoff_s=60.0)
-"""How the undoing of a step is repeated when it may be."""
-MAX_UNDO_LOOKS = 1_000
-"""How often there may be more of one step to undo: twice what the largest map takes."""
-COMES_TO_NOTHING = frozenset({RunStatus.FAILED, RunStatus.DENIED, RunStatus.CANCELLED})
-"""Ends after which no effect is meant to stand. A partial run has an answer that tells of what it did, and keeps it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunRef:
-    """Which run this is and when it must be over.
-
-    ``version`` is that of the orchestration's input: what an instance schedules may depend on it, never on the code's age.
-    """
-
-    tenant_id: str
-    run_id: str
-    deadline_at: datetime
-    version: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """Everything the brain remembers of one run.
-
-    ``attempt``, ``look`` and ``call_open`` belong to the current call of the run itself, which is repeated at ``retry_at``. From
-    ``give_up_at`` on nothing of this phase is waited for. ``armed_at`` is when the wake-up asked for last will ring.
-    ``held_by`` is the event of the approval that the plan waits for, ``listening_to`` the one that will be announced;
-    ``announced`` says that it was while a look was open.
-    ``ending`` is the final status and code, once known; ``recorded`` says that a store knows it too. ``undoing`` are the steps
-    still to be undone, the next one first; ``not_undone`` those that could not be, with why. ``pause`` is about calls of the run
-    itself; steps have that of their board. ``repairs`` counts the repairs of the plan that were begun; ``repairing`` is the
-    failed step that the current one is for: while steps run, that is what the run's own call is about.
-    """
-
-    ref: RunRef
-    phase: RunPhase
-    give_up_at: datetime | None
-    board: Board | None = None
-    attempt: int = 1
-    look: int = 0
-    held_by: str | None = None
-    listening_to: str | None = None
-    announced: bool = False
-    call_open: bool = False
-    retry_at: datetime | None = None
-    armed_at: datetime | None = None
-    cancelled: bool = False
-    overdue: bool = False
-    ending: tuple[RunStatus, str | None] | None = None
-    recorded: bool = False
-    undoing: tuple[int, ...] = ()
-    not_undone: tuple[tuple[int, str], ...] = ()
-    pause: Pause = NO_PAUSE
-    repairs: int = 0
-    repairing: int | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """True when nothing more will happen."""
-        return self.phase is RunPhase.OVER
-
-    @property
-    def is_held(self) -> bool:
-        """True while the run is suspended and has noticed it."""
-        return self.pause.holds or (self.board is not None and self.board.pause.holds)
-
-    @property
-    def status(self) -> RunStatus:
-        """The public status."""
-        if self.is_held and not self.cancelled:
-            return RunStatus.SUSPENDED
-        match self.phase:
-            case RunPhase.OVER if self.ending is not None:
-                return self.ending[0]
-            case RunPhase.PLANNING if not self.cancelled:
-                return RunStatus.AWAITING_APPROVAL if self.held_by is not None else RunStatus.PLANNING
-            case RunPhase.RUNNING if not self.cancelled and self._waits_for_people:
-                return RunStatus.AWAITING_APPROVAL
-            case _:
-                return RunStatus.CANCELLING if self.cancelled else RunStatus.RUNNING
-
-    @property
-    def _waits_for_people(self) -> bool:
-        if self.board is None:
-            return False
-        return self.board.is_quiet if self.held_by is not None else self.board.waits_for_people
-
-
-def new_run(ref: RunRef) -> RunState:
-    """A run that has not begun."""
-    return RunState(ref=ref, phase=RunPhase.PLANNING, give_up_at=ref.deadline_at)
 
 
 def decide(state: RunState, now: datetime) -> tuple[Command, ...]:
@@ -168,11 +75,16 @@ def decide(state: RunState, now: datetime) -> tuple[Command, ...]:
             commands.append(Listen(state.held_by))
         if (pause := _pause(state)).must_listen:
             commands.append(AwaitResume(pause.number))
-    if (wake_at := _next_due_at(state)) is not None:
-        wake_at = min(wake_at, now + MAX_TIMER)
-        if state.armed_at is None or wake_at < state.armed_at:
-            commands.append(WakeAt(wake_at))
-    return tuple(commands)
+    return (*commands, *wake_up(state, now))
+
+
+def wake_up(state: RunState, now: datetime) -> tuple[WakeAt, ...]:
+    """The wake-up to ask for now, if another is needed than the one that is armed."""
+    due_at = _next_due_at(state)
+    if due_at is None:
+        return ()
+    wake_at = min(due_at, now + MAX_TIMER)
+    return (WakeAt(wake_at),) if state.armed_at is None or wake_at < state.armed_at else ()
 
 
 def evolve(state: RunState, event: Event) -> RunState:
@@ -185,7 +97,7 @@ def evolve(state: RunState, event: Event) -> RunState:
         case RunAnswered():
             return _run_answered(state, event)
         case CancelRequested():
-            return _cancel_requested(state, event.at)
+            return cancel_requested(state, event.at)
         case Announced():
             return _announced(state, event)
         case Resumed():
@@ -200,7 +112,7 @@ def evolve(state: RunState, event: Event) -> RunState:
 
 def refuse(state: RunState, status: RunStatus, code: str) -> RunState:
     """End a run that has not begun; what remains is to record it."""
-    return _finish(state, status, code)
+    return finish(state, status, code)
 
 
 def _own_call(state: RunState) -> RunCall | None:
@@ -278,67 +190,11 @@ def _step_answered(state: RunState, event: StepAnswered) -> RunState:
     if not steps.is_open(board, event.call):
         return state
     draft = Draft(board)
-    frame = steps.Frame(state.ref.run_id, give_up_at, may_repair=_may_repair(state, board))
+    frame = steps.Frame(state.ref.run_id, give_up_at, may_repair=may_repair(state, board))
     steps.answer(draft, event.call, event.outcome, event.at, frame)
     if draft.stopped is not None and not state.cancelled:
-        state = _with_cancel(state, event.at)
-    return _settled(_with_repair(replace(state, board=draft.frozen())), event.at)
-
-
-def _may_repair(state: RunState, board: Board) -> bool:
-    return state.ref.version >= REPAIRS_SINCE and state.repairs < board.graph.skeleton.repairs
-
-
-def _with_repair(state: RunState) -> RunState:
-    """Begin the next repair, when none is under way. Without any left, what failed has failed."""
-    board = state.board
-    if board is None or state.phase is not RunPhase.RUNNING or state.cancelled:
-        return state
-    if state.repairing is None and board.failing:
-        if _may_repair(state, board):
-            return replace(state, repairs=state.repairs + 1, repairing=board.failing[0][0], attempt=1, look=0)
-        draft = Draft(board)
-        for step, _ in board.failing:
-            draft.let_fail(step)
-        draft.look_when_quiet()
-        return replace(state, board=draft.frozen())
-    if state.held_by is not None and state.retry_at is not None and board.is_quiet:
-        # Only people can move the run on now; the store learns it from a look.
-        return replace(state, retry_at=None, look=state.look + 1)
-    return state
-
-
-def _settled(state: RunState, at: datetime) -> RunState:
-    """Move on when every step is final."""
-    board = state.board
-    if board is None or board.unfinished or state.phase is not RunPhase.RUNNING or state.call_open:
-        return state
-    if state.cancelled:
-        return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
-    loss = worst_loss(board)
-    if loss is None or any(record.status is StepStatus.SUCCEEDED for record in board.records()):
-        give_up_at = max(state.ref.deadline_at, at + CLOSING_GRACE)
-        phase = RUN_TABLE[state.phase, RunTrigger.SETTLED]
-        return replace(state, phase=phase, give_up_at=give_up_at, pause=board.pause.lifted())
-    status, code = loss
-    if state.overdue:
-        return _finish(state, RunStatus.FAILED, DEADLINE_CODE)
-    return _finish(state, RunStatus.DENIED if status is StepStatus.DENIED else RunStatus.FAILED, code)
-
-
-def worst_loss(board: Board) -> tuple[StepStatus, str | None] | None:
-    """The first step that keeps the run from having succeeded, failures before denials; None when there is none.
-
-    An optional step may fail or be denied, and so may one in whose place a repair put others. No step, optional or not, may
-    have been cut off.
-    """
-    losses = [
-        (record.status, record.code)
-        for spec, record in zip(board.graph.steps, board.records(), strict=True)
-        if record.status is StepStatus.CANCELLED
-        or (not spec.optional and not spec.retired and record.status in (StepStatus.FAILED, StepStatus.DENIED))
-    ]
-    return min(losses, key=lambda loss: loss[0] is StepStatus.DENIED, default=None)
+        state = with_cancel(state, event.at)
+    return settled(with_repair(replace(state, board=draft.frozen())), event.at)
 
 
 def _run_answered(state: RunState, event: RunAnswered) -> RunState:
@@ -363,14 +219,14 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
         case RunPhase.PLANNING:
             return _planning_over(state, outcome, event.at)
         case RunPhase.COMPOSING:
-            return _composing_over(state, outcome)
+            return composing_over(state, outcome)
         case RunPhase.UNDOING:
-            return _undoing_over(state, outcome)
+            return undoing_over(state, outcome)
         case RunPhase.FINISHING:
             recorded = isinstance(outcome, Done)
             return replace(state, phase=RUN_TABLE[state.phase, RunTrigger.RECORDED], recorded=recorded)
         case RunPhase.RUNNING:
-            return _repair_over(state, outcome, event.at)
+            return repair_over(state, outcome, event.at)
         case RunPhase.OVER:
             return state
         case _:
@@ -382,8 +238,8 @@ def _held(state: RunState, outcome: Held, at: datetime) -> RunState:
     expires_at = steps.agreed_instant(outcome.expires_at, outcome.left_s, at)
     if expires_at is None or state.look >= steps.MAX_LOOKS:
         if state.phase is RunPhase.RUNNING:
-            return _repair_over(replace(state, call_open=False), Broken("plan.malformed_outcome", False), at)
-        return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
+            return repair_over(replace(state, call_open=False), Broken("plan.malformed_outcome", False), at)
+        return finish(state, RunStatus.FAILED, "plan.malformed_outcome")
     look_at = max(min(expires_at, at + watchdog(state.look + 1)), at + steps.MIN_WAIT)
     answer = approval_event(outcome.approval_id)
     held = replace(state, call_open=False, held_by=answer, retry_at=look_at, announced=False)
@@ -413,125 +269,28 @@ def _resumed(state: RunState, event: Resumed) -> RunState:
 
 def _planning_over(state: RunState, outcome: RunOutcome, at: datetime) -> RunState:
     if state.cancelled:
-        return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
+        return finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
     match outcome:
         case Planned():
             phase = RUN_TABLE[state.phase, RunTrigger.PLANNED]
             board = replace(new_board(outcome.graph), pause=state.pause.lifted())
             state = replace(state, phase=phase, board=board, attempt=1, look=0)
-            return _settled(state, at)
+            return settled(state, at)
         case Refused():
-            return _finish(state, outcome.status, outcome.code)
+            return finish(state, outcome.status, outcome.code)
         case Broken():
-            return _finish(state, RunStatus.FAILED, outcome.code)
+            return finish(state, RunStatus.FAILED, outcome.code)
         case Done() | More() | Held() | Paused():
-            return _finish(state, RunStatus.FAILED, "plan.malformed_outcome")
+            return finish(state, RunStatus.FAILED, "plan.malformed_outcome")
         case _:
             assert_never(outcome)
-
-
-def _repair_over(state: RunState, outcome: RunOutcome, at: datetime) -> RunState:
-    """Go on with the new version of the plan; without one the step has failed, and the run goes on as it can."""
-    board, step = state.board, state.repairing
-    state = _without_repair(state)
-    if board is None or step is None:
-        return state
-    version = replanned(board, outcome.graph, step) if isinstance(outcome, Planned) and not state.cancelled else None
-    draft = Draft(version or board)
-    draft.let_fail(step)
-    if isinstance(outcome, Refused) and outcome.status is RunStatus.CANCELLED and not state.cancelled:
-        # The store knows of a cancel whose event has not arrived, or never will.
-        draft.stop(outcome.code)
-        state = _with_cancel(state, at)
-    draft.look_when_quiet()
-    return _settled(_with_repair(replace(state, board=draft.frozen())), at)
-
-
-def _without_repair(state: RunState) -> RunState:
-    """No repair is under way (any more); an answer that still comes is stale."""
-    if state.repairing is None:
-        return state
-    rest = replace(state, repairing=None, attempt=1, look=0, call_open=False, retry_at=None)
-    return replace(rest, held_by=None, listening_to=None, announced=False)
-
-
-def _composing_over(state: RunState, outcome: RunOutcome) -> RunState:
-    if state.cancelled or state.board is None:
-        return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
-    match outcome:
-        case Done():
-            loss = worst_loss(state.board)
-            return _finish(state, *((RunStatus.PARTIAL, loss[1]) if loss else (RunStatus.SUCCEEDED, None)))
-        case Broken():
-            return _finish(state, RunStatus.FAILED, outcome.code)
-        case Planned() | More() | Held() | Refused() | Paused():
-            return _finish(state, RunStatus.FAILED, "answer.malformed_outcome")
-        case _:
-            assert_never(outcome)
-
-
-def _finish(state: RunState, status: RunStatus, code: str | None) -> RunState:
-    """The end is known; what remains is to record it, after undoing what was done when the run comes to nothing."""
-    undoing = state.board.begun[::-1] if state.board is not None and status in COMES_TO_NOTHING else ()
-    phase = RUN_TABLE[state.phase, RunTrigger.LOST if undoing else RunTrigger.DECIDED]
-    return replace(
-        state,
-        phase=phase,
-        undoing=undoing,
-        ending=(status, code),
-        attempt=1,
-        look=0,
-        held_by=None,
-        listening_to=None,
-        announced=False,
-        call_open=False,
-        retry_at=None,
-        give_up_at=None,
-        pause=state.pause.lifted(),
-    )
-
-
-def _undoing_over(state: RunState, outcome: RunOutcome) -> RunState:
-    """Go on with the next step, or with more of this one. What cannot be undone is told, and keeps nothing from being undone."""
-    match outcome:
-        case More() if state.look < MAX_UNDO_LOOKS:
-            return replace(state, attempt=1, look=state.look + 1)
-        case Done():
-            failed = state.not_undone
-        case Broken():
-            failed = (*state.not_undone, (state.undoing[0], outcome.code))
-        case Planned() | More() | Held() | Refused() | Paused():
-            failed = (*state.not_undone, (state.undoing[0], "undo.malformed_outcome"))
-        case _:
-            assert_never(outcome)
-    rest = state.undoing[1:]
-    phase = state.phase if rest else RUN_TABLE[state.phase, RunTrigger.UNDONE]
-    return replace(state, phase=phase, undoing=rest, not_undone=failed, attempt=1, look=0)
-
-
-def _cancel_requested(state: RunState, at: datetime) -> RunState:
-    if state.cancelled or state.give_up_at is None:
-        return state
-    state = _with_cancel(state, at)
-    if state.phase is not RunPhase.RUNNING or state.board is None:
-        return state if state.call_open else _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
-    draft = Draft(state.board)
-    draft.stop(CANCELLED_CODE)
-    return _settled(replace(state, board=draft.frozen()), at)
-
-
-def _with_cancel(state: RunState, at: datetime) -> RunState:
-    give_up_at = min(state.give_up_at or at, at + CANCEL_GRACE)
-    if not state.call_open:
-        state = _without_repair(state)
-    return replace(state, cancelled=True, retry_at=None, give_up_at=give_up_at)
 
 
 def _ticked(state: RunState, at: datetime) -> RunState:
     if state.armed_at is not None and state.armed_at <= at:
         state = replace(state, armed_at=None)
     if state.give_up_at is not None and state.give_up_at <= at:
-        return _give_up(state, at)
+        return give_up(state, at)
     state = replace(state, pause=state.pause.rung(at))
     if state.retry_at is not None and state.retry_at <= at:
         held = state.held_by is not None
@@ -541,15 +300,3 @@ def _ticked(state: RunState, at: datetime) -> RunState:
         draft.wake(at)
         state = replace(state, board=draft.frozen())
     return state
-
-
-def _give_up(state: RunState, at: datetime) -> RunState:
-    """Time is up: write off what is open. The answers of those calls will be stale."""
-    if state.phase is RunPhase.RUNNING and state.board is not None:
-        draft = Draft(state.board)
-        draft.give_up(CANCELLED_CODE if state.cancelled else DEADLINE_CODE)
-        state = _without_repair(state)
-        return _settled(replace(state, board=draft.frozen(), overdue=not state.cancelled), at)
-    if state.cancelled:
-        return _finish(state, RunStatus.CANCELLED, CANCELLED_CODE)
-    return _finish(state, RunStatus.FAILED, DEADLINE_CODE)

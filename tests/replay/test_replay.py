@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from engine.domain import names
-from engine.scheduler import run as run_state
+from engine.scheduler import repairing
 from local_host.durable.determinism import NonDeterministicError, check_prefix
 from local_host.durable.history import EventType
 from orchestrators import run_orchestrator as run_module
@@ -157,7 +157,7 @@ def test_a_run_of_version_3_repairs_and_stays_in_one_history(monkeypatch: pytest
     scheduled = [row["Name"] for row in rows]
     assert names.REPAIR_PLAN in scheduled
     assert names.CHECKPOINT_RUN not in scheduled
-    monkeypatch.setattr(run_state, "REPAIRS_SINCE", 4)
+    monkeypatch.setattr(repairing, "REPAIRS_SINCE", 4)
     with pytest.raises(NonDeterministicError):
         replay(third, run_orchestrator)
 

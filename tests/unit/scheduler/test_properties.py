@@ -37,7 +37,8 @@ from engine.scheduler.commands import (
     UndoStep,
     WakeAt,
 )
-from engine.scheduler.run import COMES_TO_NOTHING, worst_loss
+from engine.scheduler.ending import worst_loss
+from engine.scheduler.run_state import COMES_TO_NOTHING
 from engine.scheduler.transitions import RunPhase
 from tests.unit.scheduler.simulate import (
     DEADLINE_AT,

@@ -37,7 +37,7 @@ from engine.scheduler.commands import (
     UndoStep,
     WakeAt,
 )
-from engine.scheduler.run import CANCEL_GRACE
+from engine.scheduler.run_state import CANCEL_GRACE
 from tests.unit.scheduler.simulate import DEADLINE_AT, REF, START_AT, World, simulate, skeletons
 from tests.unit.scheduler.test_properties import check_board
 
