@@ -98,6 +98,17 @@ async def test_beyond_the_first_span_a_known_entry_is_found_in_any(cosmos: Cosmo
     assert verify(found, "contoso") == []
 
 
+async def test_processes_that_append_at_once_make_one_chain_and_lose_nothing(cosmos: CosmosWorld) -> None:
+    processes = [cosmos.open() for _ in range(4)]
+    made = await asyncio.gather(
+        *(p.audit.append(entry(f"p{number}/e{n}")) for n in range(8) for number, p in enumerate(processes))
+    )
+    records = await processes[0].audit.read("contoso", after_seq=0, limit=100)
+    assert {record.entry_id for record in records} == {f"p{number}/e{n}" for number in range(4) for n in range(8)}
+    assert sorted(made, key=lambda record: record.seq) == list(records), "what was acknowledged is what is there"
+    assert verify(records, "contoso") == []
+
+
 async def test_processes_that_append_the_same_at_once_make_one_record(cosmos: CosmosWorld) -> None:
     processes = [cosmos.open() for _ in range(3)]
     made = await asyncio.gather(*(p.audit.append(entry(f"e{n}")) for p in processes for n in range(10)))
