@@ -159,3 +159,17 @@ async def test_waiting_long_is_not_a_busy_loop(stores: Stores, monkeypatch: pyte
     await stores.runs.create(run(), [], None)
     assert not await stores.events.wait("contoso", "run-1", after_seq=0, timeout_s=1.0)
     assert 3 <= asked <= 12
+
+
+async def test_the_order_of_a_log_is_that_of_its_numbers_whatever_the_clock_did(stores: Stores) -> None:
+    await stores.runs.create(run(), [], None)
+    for number, seconds in enumerate((60.0, -120.0, 30.0, -5.0, 0.0)):  # set back, and forwards, by whoever keeps time
+        stores.clock.advance(seconds)
+        await stores.events.append("contoso", "run-1", [event(f"k{number}"), event(f"l{number}")])
+    whole = await stores.events.read("contoso", "run-1", after_seq=0, limit=100)
+    assert [e.seq for e in whole] == list(range(1, 11))
+    paged, after = [], 0
+    while page := await stores.events.read("contoso", "run-1", after_seq=after, limit=3):
+        paged += page
+        after = page[-1].seq
+    assert paged == list(whole)

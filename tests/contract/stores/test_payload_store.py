@@ -22,13 +22,15 @@ from engine.adapters.files import FilesPayloadObjects
 from engine.adapters.memory import MemoryPayloadObjects, MemoryPayloadStore, MemoryRunKeys
 from engine.adapters.payload_objects import PayloadObjects, folder_of
 from engine.adapters.payload_rules import MAX_PAYLOAD_BYTES
+from engine.adapters.sealed import SealedPayloadStore
+from engine.adapters.sealed.envelope import seal
 from engine.domain.errors import LivoaError, NotFoundError
 from engine.domain.ids import is_wire_id
 from engine.domain.run import PayloadRef
 from engine.ports.payload_store import PayloadStore
 from tests.contract.stores.builders import ref, sha
 from tests.support.blob_fake import KEY, BlobFake
-from tests.support.payloads import sealed_payloads
+from tests.support.payloads import keyring, sealed_payloads
 
 
 @dataclass(frozen=True)
@@ -425,3 +427,18 @@ async def test_a_name_that_is_no_hash_never_becomes_a_path(files: FilesPayloadOb
 def test_a_reference_cannot_name_a_path() -> None:
     with pytest.raises(ValueError):
         PayloadRef(sha256="../../etc/passwd", size_bytes=1)
+
+
+async def test_what_a_record_commits_to_is_shown_only_when_it_is_that(tmp_path: Path) -> None:
+    """Sealed under the very name with the very key, as a bug of ours might: the content has to say so too."""
+    objects, ring = MemoryPayloadObjects(), keyring(tmp_path)
+    payloads = SealedPayloadStore(objects, ring)
+    known = await payloads.put("contoso", "run-1", b"what was asked")
+    found = await ring.get("contoso", "run-1")
+    name = found.name(known.sha256)
+    assert (await payloads.committed("contoso", "run-1", name)).data == b"what was asked"
+    await objects.put("contoso", "run-1", name, seal(found, name, b"something else"))
+    for shown in (payloads.committed("contoso", "run-1", name), payloads.get("contoso", "run-1", known)):
+        with pytest.raises(LivoaError) as caught:
+            await shown
+        assert caught.value.code == "payload.corrupt"
