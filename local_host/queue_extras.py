@@ -62,7 +62,7 @@ class ServiceBusBroker(SqliteQueueBroker):
                 made = [self._enqueue(target, named) for target in targets]
                 numbers.append(made[0] if made and made[0] is not None else 0)
         for target in targets:
-            self._wake(target)
+            self._wake(target, {message.session_id for message in messages})
         return numbers
 
     def cancel_scheduled(self, name: str, numbers: Sequence[int]) -> None:
@@ -87,7 +87,7 @@ class ServiceBusBroker(SqliteQueueBroker):
                 " WHERE seq = ?",
                 (row["seq"],),
             )
-        self._wake(entity)
+        self._wake(entity, {row["session_id"]})
 
     def defer(self, entity: str, lock_token: str) -> None:
         """Put a message aside: from now on it is received by its sequence number alone."""

@@ -13,7 +13,7 @@ import sqlite3
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,6 +51,12 @@ CREATE TABLE IF NOT EXISTS session (
 """
 _AVAILABLE = "entity = :e AND available_us <= :now AND (locked_until_us IS NULL OR locked_until_us <= :now)"
 _EPOCH_AT = datetime(1970, 1, 1, tzinfo=UTC)
+_ENVELOPE = tuple(
+    one.name
+    for one in fields(OutgoingMessage)
+    if one.name not in ("body", "message_id", "session_id", "scheduled_at", "properties")
+)
+"""What of a message is kept as one JSON document; the rest has columns, or is written beside it."""
 DEFERRED_US = 2**62
 """When a deferred message becomes available: never by itself."""
 
@@ -61,7 +67,7 @@ class SqliteQueueBroker:
     def __init__(self, path: Path, now: Callable[[], datetime]) -> None:
         self._now = now
         self._known: dict[str, EntityOptions] = {}
-        self._wakers: dict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._wakers: dict[str, list[tuple[str | None, Callable[[], None]]]] = defaultdict(list)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         self.transactions = Transactions(self._db)
@@ -146,7 +152,7 @@ class SqliteQueueBroker:
             for target in targets:
                 self._enqueue(target, message)
         for target in targets:
-            self._wake(target)
+            self._wake(target, {message.session_id})
         return message.message_id
 
     def _targets(self, name: str) -> list[str]:
@@ -168,11 +174,8 @@ class SqliteQueueBroker:
         available_us = max(now_us, to_us(message.scheduled_at)) if message.scheduled_at else now_us
         lives = [ttl_s for ttl_s in (message.ttl_s, options.default_ttl_s) if ttl_s is not None]
         expires_us = available_us + int(min(lives) * 1_000_000) if lives else None
-        envelope = {
-            key: value
-            for key, value in asdict(message).items()
-            if key not in {"body", "message_id", "session_id", "scheduled_at"} and value is not None
-        }
+        envelope = {name: value for name in _ENVELOPE if (value := getattr(message, name)) is not None}
+        envelope["properties"] = dict(message.properties)
         envelope["scheduled_us"] = to_us(message.scheduled_at) if message.scheduled_at else None
         made = self._db.execute(
             "INSERT INTO message (entity, message_id, session_id, body, envelope, enqueued_us, available_us, expires_us)"
@@ -272,7 +275,7 @@ class SqliteQueueBroker:
                 "UPDATE message SET lock_token = NULL, locked_until_us = NULL WHERE seq = ?", (row["seq"],)
             )
             self._sweep(entity, self._options(entity))
-        self._wake(entity)
+        self._wake(entity, {row["session_id"]})
 
     def dead_letter(self, entity: str, lock_token: str, reason: str, description: str = "") -> None:
         """See `QueueBroker.dead_letter`."""
@@ -348,7 +351,7 @@ class SqliteQueueBroker:
                     "UPDATE message SET lock_token = NULL, locked_until_us = NULL WHERE entity = ? AND session_id = ?",
                     (lock.entity, lock.session_id),
                 )
-        self._wake(lock.entity)
+        self._wake(lock.entity, {lock.session_id})
 
     def _check_session(self, lock: SessionLock) -> None:
         row = self._db.execute(
@@ -386,14 +389,17 @@ class SqliteQueueBroker:
             ).fetchone()
         return from_us(row["due"]) if row["due"] is not None else None
 
-    def on_available(self, name: str, wake: Callable[[], None]) -> Callable[[], None]:
+    def on_available(self, name: str, wake: Callable[[], None], session_id: str | None = None) -> Callable[[], None]:
         """See `QueueBroker.on_available`."""
-        self._wakers[name].append(wake)
-        return lambda: self._wakers[name].remove(wake)
+        waiting = session_id, wake
+        self._wakers[name].append(waiting)
+        return lambda: self._wakers[name].remove(waiting)
 
-    def _wake(self, entity: str) -> None:
-        for wake in list(self._wakers.get(entity, ())):
-            wake()
+    def _wake(self, entity: str, sessions: set[str | None]) -> None:
+        """Wake who waits for any message, or for one of these sessions: not everybody for each message."""
+        for wanted, wake in list(self._wakers.get(entity, ())):
+            if wanted is None or wanted in sessions:
+                wake()
 
     # -- plumbing
 

@@ -166,8 +166,8 @@ class QueueBroker(Protocol):
         """When the next scheduled message or expiring lock may make a message available; None when nothing will."""
         ...
 
-    def on_available(self, name: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` after sends and abandons to `name`; returns a function that stops it."""
+    def on_available(self, name: str, wake: Callable[[], None], session_id: str | None = None) -> Callable[[], None]:
+        """Call `wake` after sends and abandons to `name`, with `session_id` to that session alone; returns what stops it."""
         ...
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 MAX_DEPTH = 32
+T = TypeVar("T")
 _EPOCH_AT = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_TIMESTAMP_MS = 253_402_300_799_999
 """The end of the year 9999; later instants are read as this one."""
@@ -55,34 +57,12 @@ class SymbolArray(tuple[Symbol, ...]):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Described:
-    """A value with what it means: a number of the specification, or a symbol."""
+    """A value with what it means: a number of the specification, or a symbol. Nobody changes one; frozen it is slow to make."""
 
     descriptor: Any
     value: Any
-
-
-_FIXED: dict[int, tuple[struct.Struct, Any]] = {
-    0x50: (struct.Struct(">B"), int),
-    0x60: (struct.Struct(">H"), int),
-    0x70: (struct.Struct(">I"), int),
-    0x80: (struct.Struct(">Q"), int),
-    0x51: (struct.Struct(">b"), int),
-    0x61: (struct.Struct(">h"), int),
-    0x71: (struct.Struct(">i"), int),
-    0x81: (struct.Struct(">q"), int),
-    0x52: (struct.Struct(">B"), int),
-    0x53: (struct.Struct(">B"), int),
-    0x54: (struct.Struct(">b"), int),
-    0x55: (struct.Struct(">b"), int),
-    0x56: (struct.Struct(">B"), bool),
-    0x72: (struct.Struct(">f"), float),
-    0x82: (struct.Struct(">d"), float),
-    0x83: (struct.Struct(">q"), lambda ms: from_ms(ms)),
-}
-_EMPTY: dict[int, Any] = {0x40: None, 0x41: True, 0x42: False, 0x43: 0, 0x44: 0}
-_BINARY, _STRING, _SYMBOL = (0xA0, 0xB0), (0xA1, 0xB1), (0xA3, 0xB3)
 
 
 def from_ms(ms: int) -> datetime:
@@ -98,99 +78,166 @@ def to_ms(at: datetime) -> int:
 class Decoder:
     """Reads values from one buffer, in order."""
 
-    def __init__(self, data: bytes | memoryview) -> None:
-        self._data = memoryview(data)
+    __slots__ = ("_data", "_end", "position")
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._data = bytes(data)
+        self._end = len(self._data)
         self.position = 0
 
     @property
     def at_end(self) -> bool:
         """True when everything was read."""
-        return self.position >= len(self._data)
+        return self.position >= self._end
 
     def value(self, depth: int = 0) -> Any:
         """The next value. Raises ``DecodeError``."""
         if depth > MAX_DEPTH:
             raise DecodeError("nested too deeply")
-        code = self._take(1)[0]
-        if code == 0x00:
-            descriptor = self.value(depth + 1)
-            return Described(descriptor, self.value(depth + 1))
-        return self._of(code, depth)
+        return self.of(self._data[self.skip(1)], depth)
 
-    def _of(self, code: int, depth: int) -> Any:
-        if code in _EMPTY:
-            return _EMPTY[code]
-        if code == 0x45:
-            return []
-        if code in _FIXED:
-            form, make = _FIXED[code]
-            return make(form.unpack(self._take(form.size))[0])
-        if code == 0x98:
-            return uuid.UUID(bytes=bytes(self._take(16)))
-        if code in _BINARY:
-            return bytes(self._sized(code & 0xF0 == 0xB0))
-        if code in _STRING:
-            return _text(self._sized(code & 0xF0 == 0xB0), "utf-8")
-        if code in _SYMBOL:
-            return Symbol(_text(self._sized(code & 0xF0 == 0xB0), "ascii"))
-        if code in (0xC0, 0xD0, 0xC1, 0xD1):
-            return self._compound(code, depth)
-        if code in (0xE0, 0xF0):
-            return self._array(code == 0xF0, depth)
-        raise DecodeError(f"there is no type 0x{code:02x}")
+    def of(self, code: int, depth: int) -> Any:
+        """The value of a type whose code was read already."""
+        read = _READERS.get(code)
+        if read is None:
+            raise DecodeError(f"there is no type 0x{code:02x}")
+        return read(self, depth)
 
-    def _sized(self, wide: bool) -> memoryview:
-        return self._take(self._number(wide))
-
-    def _number(self, wide: bool) -> int:
-        size = 4 if wide else 1
-        return int.from_bytes(self._take(size), "big")
-
-    def _compound(self, code: int, depth: int) -> Any:
-        wide = code in (0xD0, 0xD1)
-        inner = Decoder(self._sized(wide))
-        count = inner._number(wide)
-        if count > len(inner._data):
-            raise DecodeError("more elements than bytes")
-        values = [inner.value(depth + 1) for _ in range(count)]
-        if code in (0xC0, 0xD0):
-            return values
-        if count % 2:
-            raise DecodeError("a map with a key and no value")
-        try:
-            return dict(zip(values[::2], values[1::2], strict=True))
-        except TypeError as err:
-            raise DecodeError("a map with a key that cannot be one") from err
-
-    def _array(self, wide: bool, depth: int) -> list[Any]:
-        inner = Decoder(self._sized(wide))
-        count = inner._number(wide)
-        if count > len(inner._data):
-            raise DecodeError("more elements than bytes")
-        code = inner._take(1)[0]
-        descriptor = None
-        if code == 0x00:
-            descriptor = inner.value(depth + 1)
-            code = inner._take(1)[0]
-        if depth >= MAX_DEPTH:
-            raise DecodeError("nested too deeply")
-        values = [inner._of(code, depth + 1) for _ in range(count)]
-        return [Described(descriptor, value) for value in values] if descriptor is not None else values
-
-    def _take(self, size: int) -> memoryview:
-        end = self.position + size
-        if end > len(self._data):
+    def skip(self, size: int) -> int:
+        """Where the next ``size`` bytes begin, which are taken."""
+        at = self.position
+        end = at + size
+        if end > self._end:
             raise DecodeError("the value is cut off")
-        part = self._data[self.position : end]
         self.position = end
-        return part
+        return at
+
+    def take(self, size: int) -> bytes:
+        """The next ``size`` bytes."""
+        at = self.skip(size)
+        return self._data[at : at + size]
+
+    def number(self, size: int) -> int:
+        """A length or count of ``size`` bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def within(self, width: int, depth: int, read: Callable[[Decoder, int, int], T]) -> T:
+        """What ``read`` makes of the next part, which begins with its length and count, each of ``width`` bytes."""
+        size = self.number(width)
+        end, outer = self.skip(size) + size, self._end
+        self.position, self._end = end - size, end
+        try:
+            count = self.number(width)
+            if count > size:
+                raise DecodeError("more elements than bytes")
+            return read(self, count, depth)
+        finally:
+            self.position, self._end = end, outer
 
 
-def _text(data: memoryview, encoding: str) -> str:
+def _list(decoder: Decoder, count: int, depth: int) -> list[Any]:
+    value = decoder.value
+    return [value(depth + 1) for _ in range(count)]
+
+
+def _map(decoder: Decoder, count: int, depth: int) -> dict[Any, Any]:
+    values = _list(decoder, count, depth)
+    if count % 2:
+        raise DecodeError("a map with a key and no value")
     try:
-        return bytes(data).decode(encoding)
+        return dict(zip(values[::2], values[1::2], strict=True))
+    except TypeError as err:
+        raise DecodeError("a map with a key that cannot be one") from err
+
+
+def _array(decoder: Decoder, count: int, depth: int) -> list[Any]:
+    code = decoder.number(1)
+    descriptor = None
+    if code == 0x00:
+        descriptor = decoder.value(depth + 1)
+        code = decoder.number(1)
+    if depth >= MAX_DEPTH:
+        raise DecodeError("nested too deeply")
+    values = [decoder.of(code, depth + 1) for _ in range(count)]
+    return [Described(descriptor, value) for value in values] if descriptor is not None else values
+
+
+def _described(decoder: Decoder, depth: int) -> Described:
+    descriptor = decoder.value(depth + 1)
+    return Described(descriptor, decoder.value(depth + 1))
+
+
+def _text(data: bytes, encoding: str) -> str:
+    try:
+        return data.decode(encoding)
     except UnicodeDecodeError as err:
         raise DecodeError(f"text that is not {encoding}") from err
+
+
+_Reader = Callable[[Decoder, int], Any]
+
+
+def _fixed(form: str, make: Callable[[Any], Any] | None = None) -> _Reader:
+    layout = struct.Struct(form)
+    unpack, size = layout.unpack_from, layout.size
+
+    def read(decoder: Decoder, _: int) -> Any:
+        value = unpack(decoder._data, decoder.skip(size))[0]
+        return value if make is None else make(value)
+
+    return read
+
+
+def _always(make: Callable[[], Any]) -> _Reader:
+    return lambda _decoder, _depth: make()
+
+
+def _sized(width: int, make: Callable[[bytes], Any]) -> _Reader:
+    return lambda decoder, _: make(decoder.take(decoder.number(width)))
+
+
+def _part(width: int, read: Callable[[Decoder, int, int], Any]) -> _Reader:
+    return lambda decoder, depth: decoder.within(width, depth, read)
+
+
+_READERS: dict[int, _Reader] = {
+    0x00: _described,
+    0x40: _always(lambda: None),
+    0x41: _always(lambda: True),
+    0x42: _always(lambda: False),
+    0x43: _always(lambda: 0),
+    0x44: _always(lambda: 0),
+    0x45: _always(list),
+    0x50: _fixed(">B"),
+    0x51: _fixed(">b"),
+    0x52: _fixed(">B"),
+    0x53: _fixed(">B"),
+    0x54: _fixed(">b"),
+    0x55: _fixed(">b"),
+    0x56: _fixed(">B", bool),
+    0x60: _fixed(">H"),
+    0x61: _fixed(">h"),
+    0x70: _fixed(">I"),
+    0x71: _fixed(">i"),
+    0x72: _fixed(">f"),
+    0x80: _fixed(">Q"),
+    0x81: _fixed(">q"),
+    0x82: _fixed(">d"),
+    0x83: _fixed(">q", lambda ms: from_ms(ms)),
+    0x98: lambda decoder, _: uuid.UUID(bytes=decoder.take(16)),
+    0xA0: _sized(1, bytes),
+    0xA1: _sized(1, lambda data: _text(data, "utf-8")),
+    0xA3: _sized(1, lambda data: Symbol(_text(data, "ascii"))),
+    0xB0: _sized(4, bytes),
+    0xB1: _sized(4, lambda data: _text(data, "utf-8")),
+    0xB3: _sized(4, lambda data: Symbol(_text(data, "ascii"))),
+    0xC0: _part(1, _list),
+    0xC1: _part(1, _map),
+    0xD0: _part(4, _list),
+    0xD1: _part(4, _map),
+    0xE0: _part(1, _array),
+    0xF0: _part(4, _array),
+}
 
 
 def encode(value: Any) -> bytes:

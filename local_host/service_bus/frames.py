@@ -85,7 +85,7 @@ def decode_frame(data: bytes) -> Frame:
         raise DecodeError("a frame with a malformed header")
     if offset == len(data):
         return Frame(channel, None, kind=kind)
-    decoder = Decoder(memoryview(data)[offset:])
+    decoder = Decoder(data[offset:])
     found = decoder.value()
     if not isinstance(found, Described) or found.descriptor not in _NAMES or not isinstance(found.value, list):
         raise DecodeError("a frame whose body is no performative")
@@ -93,7 +93,7 @@ def decode_frame(data: bytes) -> Frame:
     if len(found.value) > len(names):
         raise DecodeError(f"more fields than {name} has")
     fields = {key: value for key, value in zip(names, found.value, strict=False) if value is not None}
-    return Frame(channel, Performative(name, fields), bytes(memoryview(data)[offset + decoder.position :]), kind)
+    return Frame(channel, Performative(name, fields), data[offset + decoder.position :], kind)
 
 
 def encode_frame(channel: int, performative: str, payload: bytes = b"", /, *, kind: int = 0, **fields: Any) -> bytes:

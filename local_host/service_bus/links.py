@@ -164,7 +164,8 @@ class EntityLink(OutLink):
         """Begin to deliver whenever there is credit and a message."""
         assert self.broker is not None
         loop = asyncio.get_running_loop()
-        self._unwatch = self.broker.on_available(self.node, lambda: set_from_anywhere(loop, self._wake))
+        session_id = self.session.session_id if self.session is not None else None
+        self._unwatch = self.broker.on_available(self.node, lambda: set_from_anywhere(loop, self._wake), session_id)
         self._task = loop.create_task(self._run())
 
     def close(self) -> None:

@@ -54,6 +54,21 @@ async def test_what_changes_in_one_turn_of_the_loop_is_one_commit_and_told_after
     assert turns.is_durable
 
 
+def test_a_message_wakes_who_waits_for_its_session_and_who_waits_for_any(broker):
+    woken = []
+    for session_id in ("a", "b", None):
+        broker.on_available("in-order", lambda session_id=session_id: woken.append(session_id), session_id)
+    broker.send("in-order", OutgoingMessage(b"x", session_id="a"))
+    assert woken == ["a", None]
+    broker.schedule("in-order", [OutgoingMessage(b"x", session_id=one) for one in ("b", "b", "c")])
+    assert woken[2:] == ["b", None]
+    lock = broker.accept_session("in-order", "a")
+    (locked,) = broker.receive("in-order", 1, lock)
+    broker.abandon("in-order", locked.lock_token)
+    broker.release_session(lock)
+    assert woken[4:] == ["a", None, "a", None]
+
+
 async def test_one_that_fails_takes_only_itself_back(broker, tmp_path):
     turns = Turns(broker.transactions)
     with turns.changes():
