@@ -13,6 +13,7 @@ from typing import Any
 from activities.payloads import load_request
 from activities.plan_approval import CANCELLED, ask_about_plan, needs_a_person
 from activities.plan_facts import load_plan, origin_of, planned, told_of, vetted
+from activities.plan_verdict import Allowed, Denied, NotApproved, verdict_of, words_of
 from engine.domain.approval import Approval
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.base import JsonObject
@@ -66,10 +67,6 @@ class _Stored:
     origin: JsonObject
     provenance: PlanProvenance
     degraded_reason: str | None
-
-
-_MAX_ROUNDS = 4
-"""How often policy is asked about one plan: as it is, approved, and once more for a policy set that changed meanwhile."""
 
 
 async def plan_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
@@ -157,31 +154,30 @@ async def _resume(run: Run, tenant: TenantConfig, plan: CheckedPlan, ref: Payloa
 async def _by_decision(
     run: Run, case: PlanningCase, stored: _Stored, decision: PlanPolicyDecision, deps: Deps, *, on_record: bool
 ) -> dict[str, Any]:
-    """Accept what policy allows; ask a person where that helps, and policy again; refuse everything else."""
-    approval: Approval | None = None
-    for _ in range(_MAX_ROUNDS):
-        if decision.allows and (approval is None or approval.binding.policy_set_hash == decision.policy_set_hash):
-            if not on_record:
-                await _audit_last_word(run, stored, decision, approval, deps)
-            return await _planned_again(run, await _accept(run, case.tenant, stored, decision, deps), case.tenant, deps)
-        if decision.allows:
-            approval = None  # it was given under other policies
-        elif approval is not None or not needs_a_person(decision):
-            break
-        else:
-            run = await _hold(run, stored, decision, deps)
-            answer = await ask_about_plan(run, case.tenant, stored.ref, stored.plan.plan_hash, decision, deps)
-            if isinstance(answer, dict):
-                return answer
-            if isinstance(answer, ErrorInfo):
-                return await _refuse_plan(run, stored, _not_approved(stored.plan, answer), deps)
-            approval = answer
-        differs = approval is not None and approval.approver_differs
-        cures = Cures(approved=approval is not None, approver_differs=differs)
-        decision, on_record = await decide_plan(case, stored.provenance, stored.plan, deps, cures), False
-    if not on_record:
-        await _audit_last_word(run, stored, decision, approval, deps)
-    return await _refuse_plan(run, stored, _denied(stored.plan, decision), deps)
+    """Accept what policy allows, by itself or with a person's word; refuse everything else."""
+    held_run = run
+
+    async def decide(cures: Cures) -> PlanPolicyDecision:
+        return await decide_plan(case, stored.provenance, stored.plan, deps, cures)
+
+    async def ask(decision: PlanPolicyDecision) -> Approval | ErrorInfo | dict[str, Any]:
+        nonlocal held_run
+        held_run = await _hold(held_run, stored, decision, deps)
+        return await ask_about_plan(held_run, case.tenant, stored.ref, stored.plan.plan_hash, decision, deps)
+
+    end = await verdict_of(decision, decide, ask)
+    if isinstance(end, Allowed | Denied) and not (on_record and end.at_once):
+        await _audit_last_word(held_run, stored, end.decision, end.approval, deps)
+    match end:
+        case Allowed():
+            plan = await _accept(held_run, case.tenant, stored, end.decision, deps)
+            return await _planned_again(held_run, plan, case.tenant, deps)
+        case NotApproved(error):
+            return await _refuse_plan(held_run, stored, _not_approved(stored.plan, error), deps)
+        case Denied():
+            return await _refuse_plan(held_run, stored, _denied(stored.plan, end.decision), deps)
+        case waits:
+            return waits
 
 
 async def _refuse_plan(run: Run, stored: _Stored, refusal: _Refusal, deps: Deps) -> dict[str, Any]:
@@ -351,13 +347,9 @@ def _not_approved(plan: CheckedPlan, error: ErrorInfo) -> _Refusal:
 
 
 def _denied(plan: CheckedPlan, decision: PlanPolicyDecision) -> _Refusal:
-    words = "; ".join(decision.reasons) or "policy denies this plan"
-    data = PlanEventData(plan_hash=plan.plan_hash, steps=len(plan.steps), codes=(decision.code,), message=words)
-    return _Refusal(
-        "denied",
-        ErrorInfo(code=decision.code or "policy.denied", message=words),
-        (new_event(EventType.PLAN_REJECTED, data),),
-    )
+    error = words_of(decision)
+    data = PlanEventData(plan_hash=plan.plan_hash, steps=len(plan.steps), codes=(decision.code,), message=error.message)
+    return _Refusal("denied", error, (new_event(EventType.PLAN_REJECTED, data),))
 
 
 async def _refuse(

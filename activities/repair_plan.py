@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from activities.payloads import load_request
-from activities.plan_approval import CANCELLED, ask_about_plan, needs_a_person
+from activities.plan_approval import CANCELLED, ask_about_plan
 from activities.plan_facts import load_plan, origin_of, planned, told_of, vetted
+from activities.plan_verdict import Allowed, Denied, NotApproved, verdict_of, words_of
 from activities.repair_case import RepairTask, not_repairable, suffix_of
 from engine.domain.approval import Approval
 from engine.domain.audit import AuditEntry, AuditType
@@ -39,8 +40,6 @@ _LOG = logging.getLogger("livoa.plans")
 _GOING_ON = frozenset({RunStatus.RUNNING, RunStatus.AWAITING_APPROVAL})
 """Only in these a new version is put in force. Refusing one changes nothing that runs, so that may be written down in any."""
 _MAX_MESSAGES = 5
-_MAX_ROUNDS = 4
-"""How often policy is asked about one version: as it is, approved, and once more for a policy set that changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,30 +170,25 @@ async def _draft(job: _Job, deps: Deps) -> _Draft | dict[str, Any]:
 
 
 async def _by_decision(job: _Job, draft: _Draft, deps: Deps) -> dict[str, Any]:
-    """Put in force what policy allows; ask a person where that helps, and policy again; refuse everything else."""
-    provenance, approval = draft.version.provenance, None
-    decision = await decide_plan(job.case, provenance, draft.plan, deps)
-    for _ in range(_MAX_ROUNDS):
-        if decision.allows and (approval is None or approval.binding.policy_set_hash == decision.policy_set_hash):
-            return await _accept(job, draft, decision, approval, deps)
-        if decision.allows:
-            approval = None  # it was given under other policies
-        elif approval is not None or not needs_a_person(decision):
-            break
-        else:
-            answer = await _ask(job, draft, decision, deps)
-            if isinstance(answer, dict):
-                return answer
-            if isinstance(answer, ErrorInfo):
-                return await _refuse(job.run, job.task, "denied", answer, deps)
-            approval = answer
-        differs = approval is not None and approval.approver_differs
-        cures = Cures(approved=approval is not None, approver_differs=differs)
-        decision = await decide_plan(job.case, provenance, draft.plan, deps, cures)
-    await deps.audit.append(await _entry(job, draft, decision, approval, AuditType.PLAN_REJECTED, deps))
-    words = "; ".join(decision.reasons) or "policy denies this plan"
-    error = ErrorInfo(code=decision.code or "policy.denied", message=words)
-    return await _refuse(job.run, job.task, "denied", error, deps)
+    """Put in force what policy allows, by itself or with a person's word; refuse everything else."""
+
+    async def decide(cures: Cures) -> PlanPolicyDecision:
+        return await decide_plan(job.case, draft.version.provenance, draft.plan, deps, cures)
+
+    async def ask(decision: PlanPolicyDecision) -> Approval | ErrorInfo | dict[str, Any]:
+        return await _ask(job, draft, decision, deps)
+
+    match await verdict_of(await decide(Cures()), decide, ask):
+        case Allowed() as end:
+            return await _accept(job, draft, end.decision, end.approval, deps)
+        case NotApproved(error):
+            return await _refuse(job.run, job.task, "denied", error, deps)
+        case Denied() as end:
+            entry = await _entry(job, draft, end.decision, end.approval, AuditType.PLAN_REJECTED, deps)
+            await deps.audit.append(entry)
+            return await _refuse(job.run, job.task, "denied", words_of(end.decision), deps)
+        case waits:
+            return waits
 
 
 async def _ask(
