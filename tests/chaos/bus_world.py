@@ -170,7 +170,7 @@ class Bus:
 
     def _accept(self, message_id: str) -> bool:
         """Whether it is none that was sent before. ``bus.unavailable`` while the bus is away."""
-        if self._world.clock.now() < self.down_until:
+        if self._world.clock.steady_at < self.down_until:
             raise LivoaError("bus.unavailable", "no", status=503)
         if message_id in self._ids:
             return False
@@ -189,7 +189,7 @@ class Bus:
     async def _to_a_worker(self, message: Delivered) -> None:
         await self._world.clock.sleep_s(self._world.chance.choice((0, 0.1, 2, 40)))
         while message.deliveries < MAX_DELIVERIES:
-            while (worker := self._world.a_worker()) is None or self._world.clock.now() < self.down_until:
+            while (worker := self._world.a_worker()) is None or self._world.clock.steady_at < self.down_until:
                 await self._world.clock.sleep_s(1)
             message.deliveries += 1
             task = worker.life.spawn(worker.receive(message))
@@ -214,7 +214,7 @@ class Bus:
         body = result.model_dump_json().encode()
         for _ in range(MAX_DELIVERIES):
             host = self._world.host
-            if host is not None and not host.life.is_dead and self._world.clock.now() >= self.down_until:
+            if host is not None and not host.life.is_dead and self._world.clock.steady_at >= self.down_until:
                 message = cast(Any, SimpleNamespace(get_body=lambda: body))
                 task = host.life.spawn(take_result(message, host.deps, cast(Any, host.client)))
                 await asyncio.wait({task})
@@ -405,6 +405,7 @@ class BusWorld:
         self.is_calm = self.failures_left == 0
         self.deaths_left = {"worker": self.chance.randint(0, 6), "host": self.chance.randint(0, 4)}
         self.crashes: list[str] = []
+        self.jumps_s: list[float] = []
         self.runs = MemoryRunStore(self.clock)
         self.events, self.audit = MemoryEventLog(self.runs), MemoryAuditLog()
         self.assignments, self.payloads = MemoryAssignments(), MemoryPayloadStore()
@@ -503,7 +504,9 @@ class BusWorld:
         with patch("asyncio.to_thread", _inline):
             try:
                 await self._submit()
-                troubles = [self.background(work) for work in (self.bus.forge(), self._break_the_bus())]
+                troubles = [
+                    self.background(work) for work in (self.bus.forge(), self._break_the_bus(), self._set_the_clock())
+                ]
                 if self.is_cancelled:
                     self.background(self._cancel(self.chance.uniform(0, 200)))
                 run = await self._until_over()
@@ -532,7 +535,24 @@ class BusWorld:
     async def _break_the_bus(self) -> None:
         for _ in range(self.chance.choice((0, 1, 3))):
             await self.clock.sleep_s(self.chance.uniform(0, 200))
-            self.bus.down_until = self.clock.now() + timedelta(seconds=self.chance.choice((3, 30, 400)))
+            self.bus.down_until = self.clock.steady_at + timedelta(seconds=self.chance.choice((3, 30, 400)))
+
+    async def _set_the_clock(self) -> None:
+        """Forwards or back, in some seeds; a source of its own leaves the others what they were."""
+        chance = random.Random(f"bus-clock/{self.seed}")
+        for _ in range(chance.choice((0, 0, 1, 3))):
+            await self.clock.sleep_s(chance.uniform(0, 90))
+            self.set_clock(chance.choice((1, -1)) * chance.choice((20, 100, 3_600)) * chance.uniform(0.5, 1.0))
+
+    def set_clock(self, seconds: float) -> None:
+        """Somebody sets the clock of all machines."""
+        self.jumps_s.append(seconds)
+        self.clock.set_by_s(seconds)
+
+    @property
+    def set_back(self) -> timedelta:
+        """By how much in all: a lease whose worker died, or a command to be sent again, is found by as much later."""
+        return -timedelta(seconds=sum(jump_s for jump_s in self.jumps_s if jump_s < 0))
 
     async def _cancel(self, at_s: float) -> None:
         from engine.ports.run_store import RunChange
@@ -561,7 +581,8 @@ class BusWorld:
                 with contextlib.suppress(LivoaError):  # no run takes a place here, so the sweep must not be first
                     await start(run, cast(Any, EngineClient(self.host.engine)))
                 continue
-            assert self.clock.steady_at < START_AT + ENOUGH, f"the run is stuck: {run.status}, {self.crashes}"
+            until_at = START_AT + ENOUGH + self.set_back
+            assert self.clock.steady_at < until_at, f"the run is stuck: {run.status}, {self.crashes}, {self.jumps_s}"
             assert self.clock.advance_to_next(), "nothing can happen any more"
         raise AssertionError("the run does not end")
 
@@ -597,10 +618,10 @@ class BusWorld:
     def _is_back(self, name: str) -> bool:
         at = self._returning.get(name)
         if at is None:
-            back_at = self.clock.now() + timedelta(seconds=self.chance.choice((0.1, 5, 60)))
-            at = self._returning[name] = START_AT if self.clock.now() == START_AT else back_at
-            self.clock.call_at(at, lambda: None)
-        if self.clock.now() < at:
+            now, away_s = self.clock.steady_at, self.chance.choice((0.1, 5, 60))
+            at = self._returning[name] = START_AT if now == START_AT else now + timedelta(seconds=away_s)
+            self.clock.call_after((at - now).total_seconds(), lambda: None)
+        if self.clock.steady_at < at:
             return False
         del self._returning[name]
         return True
