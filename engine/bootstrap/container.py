@@ -244,16 +244,18 @@ def _identity(
 
 
 class _DevelopmentCredential:
-    """The engine's token towards local agents, signed anew when half of its life is over: a signature costs a millisecond."""
+    """The engine's token towards local agents, signed anew when half of its life is over (a signature costs a millisecond), and
+    when the clock was set back: agents refuse what was issued in the future."""
 
     def __init__(self, issuer: DevelopmentIssuer, audience: str, clock: Clock) -> None:
         self._issuer, self._audience, self._clock = issuer, audience, clock
         self._token = ""
-        self._renew_at: datetime | None = None
+        self._minted_at: datetime | None = None
 
     async def __call__(self) -> str:
         now = self._clock.now()
-        if self._renew_at is None or now >= self._renew_at:
+        half_life = timedelta(seconds=_AGENT_TOKEN_LIFETIME_S / 2)
+        if self._minted_at is None or not timedelta() <= now - self._minted_at < half_life:
             self._token = self._issuer.mint_for_agents(audience=self._audience, lifetime_s=_AGENT_TOKEN_LIFETIME_S)
-            self._renew_at = now + timedelta(seconds=_AGENT_TOKEN_LIFETIME_S / 2)
+            self._minted_at = now
         return self._token

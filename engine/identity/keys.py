@@ -157,7 +157,8 @@ class JwksCache:
             return found
 
     def _older_than(self, at: datetime | None, age_s: float) -> bool:
-        return at is None or self._clock.now() - at >= timedelta(seconds=age_s)
+        # The lower bound: after a clock was set back, keys would be as good as new for hours.
+        return at is None or not timedelta() <= self._clock.now() - at < timedelta(seconds=age_s)
 
     async def _renew(self) -> None:
         if self._last_failed and not self._older_than(self._tried_at, self._times.retry_s):

@@ -69,7 +69,9 @@ async def _find(cleared: Cleared, deps: Deps) -> tuple[CachedResult, bytes] | No
     task, capability = cleared.call.task, cleared.capability
     try:
         known = await deps.result_cache.get(task.tenant_id, _asked_sha256(cleared.call, capability))
-        if known is None or deps.clock.now() - known.made_at > timedelta(seconds=capability.cache_s):
+        # The lower bound: what a clock that was set back has yet to come has no age that could be held against anything.
+        most = timedelta(seconds=capability.cache_s)
+        if known is None or not timedelta() <= deps.clock.now() - known.made_at <= most:
             return None
         data = await deps.payloads.get(task.tenant_id, known.run_id, known.output)
     except LivoaError as err:

@@ -31,7 +31,7 @@ class ProgressReporter:
     async def __call__(self, progress: ExecuteProgress) -> None:
         """Tell it, unless the last was told just now or this says nothing new."""
         now = self._deps.clock.now()
-        if self._next_at is not None and now < self._next_at:
+        if self._next_at is not None and timedelta() < self._next_at - now <= MIN_INTERVAL:
             return
         mark = self._mark(progress)
         if mark is None:

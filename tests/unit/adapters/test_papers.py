@@ -64,6 +64,16 @@ async def test_a_call_of_many_hours_never_shows_a_grant_that_is_about_to_run_out
     assert desk.grants == 36_000 / (MAX_GRANT_LIFETIME_S / 2), "and no more are signed than are needed"
 
 
+async def test_a_grant_from_the_future_is_not_shown() -> None:
+    """The clock was set back during the call: every agent would refuse it until the clock has caught up."""
+    desk = Desk()
+    papers = desk.papers()
+    first = (await papers.headers())[GRANT_HEADER]
+    desk.now -= timedelta(hours=1)
+    assert (await papers.headers())[GRANT_HEADER] != first
+    assert desk.grants == 2
+
+
 async def test_the_token_is_asked_for_each_time() -> None:
     desk = Desk()
     papers = desk.papers()

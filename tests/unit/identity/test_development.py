@@ -10,6 +10,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from engine.bootstrap.container import _DevelopmentCredential
 from engine.domain.errors import LivoaError
 from engine.domain.execute import EXECUTE_AUDIENCE
 from engine.domain.principal import Role
@@ -35,6 +36,20 @@ async def test_its_tokens_pass_the_ordinary_validation(issuer: DevelopmentIssuer
 
     assert (principal.tenant_id, principal.kind, principal.client_app) == ("contoso", kind, CLIENT_APP)
     assert principal.roles == {Role.RUNS_SUBMIT, Role.RUNS_READ}
+
+
+async def test_the_engine_shows_agents_no_token_from_the_future(tmp_path: Path) -> None:
+    """The clock was set back: agents would refuse every call until it has caught up."""
+    clock = FixedClock()
+    credential = _DevelopmentCredential(
+        DevelopmentIssuer.open(tmp_path, clock, environment="local"), EXECUTE_AUDIENCE, clock
+    )
+    first = await credential()
+    clock.pass_s(60)
+    assert await credential() == first
+    clock.pass_s(-3_600)
+    issued = jwt.decode(await credential(), options={"verify_signature": False})["iat"]
+    assert issued <= clock.now().timestamp()
 
 
 async def test_people_and_tenants_are_told_apart_and_stay_the_same(issuer: DevelopmentIssuer) -> None:

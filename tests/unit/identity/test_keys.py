@@ -58,6 +58,15 @@ async def test_keys_are_fetched_once_a_day(endpoint: Endpoint, clock: FixedClock
     assert endpoint.fetches == 2
 
 
+async def test_keys_from_the_future_are_fetched_anew(endpoint: Endpoint, clock: FixedClock) -> None:
+    """The clock was set back: they would pass for fresh until it has caught up, however often they are rotated."""
+    cache = JwksCache(endpoint, clock)
+    assert await cache.key("directory")
+    clock.pass_s(-7_200)
+    assert await cache.key("directory")
+    assert endpoint.fetches == 2
+
+
 async def test_callers_who_come_together_share_one_fetch(endpoint: Endpoint, clock: FixedClock) -> None:
     cache = JwksCache(endpoint, clock)
     found = await asyncio.gather(*(cache.key("directory") for _ in range(50)))

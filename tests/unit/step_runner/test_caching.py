@@ -66,6 +66,14 @@ async def test_a_result_is_too_old_after_the_time_the_manifest_gives(world: Worl
     assert len(world.invoker.calls) == 2, "the age is that of the result, not of its last use"
 
 
+async def test_a_result_from_the_future_is_no_result(world: World) -> None:
+    """The clock was set back: nobody knows how old it is, and it would count for as much longer."""
+    await performed(world, "run-1")
+    world.clock.advance(-1_800)
+    assert await performed(world, "run-2") == Succeeded()
+    assert len(world.invoker.calls) == 2
+
+
 async def test_a_failure_is_not_remembered(world: World) -> None:
     world.invoker.behaviours["calc.steady"] = failing(retryable=False)
     await performed(world, "run-1")

@@ -62,6 +62,15 @@ async def test_a_flood_is_one_event_a_second_and_a_hundred_at_most(world: World)
     assert len(await told(world)) == MAX_WORDS + 100, "one for each percent"
 
 
+async def test_progress_goes_on_when_the_clock_is_set_back(world: World) -> None:
+    await world.submit(plan_of(step("a")))
+    tell = await reporter(world)
+    await tell(ExecuteProgress(fraction=0.1))
+    world.clock.advance(-3_600)
+    await tell(ExecuteProgress(fraction=0.5))
+    assert [fraction for fraction, _ in await told(world)] == [0.1, 0.5]
+
+
 async def test_progress_does_not_go_back_and_a_repeated_delivery_repeats_nothing(world: World) -> None:
     await world.submit(plan_of(step("a")))
     for _ in range(2):
