@@ -11,6 +11,7 @@ from typing import Any, Literal
 from cli.connection import add_options, connect, run_id_of
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress, say
+from cli.people import People
 from cli.render.text import clean, one_line
 
 APPROVER = "ben"
@@ -50,15 +51,16 @@ def named(approval: Mapping[str, Any]) -> str:
     return one_line(approval.get("subject", "?")) + (f" item {item}" if item is not None else "")
 
 
-def lines_of(approval: Mapping[str, Any]) -> list[str]:
+def lines_of(approval: Mapping[str, Any], people: People | None = None) -> list[str]:
     """One question in full: who asks, why, with which arguments, and where they come from."""
+    people = people or People()
     what = clean(approval.get("capability") or approval.get("kind") or "")
     until = f" until {clean(approval['expires_at'])}" if approval["status"] == "pending" else ""
     lines = [f"{named(approval)}  {what}  {clean(approval['status'])}{until}"]
     if approval.get("decided_by"):
         comment = f": {one_line(approval['comment'])}" if approval.get("comment") else ""
-        lines.append(f"  answered by {clean(approval['decided_by'])}{comment}")
-    lines.append(f"  requested by {clean(approval['requested_by'])}")
+        lines.append(f"  answered by {people.shown(approval['decided_by'])}{comment}")
+    lines.append(f"  requested by {people.shown(approval['requested_by'])}")
     lines += [f"  because {one_line(reason)}" for reason in approval.get("reasons", ())]
     for finding in approval.get("findings", ()):
         way = " → ".join(clean(place) for place in finding.get("path", ()))
@@ -71,12 +73,12 @@ def lines_of(approval: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def waiting_lines(approvals: Iterable[Mapping[str, Any]], again: str) -> list[str]:
+def waiting_lines(approvals: Iterable[Mapping[str, Any]], again: str, people: People | None = None) -> list[str]:
     """What waits for a person, and the commands that answer it."""
     lines = []
     for approval in approvals:
         if approval["status"] == "pending":
-            lines += [*lines_of(approval), f"  Next: {command_for(approval, again)}"]
+            lines += [*lines_of(approval, people), f"  Next: {command_for(approval, again)}"]
     return lines
 
 

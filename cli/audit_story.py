@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from cli.people import People
+
 Record = Mapping[str, Any]
 
 HASH_CHARS = 12
@@ -32,38 +34,39 @@ _CALLED = ("step", "item", "attempt", "purpose")
 _ASKED = ("work", "node", "request")
 
 
-def story(records: Sequence[Record]) -> list[str]:
-    """Lines for people. ``records`` are those of one run, in the order of the chain."""
+def story(records: Sequence[Record], people: People | None = None) -> list[str]:
+    """Lines for people. ``records`` are those of one run, in the order of the chain; ``people`` are those who have names."""
     if not records:
         return []
+    people = people or People()
     ended = {key for record in records if record["type"] in (*_ENDS, "planner.completion") and (key := _call(record))}
     begun = {key: record for record in records if record["type"] in _BEGIN and (key := _call(record))}
     width = max(len(record["type"]) for record in records)
     asker = records[0]["actor"]
-    lines = [*_head(records), ""]
+    lines = [*_head(records, people), ""]
     for record in records:
         key = _call(record)
-        words = _words(record, begun.get(key) if key and record["type"] not in _BEGIN else None)
+        words = _words(record, begun.get(key) if key and record["type"] not in _BEGIN else None, people)
         if record["type"] in _BEGIN and key not in ended:
             words += "; NO RESULT IS ON RECORD"
-        who = "" if record["actor"] == asker else f"; by {short(record['actor'])}"
+        who = "" if record["actor"] == asker else f"; by {short(record['actor'], people)}"
         lines.append(f"{record['seq']:>6}  {record['at'][11:23]}  {record['type']:<{width}}  {words}{who}".rstrip())
     return lines
 
 
-def short(actor: str) -> str:
-    """The person or app without its directory."""
-    return actor.rpartition(":")[2]
+def short(actor: str, people: People) -> str:
+    """The person or app without its directory, and its name where one is known."""
+    return people.shown(actor.rpartition(":")[2], actor)
 
 
-def _head(records: Sequence[Record]) -> list[str]:
+def _head(records: Sequence[Record], people: People) -> list[str]:
     """Who asked, how it ended, what was done, and what wants looking at."""
     first, last = records[0], records[-1]
     asked, kinds = first["body"], Counter(record["type"] for record in records)
     app = f" with app {asked['client_app']}" if asked.get("client_app") else ""
     lines = [
         f"{first['run_id']} of {first['tenant_id']}: records {first['seq']} to {last['seq']}",
-        f"  asked   {first['at'][:19].replace('T', ' ')} UTC by {short(first['actor'])}{app}",
+        f"  asked   {first['at'][:19].replace('T', ' ')} UTC by {short(first['actor'], people)}{app}",
     ]
     ends = [record for record in records if record["type"] == "run.finished"]
     if ends:
@@ -98,7 +101,7 @@ def _call(record: Record) -> tuple[Any, ...] | None:
     return tuple(body.get(name) for name in _CALLED) if "step" in body else None
 
 
-def _words(record: Record, intent: Record | None) -> str:
+def _words(record: Record, intent: Record | None, people: People) -> str:
     body = record["body"]
     match record["type"]:
         case "run.submitted":
@@ -107,11 +110,11 @@ def _words(record: Record, intent: Record | None) -> str:
                 "with a plan of the caller's own" if body.get("own_plan") else "",
             )
         case "plan.validated" | "plan.rejected":
-            return _plan(body)
+            return _plan(body, people)
         case "dispatch.intended":
             called = f"{body.get('capability')} {body.get('capability_version', '')}".strip()
             said = f"{_step(body)} calls {called} ({body.get('side_effect')})"
-            return _join(said, _decision(body.get("decision") or {}))
+            return _join(said, _decision(body.get("decision") or {}, people))
         case "dispatch.result":
             took = f" after {_seconds(intent, record)} (record {intent['seq']})" if intent is not None else ""
             code = f" ({body['code']})" if body.get("code") else ""
@@ -121,7 +124,9 @@ def _words(record: Record, intent: Record | None) -> str:
                 f"{_step(body)} {body.get('status')}{code}{took}", output, _money(body.get("cost_micro_usd", 0))
             )
         case "policy.decision":
-            return _join(f"{_step(body)} {body.get('capability', '')}: {_decision(body)}", body.get("code") or "")
+            return _join(
+                f"{_step(body)} {body.get('capability', '')}: {_decision(body, people)}", body.get("code") or ""
+            )
         case "synthesis":
             model = f"written by {body['model']}" if body.get("model") else "put together without a model"
             return _join(f"answer {_hash(body, 'answer_sha256')}", model)
@@ -129,7 +134,7 @@ def _words(record: Record, intent: Record | None) -> str:
             return _facts(body)
 
 
-def _plan(body: Mapping[str, Any]) -> str:
+def _plan(body: Mapping[str, Any], people: People) -> str:
     source = {
         "caller": "of the caller",
         "model": f"by model {body.get('model')}",
@@ -139,16 +144,16 @@ def _plan(body: Mapping[str, Any]) -> str:
     steps = f" of {body['steps']} steps" if body.get("steps") is not None else ""
     cost = f"estimated {_money(body['estimated_cost_micro_usd'])}" if "estimated_cost_micro_usd" in body else ""
     codes = ", ".join(body.get("codes") or ([body["code"]] if body.get("code") else []))
-    decided = _decision(body) if body.get("verdict") else ""
+    decided = _decision(body, people) if body.get("verdict") else ""
     return _join(f"{made}{steps} {source.get(body.get('source', ''), '')}".rstrip(), decided, codes, cost)
 
 
-def _decision(body: Mapping[str, Any]) -> str:
+def _decision(body: Mapping[str, Any], people: People) -> str:
     """The verdict with whose it is, and what cured it."""
     by = f" by {', '.join(body['policies'])}" if body.get("policies") else ""
     cures = [f"needs {cure['kind']} {cure.get('detail', '')}".strip() for cure in body.get("cures") or ()]
     cured = [f"{what} {', '.join(body[what])}" for what in ("redacted", "masked") if body.get(what)]
-    approved = f"approved by {short(body['approved_by'])}" if body.get("approved_by") else ""
+    approved = f"approved by {short(body['approved_by'], people)}" if body.get("approved_by") else ""
     verdict = str(body.get("verdict", "no verdict"))
     return _join(f"{_VERDICTS.get(verdict, verdict)}{by}", *cures, *cured, approved)
 

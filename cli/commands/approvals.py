@@ -8,6 +8,7 @@ from cli.approving import APPROVER, ROLES, command_for, lines_of
 from cli.connection import add_options, connect, run_id_of
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress, say
+from cli.people import people_of
 
 EXAMPLE = """
   ./livoa approvals                     what waits for an answer in the tenant
@@ -33,8 +34,9 @@ def run(options: argparse.Namespace) -> ExitCode:
     if options.json:
         print_json(listed)
         return ExitCode.OK
+    people = people_of(options)
     for approval in listed["approvals"]:
-        first, *rest = lines_of({"run_id": listed.get("run_id"), **approval})
+        first, *rest = lines_of({"run_id": listed.get("run_id"), **approval}, people)
         say(f"{first}    {approval['run_id']}" if options.run_id is None else first)
         for line in rest:
             say(line)

@@ -21,6 +21,7 @@ from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress, say
 from cli.paths import home
+from cli.people import people_of
 
 EXAMPLE = """
   ./livoa audit show last
@@ -163,7 +164,7 @@ def _show(api: Api, options: argparse.Namespace) -> ExitCode:
     if options.json:
         print_json({"run_id": run_id, "records": records})
         return ExitCode.OK
-    for line in story(records):
+    for line in story(records, people_of(options)):
         say(line)
     progress(
         f"{len(records)} records; every field: --json. What a hash stands for: ./livoa audit content {run_id} HASH\n"

@@ -10,6 +10,7 @@ from cli.client import Api
 from cli.connection import add_options, connect, run_id_of
 from cli.exit_codes import ExitCode
 from cli.output import human_console, print_json, progress, say, write_bytes
+from cli.people import people_of
 
 EXAMPLE = """
   ./livoa show last
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     else:
         _show(view, plan, steps)
         if not view.get("finished_at"):
-            for line in waiting_lines(approvals, api.again):
+            for line in waiting_lines(approvals, api.again, people_of(options)):
                 progress(line)
         if not view.get("finished_at"):
             progress(f"Next: ./livoa events {run_id} --follow{api.again}")

@@ -46,6 +46,15 @@ def directory_id(tenant_id: str) -> str:
     return str(uuid.uuid5(_NAMES, f"directory/{tenant_id}"))
 
 
+def _object_id(tenant: str, user: str, kind: str) -> str:
+    return str(uuid.uuid5(_NAMES, f"{kind}/{tenant}/{user}"))
+
+
+def subject_of(tenant: str, user: str, kind: Literal["user", "app"] = "user") -> str:
+    """The subject of whoever speaks with a development token of this name."""
+    return f"{directory_id(tenant)}:{_object_id(tenant, user, kind)}"
+
+
 def issuer_of(tenant_id: str) -> str:
     """The ``iss`` of development tokens of a tenant."""
     return ISSUER_TEMPLATE.replace(TENANT_PLACEHOLDER, directory_id(tenant_id))
@@ -140,7 +149,7 @@ class DevelopmentIssuer:
         app = {"azp": CLIENT_APP, "idtyp": "app"}
         delegated = {"azp": CLIENT_APP, "scp": USER_SCOPE}
         claims = {
-            "oid": str(uuid.uuid5(_NAMES, f"{kind}/{tenant}/{user}")),
+            "oid": _object_id(tenant, user, kind),
             "roles": sorted(Role(role).value for role in roles),
         } | (app if kind == "app" else delegated)
         return self._sign(tenant, claims, audience=audience, lifetime_s=lifetime_s)
