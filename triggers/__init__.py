@@ -13,9 +13,15 @@ if TYPE_CHECKING:
 def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = None) -> list[Blueprint]:
     """Every blueprint of this package. ``streaming`` chooses the way of serving HTTP for the whole app (ADR 0003).
     ``results_queue`` is where workers answer; None where there is no bus, and then no queue is read."""
+    built = [*_http(deps, streaming=streaming), *_timers(deps)]
+    return built if results_queue is None else [*built, *_bus(deps, results_queue)]
+
+
+# Imported inside, because whoever needs one view of this package must not load all of it.
+
+
+def _http(deps: DepsProvider, *, streaming: bool) -> list[Blueprint]:
     from triggers import (
-        bus_run_requests,
-        bus_step_results,
         http_admin,
         http_approvals,
         http_audit,
@@ -32,35 +38,26 @@ def build(deps: DepsProvider, *, streaming: bool, results_queue: str | None = No
         http_retention,
         http_runs,
         openapi,
-        timer_checkpoints,
-        timer_retention,
-        timer_run_events,
-        timer_sweep,
-    )
+    )  # fmt: skip
 
-    served = [
-        m.build(deps, streaming=streaming)
-        for m in (
-            http_runs,
-            http_control,
-            http_rerun,
-            http_retention,
-            http_links,
-            http_audit,
-            http_audit_content,
-            http_checkpoints,
-            http_approvals,
-            http_events,
-            http_plans,
-            http_grants,
-            http_health,
-            http_admin,
-            http_limits,
-            openapi,
-        )
+    served = (
+        http_runs, http_control, http_rerun, http_retention, http_links, http_audit, http_audit_content, http_checkpoints,
+        http_approvals, http_events, http_plans, http_grants, http_health, http_admin, http_limits, openapi,
+    )  # fmt: skip
+    return [module.build(deps, streaming=streaming) for module in served]
+
+
+def _timers(deps: DepsProvider) -> list[Blueprint]:
+    from triggers import timer_checkpoints, timer_retention, timer_sweep
+
+    return [timer_sweep.build(deps), timer_checkpoints.build(deps), timer_retention.build(deps)]
+
+
+def _bus(deps: DepsProvider, results_queue: str) -> list[Blueprint]:
+    from triggers import bus_run_requests, bus_step_results, timer_run_events
+
+    return [
+        bus_run_requests.build(deps),
+        timer_run_events.build(deps),
+        bus_step_results.build(deps, queue=results_queue),
     ]
-    queues = []
-    if results_queue is not None:
-        queues = [bus_run_requests.build(deps), timer_run_events.build(deps)]
-        queues.append(bus_step_results.build(deps, queue=results_queue))
-    return [*served, timer_sweep.build(deps), timer_checkpoints.build(deps), timer_retention.build(deps), *queues]

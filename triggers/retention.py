@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from engine.domain.base import Frozen, UtcDatetime
 from engine.domain.errors import LivoaError
 from engine.domain.run import Run
-from engine.domain.tenant import TenantConfig
+from engine.domain.tenant import RetentionRules, TenantConfig
 from engine.ports.deps import Deps
 from engine.ports.ended_runs import Stage
 from engine.ports.run_keys import RunKey
@@ -59,48 +60,75 @@ async def retain(tenant: TenantConfig, deps: Deps, client: DurableClient, *, dry
     )
     if rules.legal_hold:
         return report
-
-    async def due(days: int, stage: Stage) -> list[Run]:
-        before, limit = now - timedelta(days=days), BATCH + len(rules.held_runs)
-        found = await deps.ended_runs.ended(tenant.tenant_id, before=before, stage=stage, limit=limit)
-        return [run for run in found if not rules.holds(run.run_id)][:BATCH]
-
-    async def whole(run: Run) -> None:
-        entry = erase_entry(run.tenant_id, run.run_id, "run", deps, after_days=rules.run_days)
-        await erase_run(run, entry, deps, client)
-
-    async def content(run: Run) -> None:
-        entry = erase_entry(run.tenant_id, run.run_id, "content", deps, after_days=rules.content_days)
-        await append_audit(entry, deps)
-        while not await forget_instances(run, deps, client):
-            pass  # what is marked as erased is not asked about its instances again
-        await erase_content(run.tenant_id, run.run_id, deps)
-
-    async def instances(run: Run) -> None:
-        await forget_instances(run, deps, client)
-
-    async def ownerless(key: RunKey) -> None:
-        entry = erase_entry(key.tenant_id, key.run_id, "content", deps, after_days=rules.content_days)
-        await append_audit(entry, deps)
-        await erase_content(key.tenant_id, key.run_id, deps)
-        # There is no run, but accounts and results of models lie under its id all the same.
-        await deps.ended_runs.remove(key.tenant_id, key.run_id)
-
-    async def is_held(run_id: str) -> bool:
-        # Asked before each run: a batch takes a while, and a hold is for what is there when it is laid.
-        current = await deps.tenants.get(tenant.tenant_id)
-        return current is None or current.retention.holds(run_id)
-
-    before = now - timedelta(days=rules.content_days)
-    keys = await deps.run_keys.ownerless(tenant.tenant_id, created_before=before, limit=BATCH + len(rules.held_runs))
-    batch = _Batch(dry_run, is_held)
+    due, ways = _Due(tenant, now, deps), _Ways(rules, deps, client)
+    batch, keys = _Batch(dry_run, due.is_held), await due.keys(rules.content_days)
     # The longest way first: a run that is gone needs none of the others, and is counted once.
-    runs = await batch.each(await due(rules.run_days, Stage.GONE), whole)
-    contents = await batch.each(await due(rules.content_days, Stage.CONTENT_GONE), content)
-    forgotten = await batch.each(await due(rules.instance_days, Stage.INSTANCES_GONE), instances)
-    orphans = await batch.each([key for key in keys if not rules.holds(key.run_id)][:BATCH], ownerless)
+    runs = await batch.each(await due.runs(rules.run_days, Stage.GONE), ways.whole)
+    contents = await batch.each(await due.runs(rules.content_days, Stage.CONTENT_GONE), ways.content)
+    forgotten = await batch.each(await due.runs(rules.instance_days, Stage.INSTANCES_GONE), ways.instances)
+    orphans = await batch.each(keys, ways.ownerless)
     counts = {"runs": runs, "contents": contents, "instances": forgotten, "ownerless": orphans}
     return report.model_copy(update=counts | {"failed": batch.failed, "more": batch.more})
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What of a tenant is older than it keeps it, without what is held: at most a batch of each."""
+
+    tenant: TenantConfig
+    now: datetime
+    deps: Deps
+
+    @property
+    def _limit(self) -> int:
+        return BATCH + len(self.tenant.retention.held_runs)
+
+    async def runs(self, days: int, stage: Stage) -> list[Run]:
+        before = self.now - timedelta(days=days)
+        found = await self.deps.ended_runs.ended(self.tenant.tenant_id, before=before, stage=stage, limit=self._limit)
+        return [run for run in found if not self.tenant.retention.holds(run.run_id)][:BATCH]
+
+    async def keys(self, days: int) -> list[RunKey]:
+        before = self.now - timedelta(days=days)
+        found = await self.deps.run_keys.ownerless(self.tenant.tenant_id, created_before=before, limit=self._limit)
+        return [key for key in found if not self.tenant.retention.holds(key.run_id)][:BATCH]
+
+    async def is_held(self, run_id: str) -> bool:
+        """Asked before each run: a batch takes a while, and a hold is for what is there when it is laid."""
+        current = await self.deps.tenants.get(self.tenant.tenant_id)
+        return current is None or current.retention.holds(run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """How a run goes, as a whole or in part."""
+
+    rules: RetentionRules
+    deps: Deps
+    client: DurableClient
+
+    async def whole(self, run: Run) -> None:
+        entry = erase_entry(run.tenant_id, run.run_id, "run", self.deps, after_days=self.rules.run_days)
+        await erase_run(run, entry, self.deps, self.client)
+
+    async def content(self, run: Run) -> None:
+        await self._announce(run.tenant_id, run.run_id)
+        while not await forget_instances(run, self.deps, self.client):
+            pass  # what is marked as erased is not asked about its instances again
+        await erase_content(run.tenant_id, run.run_id, self.deps)
+
+    async def instances(self, run: Run) -> None:
+        await forget_instances(run, self.deps, self.client)
+
+    async def ownerless(self, key: RunKey) -> None:
+        await self._announce(key.tenant_id, key.run_id)
+        await erase_content(key.tenant_id, key.run_id, self.deps)
+        # There is no run, but accounts and results of models lie under its id all the same.
+        await self.deps.ended_runs.remove(key.tenant_id, key.run_id)
+
+    async def _announce(self, tenant_id: str, run_id: str) -> None:
+        entry = erase_entry(tenant_id, run_id, "content", self.deps, after_days=self.rules.content_days)
+        await append_audit(entry, self.deps)
 
 
 class _Batch:
