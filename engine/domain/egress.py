@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal
 
@@ -41,6 +42,8 @@ _FORBIDDEN = tuple(
     )
 )  # fmt: skip
 _GLOBAL_V6 = ip_network("2000::/3")
+_MAX_LITERAL_CHARS = 64
+"""No address is longer, with a zone of any name that interfaces have."""
 
 
 class EgressRefusedError(LivoaError):
@@ -67,10 +70,12 @@ _WORDS = {
 
 def scope_of(address: str) -> Scope:
     """Which kind of address this is; ``forbidden`` also for text that is no address at all."""
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return "forbidden"
+    found = _literal(address.partition("%")[0])
+    return _scope_of(found) if found is not None else "forbidden"
+
+
+@lru_cache(maxsize=1_024)
+def _scope_of(found: IPv4Address | IPv6Address) -> Scope:
     if any(found in network for network in _LOOPBACK):
         return "loopback"
     if any(found in network for network in _FORBIDDEN):
@@ -104,6 +109,12 @@ def normal_host(host: str) -> str:
 
 
 def _literal(text: str) -> IPv4Address | IPv6Address | None:
+    return _address_of(text) if len(text) <= _MAX_LITERAL_CHARS else None
+
+
+@lru_cache(maxsize=1_024)
+def _address_of(text: str) -> IPv4Address | IPv6Address | None:
+    # Kept, as what follows from it is: every call of an agent asks for the same few addresses eight times.
     try:
         return ip_address(text)
     except ValueError:
