@@ -24,7 +24,7 @@ from engine.domain.errors import ConflictError, LivoaError
 from engine.domain.events import EventType, PlanEventData, new_event
 from engine.domain.policy import Cures, PlanPolicyDecision
 from engine.domain.run import ErrorInfo, PlanVersion, Run
-from engine.domain.status import RunStatus
+from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
 from engine.domain.telemetry_names import OPERATION, PLAN_HASH, RUN_ID, SPAN_PLAN
 from engine.domain.tenant import TenantConfig
 from engine.evidence.canonical import canonical_bytes
@@ -38,7 +38,9 @@ from planner_graph.planning import PlanningCase, decide_plan, open_account, prep
 
 _LOG = logging.getLogger("livoa.plans")
 _GOING_ON = frozenset({RunStatus.RUNNING, RunStatus.AWAITING_APPROVAL})
-"""Only in these a new version is put in force. Refusing one changes nothing that runs, so that may be written down in any."""
+"""Only in these a new version is put in force."""
+_NOT_OVER = frozenset(RunStatus) - FINAL_RUN_STATUSES
+"""Refusing one changes nothing that runs, so that may be written down in all of these."""
 _MAX_MESSAGES = 5
 
 
@@ -249,9 +251,9 @@ async def _refuse(
     event = new_event(EventType.PLAN_REJECTED, data, f"plan.rejected/repair/{task.number}")
     change = RunChange(repairs_decided=task.number)
     try:
-        await deps.runs.change(run.tenant_id, run.run_id, change, [event])
+        await deps.runs.change(run.tenant_id, run.run_id, change, [event], only_from=_NOT_OVER)
     except ConflictError as err:
-        # Another delivery has decided it: the next one finds how.
+        # Another delivery has decided it, or the run is over, after whose last event there is none: the next one finds which.
         raise LivoaError("run.conflict", "the repair was decided meanwhile", status=503) from err
     _LOG.info("plan not repaired", extra={"run_id": run.run_id, "code": error.code})
     return {"status": status, "code": error.code}

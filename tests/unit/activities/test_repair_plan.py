@@ -375,6 +375,19 @@ async def test_a_run_that_is_cancelled_or_suspended_plans_nothing(status: RunSta
     assert not at.planner.tasks
 
 
+async def test_a_repair_that_comes_to_nothing_after_the_run_is_over_adds_no_event_after_the_last_one() -> None:
+    """The run did not wait for it: its time was used up, perhaps by a clock that was set forwards."""
+    at = await Repairs(lambda _: NoPlan(code="plan.unplannable", message="no idea")).begin()
+    at.planner.gate = asyncio.Event()
+    delivery = asyncio.create_task(at.repair())
+    await asyncio.sleep(0.02)
+    await at.world.runs.change("contoso", "run-1", RunChange(status=RunStatus.FAILED, finished_at=at.world.clock.now()))
+    before = await at.world.deps.events.read("contoso", "run-1", after_seq=0, limit=1_000)
+    at.planner.gate.set()
+    assert (await delivery)["status"] == "failed"
+    assert await at.world.deps.events.read("contoso", "run-1", after_seq=0, limit=1_000) == before
+
+
 async def test_a_run_that_is_suspended_while_it_is_planned_is_repaired_after_it_goes_on() -> None:
     at = await Repairs().begin()
     at.planner.gate = asyncio.Event()
