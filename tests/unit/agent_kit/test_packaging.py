@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
+
+from agent_kit.scaffold import create
 
 ROOT = Path(__file__).resolve().parents[3]
 KIT, DOMAIN = ROOT / "agent_kit", ROOT / "engine" / "domain"
@@ -64,3 +68,20 @@ def test_the_version_that_scaffolds_ask_for_is_the_one_there_is() -> None:
     for name in ("fastapi", "uvicorn"):
         (pin,) = [one for one in project()["project"]["dependencies"] if one.startswith(name)]
         assert pin in pins, "one pin, in two places"
+
+
+def test_a_scaffolds_tests_run_under_its_own_settings_inside_a_repository_that_has_others(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nno_such_option_of_the_repository = 1\n")
+    create("order-status", tmp_path / "order-status")
+    collected = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider"],
+        cwd=tmp_path / "order-status",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "3 tests collected" in collected.stdout, collected.stdout
+    assert f"rootdir: {tmp_path / 'order-status'}" in collected.stdout
+    assert "warning" not in collected.stdout
