@@ -9,6 +9,7 @@ in time and in CPU. Deliberately no queries here (see `records.py`) and no knowl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -156,7 +157,8 @@ class Storage:
     def _stretch_log(self, connection: sqlite3.Connection) -> None:
         """Fill the log with writes that change nothing, unsynced, and begin it again: it keeps its length.
 
-        Nothing is written back while syncing is off, so a loss of power meanwhile loses these writes alone.
+        Nothing is written back while syncing is off, so a loss of power meanwhile loses these writes alone. Where there is no
+        room for it the log grows as it is used, as far as it can.
         """
         log = Path(f"{self._path}-wal")
         page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
@@ -164,10 +166,12 @@ class Storage:
             return
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA synchronous=OFF")
-        for _ in range(log.stat().st_size // page_bytes, LOG_PAGES):
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        with contextlib.suppress(sqlite3.OperationalError):
+            for _ in range(log.stat().st_size // page_bytes, LOG_PAGES):
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         connection.execute(f"PRAGMA synchronous={self._synchronous}")
-        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -86,6 +88,29 @@ async def test_the_log_has_its_length_from_the_beginning_and_keeps_it(tmp_path: 
     await storage.close()
     with sqlite3.connect(copy) as left:
         assert count_rows(left) == 400
+
+
+CRAMPED = """
+import asyncio, resource, sys
+from local_host.durable.storage import Storage
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
+    storage = Storage(sys.argv[1])
+    await storage.open()
+    await storage.write(lambda c: c.execute("INSERT INTO entities VALUES ('k',1,'1','now')") and None)
+    print(await storage.read(lambda c: [c.execute(q).fetchone()[0] for q in (
+        "SELECT count(*) FROM entities", "PRAGMA synchronous", "PRAGMA wal_autocheckpoint")]))
+    await storage.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_file_without_room_for_the_whole_log_is_used_all_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CRAMPED, str(tmp_path / "hub.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, f"[1, 2, {LOG_PAGES}]\n"), done.stderr
 
 
 def test_a_stored_row_leaves_out_what_is_not_read_and_older_rows_are_read_still() -> None:
