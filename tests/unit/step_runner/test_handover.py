@@ -113,7 +113,7 @@ async def test_a_worker_that_falls_silent_loses_the_step_to_the_next_attempt_und
     world.clock.advance(60)
     assert await world.perform("fit") == Failed(code="agent.lease_lost", retryable=True)
     assert (await assigned(world)).status is AssignmentStatus.VOID
-    assert await answered(world) == NotLeased("ended"), "too late"
+    assert await answered(world) == NotLeased("lapsed"), "too late"
     second = await world.perform("fit", attempt=2)
     assert isinstance(second, Dispatched)
     assert second.event != first.event
