@@ -67,7 +67,7 @@ class Service:
     async def run(self) -> None:
         """Serve until ``stopping`` is set, then drain: steps end within the given time, or are handed back."""
         bus = self.connection.settings
-        each = min(self.settings.receivers, self.settings.concurrency) if bus.sessions else 1
+        each = min(self.settings.receivers, self.settings.concurrency)
         serve = self._serve_sessions if bus.sessions else self._serve_queue
         receivers = [
             asyncio.create_task(self._for_ever(queue, serve), name=f"{queue}/{number}")

@@ -1,8 +1,9 @@
 """One namespace: clients and senders for each event loop, opened on first use and kept, because opening costs half a second.
 
-A sender serves one message at a time (the SDK promises nothing when several coroutines share one). Whatever goes wrong closes it
-together with its client; the next message opens both anew. Nothing that the SDK says about a failure is passed on: it names
-addresses and sometimes more.
+A sender has one message or batch on its way at a time (the SDK promises nothing when several coroutines share one); what comes
+meanwhile goes together as the next. Sessions are spread over a few senders, each session on its own. Whatever goes wrong closes a
+sender together with its client; the next message opens both anew. Nothing that the SDK says about a failure is passed on: it
+names addresses and sometimes more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import ssl
 import sys
 import weakref
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +33,12 @@ FAIL_FAST_S = 1.0
 """For so long after a failure nothing is tried: whoever waits would wait for nothing, and the sweep sends again anyway."""
 MAX_MESSAGE_ID = 128
 """Longest id of a message that Service Bus takes."""
+LANES = 4
+"""Senders of one entity with sessions: a batch is of one session, so with one sender sixteen sessions would go one by one."""
+MAX_TOGETHER = 50
+"""Most messages that go out together."""
+MAX_TOGETHER_BYTES = 64 * 1024
+"""Most content of them; a larger message goes alone, so that no other fails for its size."""
 _TRIES = 2
 """A sender that was idle may have lost its connection: what failed on it is sent once more on a new one."""
 
@@ -65,7 +73,7 @@ class BusConnection:
 
     def __init__(self, settings: BusSettings) -> None:
         self.settings = settings
-        self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Sender]] = (
+        self._senders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, int], _Sender]] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -78,9 +86,10 @@ class BusConnection:
             # Half a second of work, much more on a busy machine: neither the loop nor the message's time shall pay for it.
             await asyncio.to_thread(importlib.import_module, "azure.servicebus.aio")
         senders = self._senders.setdefault(asyncio.get_running_loop(), {})
-        if entity not in senders:
-            senders[entity] = _Sender(self, entity)
-        await senders[entity].send(messages, timeout_s)
+        lane = entity, zlib.crc32((messages[0].session_id or "").encode()) % LANES
+        if lane not in senders:
+            senders[lane] = _Sender(self, entity)
+        await senders[lane].send(messages, timeout_s)
 
     def client(self, **options: Any) -> Any:
         """A new client of the SDK (``azure.servicebus.aio.ServiceBusClient``); the caller closes it.
@@ -111,12 +120,23 @@ class BusConnection:
         await asyncio.gather(*(sender.close() for sender in senders.values()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Messages that are to go out together, and who waits for that."""
+
+    messages: tuple[Any, ...]
+    session_id: str | None
+    bytes: int
+    sent: asyncio.Future[None]
+
+
 class _Sender:
-    """The sender of one entity on one event loop."""
+    """The sender of one entity on one event loop. What comes while something is on its way goes together afterwards."""
 
     def __init__(self, connection: BusConnection, entity: str) -> None:
         self._connection, self._entity = connection, entity
-        self._turn = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
+        self._sending: asyncio.Task[None] | None = None
         self._open: tuple[Any, Any] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._not_before = 0.0
@@ -125,24 +145,69 @@ class _Sender:
         """See ``BusConnection.send``."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
-            raise unavailable("it could not be reached a moment ago")
+            raise _too_soon()
+        sent: asyncio.Future[None] = loop.create_future()
+        encoded = tuple(map(_encoded, messages))
+        self._waiting.append(_Waiting(encoded, messages[0].session_id, sum(len(one.body) for one in messages), sent))
+        if self._sending is None or self._sending.done():
+            self._sending = loop.create_task(self._send_waiting())
         try:
-            async with asyncio.timeout(timeout_s), self._turn:
-                await self._send(messages)
+            async with asyncio.timeout(timeout_s):
+                await sent
         except TimeoutError:
             raise unavailable(f"nothing was confirmed within {timeout_s:g} s") from None
-        except LivoaError:
-            self._not_before = loop.time() + FAIL_FAST_S
-            raise
 
-    async def _send(self, messages: Sequence[BusMessage]) -> None:
+    async def _send_waiting(self) -> None:
+        """Until nobody waits. Whoever has gone is left out, unless the message is on its way already."""
+        while group := self._next_group():
+            error: LivoaError | None = None
+            try:
+                if asyncio.get_running_loop().time() < self._not_before:
+                    raise _too_soon()
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._send([message for one in group for message in one.messages])
+            except TimeoutError:
+                error = unavailable(f"nothing was confirmed within {SEND_TIMEOUT_S:g} s")
+            except LivoaError as err:
+                self._not_before = max(self._not_before, asyncio.get_running_loop().time() + FAIL_FAST_S)
+                error = err
+            except BaseException:
+                self._end(group, unavailable("it was closed"))
+                raise
+            self._end(group, error)
+
+    def _end(self, group: Sequence[_Waiting], error: LivoaError | None) -> None:
+        for one in group:
+            if one.sent.done():
+                continue
+            if error is None:
+                one.sent.set_result(None)
+            else:
+                one.sent.set_exception(error)
+
+    def _next_group(self) -> list[_Waiting]:
+        """The first that waits, and what may go with it: a batch is of one session, goes or fails as a whole, and has bounds."""
+        self._waiting = [one for one in self._waiting if not one.sent.done()]
+        group: list[_Waiting] = []
+        count = size = 0
+        for one in self._waiting:
+            if group and one.session_id != group[0].session_id:
+                continue
+            count, size = count + len(one.messages), size + one.bytes
+            if group and (count > MAX_TOGETHER or size > MAX_TOGETHER_BYTES):
+                break
+            group.append(one)
+        self._waiting = [one for one in self._waiting if one not in group]
+        return group
+
+    async def _send(self, messages: Sequence[Any]) -> None:
         from azure.core.exceptions import AzureError
 
         for tried in range(1, _TRIES + 1):
             fresh = self._open is None
             try:
                 sender = await self._opened()
-                await sender.send_messages([_encoded(message) for message in messages])
+                await sender.send_messages(messages[0] if len(messages) == 1 else list(messages))
                 return
             except (AzureError, OSError, ValueError) as err:
                 # ValueError is what the SDK raises for a handler that was shut down under it.
@@ -171,6 +236,10 @@ class _Sender:
 
     async def close(self) -> None:
         """Close it, and wait for what is being closed."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+        self._end(self._waiting, unavailable("it was closed"))
         self._drop()
         await asyncio.gather(*self._closing)
 
@@ -205,6 +274,10 @@ def _fitting(message_id: str) -> str:
     if len(message_id) <= MAX_MESSAGE_ID:
         return message_id
     return f"sha256-{hashlib.sha256(message_id.encode()).hexdigest()}"
+
+
+def _too_soon() -> LivoaError:
+    return unavailable("it could not be reached a moment ago")
 
 
 def unavailable(reason: str) -> LivoaError:

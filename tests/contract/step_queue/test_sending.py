@@ -155,3 +155,45 @@ async def test_a_connection_string_that_cannot_be_had_is_the_bus_not_there_and_i
         await BusConnection(BusSettings(connection_file=file)).send("plain", BusMessage(b"1", "m"))
     assert caught.value.code == "bus.unavailable"
     assert "nonsense" not in caught.value.message
+
+
+async def test_what_comes_while_something_is_on_its_way_goes_together_and_in_order(emulator, connection, monkeypatch):
+    await connection.send("plain", BusMessage(b"first", "m-first"))
+    taken(emulator, "plain")
+    sent_together, schedule = [], emulator.broker.schedule
+
+    def counting(name, messages):
+        sent_together.append(len(messages))
+        return schedule(name, messages)
+
+    monkeypatch.setattr(emulator.broker, "schedule", counting)
+    await asyncio.gather(*(connection.send("plain", BusMessage(b"%d" % n, f"together-{n}")) for n in range(30)))
+    assert sum(sent_together) == 30
+    assert len(sent_together) <= 5
+    assert [one.message.body for one in taken(emulator, "plain")] == [b"%d" % n for n in range(30)]
+
+
+async def test_messages_of_different_sessions_never_share_a_batch(emulator, connection, monkeypatch):
+    batches, schedule = [], emulator.broker.schedule
+
+    def watching(name, messages):
+        batches.append({message.session_id for message in messages})
+        return schedule(name, messages)
+
+    monkeypatch.setattr(emulator.broker, "schedule", watching)
+    messages = [BusMessage(b"x", f"mixed-{n}", session_id=f"contoso--{n % 4}") for n in range(24)]
+    await asyncio.gather(*(connection.send("step-commands", message) for message in messages))
+    assert {len(batch) for batch in batches} == {1}
+    assert len(taken(emulator, "step-commands")) == 24
+
+
+async def test_a_large_message_fails_for_nobody_else(connection, emulator):
+    messages = [BusMessage(b"x", "small-1"), BusMessage(b"x" * 3_000_000, "huge"), BusMessage(b"x", "small-2")]
+    await connection.send("plain", BusMessage(b"first", "m-before"))
+    taken(emulator, "plain")
+    told = await asyncio.gather(*(connection.send("plain", one) for one in messages), return_exceptions=True)
+    assert [type(one).__name__ for one in told][1] == "LivoaError"
+    arrived = [one.message.message_id for one in taken(emulator, "plain")]
+    # What comes at once after a failure is refused without a try, as ever; what was sent before it has arrived.
+    assert arrived == [one.message_id for one, error in zip(messages, told, strict=True) if error is None]
+    assert "small-1" in arrived
