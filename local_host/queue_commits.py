@@ -111,9 +111,17 @@ class Turns:
             try:
                 yield
             finally:
-                group = self._transactions.group
-                if group is not None and self._waiting is None:
-                    self._waiting = group, asyncio.get_running_loop().call_soon(self.commit)
+                self._join()
+
+    def _join(self) -> None:
+        """See to it that the open group is committed at the end of this turn."""
+        group = self._transactions.group
+        if group is None:
+            return
+        if self._waiting is not None and not self._waiting[0].is_open:
+            self.commit()  # it was lost, and another one has begun
+        if self._waiting is None:
+            self._waiting = group, asyncio.get_running_loop().call_soon(self.commit)
 
     @property
     def is_durable(self) -> bool:
@@ -122,6 +130,7 @@ class Turns:
 
     def when_durable(self, tell: Callable[[sqlite3.Error | None], None]) -> None:
         """Call ``tell`` once, after the commit that is to come."""
+        self._join()  # now: should the group be lost before this turn is over, nobody could tell that it had been there
         self._after.append(tell)
 
     def commit(self) -> None:
