@@ -4,6 +4,8 @@ A reservation counts in two accounts and must count in both or in neither; in on
 transaction. The price is that all reservations of a tenant share what one logical partition can take (10,000 request units a
 second, 20 GB). An account holds sums only, so it stays as small as it was, however many steps and attempts a run has; whether a
 key is known, and what became of it, its own document tells. All of them expire ``ACCOUNT_TTL_S`` after their last use.
+
+An account that an earlier build wrote as one document is brought over by the first write to it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,18 @@ from weakref import WeakValueDictionary
 
 from engine.adapters.cosmos.connection import CosmosConnection, MovedError
 from engine.adapters.cosmos.definitions import TENANTS
-from engine.adapters.cosmos.repository import PAGE, Create, Document, Find, Operation, Replace, TenantRepository
+from engine.adapters.cosmos.former_budgets import account_of, daily_limits_of, is_former, reservations_of
+from engine.adapters.cosmos.repository import (
+    MAX_BATCH,
+    PAGE,
+    Create,
+    Document,
+    Find,
+    Operation,
+    Put,
+    Replace,
+    TenantRepository,
+)
 from engine.limits.amounts import NOTHING, Amount, Limits, Totals
 from engine.ports.budget import BudgetState, DailyLimits, DailyState, Share
 from engine.ports.clock import Clock
@@ -158,7 +171,8 @@ class CosmosBudgetLedger:
 
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """See ``BudgetLedger.state``."""
-        return _state(await _account(self._of(tenant_id), run_id))
+        found = await self._of(tenant_id).read(_SCOPE, _run(run_id))
+        return _state(_read(found) if found is not None else None)
 
     async def daily_state(self, tenant_id: str, day: date) -> DailyState:
         """See ``BudgetLedger.daily_state``."""
@@ -209,10 +223,48 @@ def _settled(totals: Totals, amount: Amount, spent: Amount) -> Totals:
 
 
 async def _account(repository: TenantRepository, run_id: str) -> _Account | None:
+    """The account, for a write. ``MovedError`` when it had to be brought over first: what was read beside it is old by then."""
     found = await repository.read(_SCOPE, _run(run_id))
-    if found is None:
-        return None
+    if found is not None and is_former(found):
+        await _bring_over(repository, run_id, found)
+        raise MovedError("the account has another layout by now")
+    return _read(found) if found is not None else None
+
+
+def _read(found: Document) -> _Account:
+    if is_former(found):
+        former = account_of(found)
+        return _Account(former.limits, daily_limits_of(found), former.totals, found)
     return _Account(Limits(*found["limits"]), Limits(*found["daily"]), _totals(found), found)
+
+
+async def _bring_over(repository: TenantRepository, run_id: str, found: Document) -> None:
+    """Give each key of a former account its document, and then the account its sums.
+
+    Every transaction holds that the account is still as it was read, and nobody looks at the keys' documents before the last one:
+    stopping in between loses nothing, and of two that do this one gives way.
+    """
+    text, account = found["document"], _account_document(run_id, _read(found))
+    documents = [_former_document(run_id, *each) for each in reservations_of(found)]
+    while True:
+        some, rest = documents[: MAX_BATCH - 1], documents[MAX_BATCH - 1 :]
+        try:
+            await repository.write(_SCOPE, [Replace(found if rest else account, found["_etag"]), *map(Put, some)])
+        except MovedError:
+            pass  # another process brings the same account over, or an earlier build has used it
+        else:
+            if not rest:
+                return
+            documents = rest
+        again = await repository.read(_SCOPE, found["id"])
+        if again is None or again.get("document") != text:
+            raise MovedError("the account was used, or brought over, meanwhile")
+        found = again
+
+
+def _former_document(run_id: str, key: str, amount: Amount, day: str, is_open: bool) -> Document:
+    document = _reservation_document(run_id, key, amount, day)
+    return document if is_open else document | {"open": False, "spent": _pair(amount)}
 
 
 def _state(account: _Account | None) -> BudgetState | None:

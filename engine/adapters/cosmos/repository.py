@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from engine.adapters.cosmos.connection import AbsentError, CosmosConnection, ResponseHook
-from engine.adapters.cosmos.definitions import DOCUMENT_VERSION, SCHEMA, TENANT, ContainerDefinition
+from engine.adapters.cosmos.definitions import DOCUMENT_VERSION, LATER_LAYOUTS, SCHEMA, TENANT, ContainerDefinition
 from engine.domain.errors import LivoaError
 
 PAGE = 1_000
@@ -160,7 +160,7 @@ class TenantRepository:
 
     def _item(self, operation: Operation, scope: str) -> tuple[Any, ...]:
         own = {name: value for name, value in operation.document.items() if not name.startswith("_")}
-        document = own | {TENANT: self._tenant_id, self._definition.level: scope, SCHEMA: DOCUMENT_VERSION}
+        document = own | {TENANT: self._tenant_id, self._definition.level: scope, SCHEMA: _layout_of(own)}
         match operation:
             case Create():
                 return "create", (document,)
@@ -180,14 +180,18 @@ class TenantRepository:
 
 def readable(document: Mapping[str, Any]) -> Document:
     """The document, when it has a layout that this application knows. Raises ``LivoaError("store.schema_newer")``."""
-    version = document.get(SCHEMA, 1)
-    if not isinstance(version, int) or not 1 <= version <= DOCUMENT_VERSION:
+    version, known = document.get(SCHEMA, 1), _layout_of(document)
+    if not isinstance(version, int) or not 1 <= version <= known:
         raise LivoaError(
             "store.schema_newer",
-            f"a document has layout {version}, this version knows {DOCUMENT_VERSION}; start one that is at least as new",
+            f"a document has layout {version}, this version knows {known}; start one that is at least as new",
             status=500,
         )
     return dict(document)
+
+
+def _layout_of(document: Mapping[str, Any]) -> int:
+    return LATER_LAYOUTS.get(document.get("kind", ""), DOCUMENT_VERSION)
 
 
 def query_of(find: Find, definition: ContainerDefinition) -> tuple[str, list[dict[str, Any]]]:
