@@ -13,8 +13,8 @@ TENANT = "tenantId"
 SCHEMA = "schemaVersion"
 """The field of every document that says which version of its layout it has; documents without it have version 1."""
 DOCUMENT_VERSION = 1
-"""The layout that this application writes, of all kinds but ``LATER_LAYOUTS``. It grows when an older application would misread what is written; this one then reads
-all versions until then."""
+"""The layout that this application writes, of all kinds but ``LATER_LAYOUTS``. It grows when an older application would misread
+what is written; this one then reads all versions until then."""
 LATER_LAYOUTS = {"account": 2}
 """Kinds of documents whose layout has changed since, and its number now. 2: a budget account holds sums, and no keys."""
 

@@ -1,4 +1,4 @@
-"""Budget accounts that an earlier build wrote as one document: a run under way goes on with its money, its keys and its limits."""
+"""Budget accounts that an earlier build wrote as one document: a run under way goes on with its money, keys and limits."""
 
 from __future__ import annotations
 

@@ -137,14 +137,23 @@ async def test_a_client_is_never_told_of_a_message_that_did_not_reach_the_disk(t
         broker.close()
 
 
+def full_disk(broker):
+    with broker.transactions.one():
+        broker._db.execute("ROLLBACK")  # as SQLite does by itself
+        raise sqlite3.OperationalError("disk full")
+
+
 async def test_what_was_said_before_the_same_turn_lost_everything_is_not_taken_for_durable(broker, tmp_path):
     turns, told = Turns(broker.transactions), []
-    with pytest.raises(sqlite3.OperationalError), turns.changes():
-        broker.send("orders", OutgoingMessage(b"x", message_id="lost"))
-        turns.when_durable(told.append)
-        with broker.transactions.one():
-            broker._db.execute("ROLLBACK")  # as SQLite does by itself when the disk is full
-            raise sqlite3.OperationalError("disk full")
+
+    def turn():
+        with turns.changes():
+            broker.send("orders", OutgoingMessage(b"x", message_id="lost"))
+            turns.when_durable(told.append)
+            full_disk(broker)
+
+    with pytest.raises(sqlite3.OperationalError):
+        turn()
     with turns.changes():  # whoever hangs up lets go of what was locked, and may be the first to write again
         broker.send("orders", OutgoingMessage(b"x", message_id="kept"))
     turns.commit()
@@ -157,9 +166,8 @@ async def test_a_change_after_a_loss_in_the_same_turn_is_committed_too(broker, t
     with turns.changes():
         broker.send("orders", OutgoingMessage(b"x", message_id="lost"))
         turns.when_durable(told.append)
-        with pytest.raises(sqlite3.OperationalError), broker.transactions.one():
-            broker._db.execute("ROLLBACK")
-            raise sqlite3.OperationalError("disk full")
+        with pytest.raises(sqlite3.OperationalError):
+            full_disk(broker)
         broker.send("orders", OutgoingMessage(b"x", message_id="kept"))
     await asyncio.sleep(0)
     assert [type(error) for error in told] == [sqlite3.OperationalError]
