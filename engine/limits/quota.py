@@ -24,6 +24,9 @@ MAX_WAITERS = 1_000
 MAX_LIMIT = 1_000
 """The most leases at once, whatever is asked for: the state stays small."""
 
+LONGEST_MS = 86_400_000
+"""What a tenant's leases may last at the most."""
+
 Entry = tuple[str, int]
 """A lease id and when it no longer counts, in Unix milliseconds."""
 
@@ -73,28 +76,36 @@ class QuotaResult:
 
 @dataclass(frozen=True, slots=True)
 class QuotaState:
-    """Leases in the order they were granted, tombstones and waiting ones in the order they came."""
+    """Leases in the order they were granted, tombstones and waiting ones in the order they came. ``longest_ms`` is the longest
+    that a lease was granted for since there were none: runs keep the length that they were admitted with."""
 
     leases: tuple[Entry, ...] = ()
     ended: tuple[Entry, ...] = ()
     waiting: tuple[Entry, ...] = ()
+    longest_ms: int = 0
 
     def to_json(self) -> JsonObject:
         """Small JSON with ids and integers only."""
-        return {name: [list(entry) for entry in getattr(self, name)] for name in ("leases", "ended", "waiting")}
+        entries = {name: [list(entry) for entry in getattr(self, name)] for name in ("leases", "ended", "waiting")}
+        return {**entries, "longest_ms": self.longest_ms}
 
     @classmethod
     def from_json(cls, state: JsonObject) -> QuotaState:
-        """The state of ``to_json``."""
-        return cls(*(tuple((key, at) for key, at in state[name]) for name in ("leases", "ended", "waiting")))
+        """The state of ``to_json``. An earlier build did not write down how long its leases were."""
+        leases, ended, waiting = (
+            tuple((key, at) for key, at in state[name]) for name in ("leases", "ended", "waiting")
+        )
+        return cls(leases, ended, waiting, state.get("longest_ms", LONGEST_MS))
 
-    def live(self, now_ms: int, lease_ms: int | None = None) -> QuotaState:
+    def live(self, now_ms: int) -> QuotaState:
         """Without what has expired. What would last longer than anything of its kind, after the clock was set back, lasts as
-        long as if it had been written now; leases as long as two of ``lease_ms``, because they need not all be of one length."""
+        long as if it had been written now."""
+        leases = _live(self.leases, now_ms, self.longest_ms)
         return QuotaState(
-            _live(self.leases, now_ms, None if lease_ms is None else 2 * lease_ms),
+            leases,
             _live(self.ended, now_ms, TOMBSTONE_MS),
             _live(self.waiting, now_ms, WAITER_MS),
+            self.longest_ms if leases else 0,
         )
 
 
@@ -102,7 +113,7 @@ def apply_quota(state: QuotaState, op: QuotaOp, now_ms: int) -> tuple[QuotaState
     """The state after ``op`` at ``now_ms`` (Unix milliseconds), and what came of it.
 
     ``ValueError`` when a limit or a duration is below 1."""
-    state = state.live(now_ms, op.lease_ms if isinstance(op, Acquire | Renew) else None)
+    state = state.live(now_ms)
     match op:
         case Acquire(lease_id, limit, lease_ms):
             _require_positive(limit, lease_ms)
@@ -111,10 +122,11 @@ def apply_quota(state: QuotaState, op: QuotaOp, now_ms: int) -> tuple[QuotaState
             _require_positive(lease_ms)
             if _has(state.ended, lease_id):
                 return state, _result(state, granted=False, ended=True)
-            return _granted(state, lease_id, now_ms + lease_ms)
+            return _granted(state, op, now_ms)
         case Release(lease_id):
             ended = (*_without(state.ended, lease_id), (lease_id, now_ms + TOMBSTONE_MS))[-MAX_TOMBSTONES:]
-            state = QuotaState(_without(state.leases, lease_id), ended, _without(state.waiting, lease_id))
+            leases, waiting = _without(state.leases, lease_id), _without(state.waiting, lease_id)
+            state = QuotaState(leases, ended, waiting, state.longest_ms if leases else 0)
             return state, _result(state, granted=False, ended=True)
         case _:
             assert_never(op)
@@ -126,15 +138,16 @@ def _acquired(state: QuotaState, op: Acquire, now_ms: int) -> tuple[QuotaState, 
     free = min(op.limit, MAX_LIMIT) - len(state.leases)
     in_turn = free > 0 and (_has(state.waiting, op.lease_id) or free > len(state.waiting))
     if in_turn or _has(state.leases, op.lease_id):
-        return _granted(state, op.lease_id, now_ms + op.lease_ms)
+        return _granted(state, op, now_ms)
     others = _without(state.waiting, op.lease_id)
     state = replace(state, waiting=(*others, (op.lease_id, now_ms + WAITER_MS))[-MAX_WAITERS:])
     return state, _result(state, granted=False)
 
 
-def _granted(state: QuotaState, lease_id: str, until_ms: int) -> tuple[QuotaState, QuotaResult]:
-    leases = (*_without(state.leases, lease_id), (lease_id, until_ms))
-    state = replace(state, leases=leases, waiting=_without(state.waiting, lease_id))
+def _granted(state: QuotaState, op: Acquire | Renew, now_ms: int) -> tuple[QuotaState, QuotaResult]:
+    leases = (*_without(state.leases, op.lease_id), (op.lease_id, now_ms + op.lease_ms))
+    longest_ms, waiting = max(state.longest_ms, op.lease_ms), _without(state.waiting, op.lease_id)
+    state = replace(state, leases=leases, waiting=waiting, longest_ms=longest_ms)
     return state, _result(state, granted=True)
 
 
@@ -142,12 +155,8 @@ def _result(state: QuotaState, *, granted: bool, ended: bool = False) -> QuotaRe
     return QuotaResult(granted, len(state.leases), len(state.waiting), ended)
 
 
-def _live(entries: tuple[Entry, ...], now_ms: int, most_ms: int | None) -> tuple[Entry, ...]:
-    return tuple(
-        (key, until_ms if most_ms is None else min(until_ms, now_ms + most_ms))
-        for key, until_ms in entries
-        if until_ms > now_ms
-    )
+def _live(entries: tuple[Entry, ...], now_ms: int, most_ms: int) -> tuple[Entry, ...]:
+    return tuple((key, min(until_ms, now_ms + most_ms)) for key, until_ms in entries if until_ms > now_ms)
 
 
 def _without(entries: tuple[Entry, ...], lease_id: str) -> tuple[Entry, ...]:

@@ -150,3 +150,28 @@ def test_what_was_given_back_before_the_clock_was_set_back_is_forgotten_in_its_t
     state, _ = apply_quota(QuotaState(), Release("over"), 10 * 3_600_000)
     state, _ = apply_quota(state, Release("other"), 0)
     assert dict(state.ended)["over"] == TOMBSTONE_MS
+
+
+def test_a_short_lease_of_one_run_does_not_cut_the_long_ones_of_others() -> None:
+    """A tenant's lease may be set anew while runs are under way that were admitted with another one."""
+    day_ms = 86_400_000
+    state, _ = apply_quota(QuotaState(), Acquire("long", 1, day_ms), 0)
+    state, newcomer = apply_quota(state, Acquire("short", 1, 10_000), 1_000)
+    assert not newcomer.granted
+    state, _ = apply_quota(QuotaState.from_json(state.to_json()), Release("other"), 2_000)
+    _, later = apply_quota(state, Acquire("short", 1, 10_000), 60_000)
+    assert not later.granted, "its place was given away while it runs"
+
+
+def test_of_leases_that_an_earlier_build_wrote_none_is_cut() -> None:
+    former = {"leases": [["long", 86_400_000]], "ended": [], "waiting": []}
+    state, _ = apply_quota(QuotaState.from_json(former), Acquire("short", 1, 10_000), 1_000)
+    _, later = apply_quota(state, Acquire("short", 1, 10_000), 60_000)
+    assert not later.granted
+
+
+def test_the_longest_lease_is_forgotten_with_the_last_one() -> None:
+    state, _ = apply_quota(QuotaState(), Acquire("long", 1, 86_400_000), 0)
+    state, _ = apply_quota(state, Release("long"), 1)
+    state, _ = apply_quota(state, Acquire("short", 1, 10_000), 2)
+    assert state.longest_ms == 10_000
