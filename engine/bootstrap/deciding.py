@@ -81,12 +81,12 @@ def _policy(
     from engine.adapters.files.policy_source import FilesPolicySource
     from engine.evidence.in_force import InForceRecords
     from policy.engine import GovernedPolicyEngine
-    from policy.library import PolicyLibrary
+    from policy.library import GUARANTEES, PolicyLibrary
     from policy.on_record import RecordingPolicyEngine
     from policy.personal_data import DetectingPolicyEngine
 
     archive = FilesPolicyArchive(settings.data_dir / "policies")
-    library = PolicyLibrary(FilesPolicySource(settings.catalog_dir, clock), catalog, archive)
+    library = PolicyLibrary(FilesPolicySource(settings.catalog_dir, clock), catalog, archive, required=GUARANTEES)
     detecting = DetectingPolicyEngine(GovernedPolicyEngine(catalog, library), detector, catalog)
     return RecordingPolicyEngine(detecting, library, catalog, InForceRecords(audit, clock))
 
