@@ -59,6 +59,7 @@ class KeyVaultSigner:
         self._key = VaultKey(key_url, credential, _unavailable, ssl_context=ssl_context, allow_loopback=allow_loopback)
         self._monotonic = monotonic
         self._current: _Version | None = None
+        self._doubted = False
         self._looked_at = 0.0
         self._newer: tuple[_Version, float] | None = None
         self._seen: dict[str, _Version] = {}
@@ -69,7 +70,8 @@ class KeyVaultSigner:
         return key_id_of((await self._signing()).public)
 
     async def sign(self, data: bytes, key_id: str) -> bytes:
-        """See ``Signer.sign``. The vault sees the digest only. After a failure the vault is asked anew which version signs."""
+        """See ``Signer.sign``. The vault sees the digest only. After a failure the vault is asked whether this version is still
+        enabled."""
         version = self._seen.get(key_id)
         if version is None:
             raise _unavailable("no such version was named")
@@ -80,7 +82,7 @@ class KeyVaultSigner:
             if len(signature) != _SIGNATURE_BYTES:
                 raise _unavailable("the vault answered with something that is no signature")
         except LivoaError:
-            self._current = None
+            self._doubted = True
             raise
         return signature
 
@@ -93,14 +95,24 @@ class KeyVaultSigner:
 
     async def _signing(self) -> _Version:
         now, current = self._monotonic(), self._current
+        if current is not None and self._doubted:
+            current = await self._enabled(current)
         if current is None:
             current = await self._version(self._key.current)
             self._looked_at, self._newer = now, None
         elif now - self._looked_at > _KEYS_FRESH_S:
             self._looked_at = now
             current = await self._settled(current, now)
-        self._current = current
+        self._current, self._doubted = current, False
         return current
+
+    async def _enabled(self, version: _Version) -> _Version | None:
+        """None for a version of which the vault gives out nothing. A signature may fail for many reasons, and only this one lets
+        the newest version sign before others could list it."""
+        try:
+            return await self._version(version.address)
+        except LivoaError:
+            return None
 
     async def _settled(self, current: _Version, now: float) -> _Version:
         """The vault's newest version once it has been the newest for a while, else the one that signs so far: whoever checks

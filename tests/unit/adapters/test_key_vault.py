@@ -87,6 +87,8 @@ class Vault:
                 {"error": {"code": "Forbidden", "innererror": {"code": "KeyDisabled"}}}, status=403
             )
         if rest.endswith("/sign"):
+            if self.fault == "throttled":
+                return web.json_response({"error": {"code": "Throttled"}}, status=429)
             return web.json_response(await self.signed(rest.removesuffix("/sign"), request))
         return web.json_response(self.shown(rest or list(self.keys)[-1]))
 
@@ -205,6 +207,26 @@ async def test_a_version_that_is_disabled_under_the_hand_is_given_up_at_once(
 
     assert len(await with_current_key(signer, work)) == 64
     assert vault.asked[-1] == f"POST /keys/audit/{second}/sign"
+
+
+async def test_a_signature_that_fails_by_itself_brings_no_new_version_to_sign_early(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """Whoever checks has not listed it yet, and would refuse what it signs."""
+    signer = signer_of(vault, trust, monotonic=Ticks())
+    before = await signer.key_id()
+    vault.new_version()
+    vault.fault = "throttled"
+    with pytest.raises(LivoaError):
+        await signer.sign(b"x", before)
+    assert await signer.key_id() == before
+    vault.fault = "status"  # the vault gives out nothing at all: that says nothing about a version either
+    with pytest.raises(LivoaError):
+        await signer.sign(b"x", before)
+    with pytest.raises(LivoaError):
+        await signer.key_id()
+    vault.fault = ""
+    assert await signer.key_id() == before
 
 
 async def test_a_new_version_signs_only_after_others_could_list_it(
