@@ -6,6 +6,9 @@ Every link belongs to one session, which writes for it. A link knows the broker,
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import sqlite3
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -33,6 +36,8 @@ _RECEIVE_AT_ONCE = 100
 
 LOCK_LOST = "com.microsoft:message-lock-lost"
 SESSION_LOST = "com.microsoft:session-lock-lost"
+_LOG = logging.getLogger("local_host.queue")
+
 CONDITIONS = {
     "queue.not_found": "amqp:not-found",
     "queue.conflict": "amqp:not-allowed",
@@ -180,7 +185,8 @@ class EntityLink(OutLink):
             self._task = None
         if self.session is not None and self.broker is not None:
             lock, self.session = self.session, None
-            self.broker.release_session(lock)
+            with contextlib.suppress(sqlite3.Error):  # a full disk: then it is free when its time is up
+                self.broker.release_session(lock)
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -197,6 +203,11 @@ class EntityLink(OutLink):
             except QueueError as err:
                 condition = SESSION_LOST if self.session is not None else CONDITIONS[err.code]
                 self.writer.detach(self.handle, error(condition, err.message))
+                return
+            except sqlite3.Error as err:
+                # Said, so that the client attaches anew: of a link that only fell silent it would wait for ever.
+                _LOG.error("a receiver of %s is let go: %s", self.node, type(err).__name__)
+                self.writer.detach(self.handle, error("amqp:internal-error", "the emulator cannot use its file"))
                 return
 
     def pump(self) -> None:

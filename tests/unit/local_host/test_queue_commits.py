@@ -172,3 +172,45 @@ async def test_a_change_after_a_loss_in_the_same_turn_is_committed_too(broker, t
     await asyncio.sleep(0)
     assert [type(error) for error in told] == [sqlite3.OperationalError]
     assert on_disk(tmp_path) == ["kept"]
+
+
+async def test_a_receiver_that_met_a_full_disk_goes_on_when_there_is_room(tmp_path):
+    broker = ServiceBusBroker(tmp_path / "queues.sqlite", RealClock().now)
+    broker.declare("orders")
+    server = ServiceBusServer(broker, RealClock())
+    await server.start()
+    client = ServiceBusClient.from_connection_string(server.connection_string, retry_backoff_factor=0.1)
+    try:
+        async with client, client.get_queue_receiver("orders") as receiver:
+            assert await receiver.receive_messages(max_wait_time=0.2) == []
+            waiting = asyncio.create_task(receiver.receive_messages(max_wait_time=10))
+            await asyncio.sleep(0.2)
+            broker.send("orders", OutgoingMessage(b"x", message_id="kept"))
+            broker._db.execute("PRAGMA query_only = ON")  # no room: locking the message fails
+            await asyncio.sleep(0.3)
+            broker._db.execute("PRAGMA query_only = OFF")
+            assert [message.message_id for message in await waiting] == ["kept"]
+    finally:
+        await server.stop()
+        broker.close()
+
+
+async def test_hanging_up_while_the_disk_is_full_goes_on_to_its_end(tmp_path):
+    broker = ServiceBusBroker(tmp_path / "queues.sqlite", RealClock().now)
+    broker.declare("in-order", EntityOptions(sessions=True))
+    server = ServiceBusServer(broker, RealClock())
+    await server.start()
+    client = ServiceBusClient.from_connection_string(server.connection_string)
+    try:
+        broker.send("in-order", OutgoingMessage(b"x", session_id="a"))
+        async with client, client.get_queue_receiver("in-order", session_id="a"):
+            (connection,) = server._open
+            broker._db.execute("PRAGMA query_only = ON")  # the session cannot be given back
+            connection.cancel()
+            await asyncio.wait({connection}, timeout=5)
+            broker._db.execute("PRAGMA query_only = OFF")
+        assert connection.done()
+        assert connection.exception() is None
+    finally:
+        await server.stop()
+        broker.close()
