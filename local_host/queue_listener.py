@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,10 @@ from local_host.settings import ServiceBusOptions
 from local_host.specs import Cardinality, FunctionSpec, QueueTrigger
 
 _log = logging.getLogger("local_host.queue")
+
+
+RETRY_S = 1.0
+"""How soon to try again after the broker could not use its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +92,15 @@ class QueueListener:
     async def _pump(self) -> None:
         while not self._stopping:
             self._wake.clear()
-            if self._start_work():
-                await asyncio.sleep(0)
-                continue
-            due_at = self._broker.next_due_at(self._trigger.entity)
-            alarm = self._clock.call_at(due_at, self._wake.set) if due_at is not None else None
+            try:
+                if self._start_work():
+                    await asyncio.sleep(0)
+                    continue
+                due_at = self._broker.next_due_at(self._trigger.entity)
+                alarm = self._clock.call_at(due_at, self._wake.set) if due_at is not None else None
+            except sqlite3.Error as err:  # a full disk and the like, which ends
+                _log.error("queue %s: nothing can be received (%s)", self._trigger.entity, type(err).__name__)
+                alarm = self._clock.call_after(RETRY_S, self._wake.set)
             await self._wake.wait()
             if alarm is not None:
                 alarm.cancel()
@@ -223,6 +232,10 @@ class _LockKeeper:
                     self._broker.renew(locked.entity, locked.lock_token)
         except QueueError:
             return  # settling will find out and say so
+        except sqlite3.Error as err:
+            _log.error("queue %s: a lock cannot be renewed yet (%s)", self._batch[0].entity, type(err).__name__)
+            self._alarm = self._clock.call_after(min(self._half_s, RETRY_S), self._renew)
+            return
         self._alarm = self._clock.call_after(self._half_s, self._renew)
 
     def stop(self) -> None:

@@ -335,6 +335,40 @@ async def test_no_more_calls_run_at_once_than_allowed(invoker):
     await bench.listener.stop(1)
 
 
+@pytest.mark.parametrize("sessions", [False, True])
+async def test_a_full_disk_stops_receiving_only_for_as_long_as_it_is_full(invoker, sessions):
+    clock = VirtualClock(START_AT)
+    bench = QueueBench(invoker, clock, sessions=sessions)
+    bench.send("a", session_id="s" if sessions else None)
+    bench.broker._db.execute("PRAGMA query_only = ON")  # locking a message, or a session, fails
+    await _settle()
+    clock.advance_s(5)
+    await _settle()
+    assert bench.calls == []
+    bench.broker._db.execute("PRAGMA query_only = OFF")
+    clock.advance_s(1.5)
+    await _settle()
+    assert bench.calls == ["a"]
+    await bench.listener.stop(1)
+
+
+async def test_a_lock_that_could_not_be_renewed_on_a_full_disk_is_renewed_soon_after(invoker):
+    clock = VirtualClock(START_AT)
+    bench = QueueBench(invoker, clock, hold=True)
+    bench.send("a")
+    await _settle()
+    bench.broker._db.execute("PRAGMA query_only = ON")
+    clock.advance_s(31)
+    bench.broker._db.execute("PRAGMA query_only = OFF")
+    for _ in range(10):
+        clock.advance_s(10)
+        await _settle()
+    assert bench.calls == ["a"], "it was delivered again while its call ran"
+    bench.gate.set()
+    await _settle()
+    await bench.listener.stop(1)
+
+
 @pytest.mark.parametrize("cardinality", [Cardinality.ONE, Cardinality.MANY])
 @pytest.mark.parametrize("sessions", [False, True])
 async def test_a_full_host_leaves_messages_where_they_are_until_there_is_room(invoker, sessions, cardinality):
