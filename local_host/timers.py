@@ -98,7 +98,7 @@ class TimerListener:
         if status is None or status.schedule != self._trigger.schedule:
             status = self._next_status(status.last_at if status else None)
         if self._monitored and not missed:
-            self._store.put(self._spec.name, status)
+            self._keep(status)
         self._task = asyncio.create_task(self._run(status, missed=missed), name=f"timer:{self._spec.name}")
 
     async def stop(self, drain_s: float) -> None:
@@ -161,8 +161,16 @@ class TimerListener:
             self._running = False
         following = self._next_status(started_at)
         if self._monitored:
-            self._store.put(self._spec.name, following)
+            self._keep(following)
         return following
+
+    def _keep(self, status: TimerStatus) -> None:
+        try:
+            self._store.put(self._spec.name, status)
+        except (
+            sqlite3.Error
+        ) as err:  # a full disk and the like: a restart before the next time may run the function once more
+            _log.error("function %s: the timer's status is not kept (%s)", self._spec.name, type(err).__name__)
 
 
 def is_monitorable(schedule: Schedule, now: datetime) -> bool:

@@ -273,6 +273,21 @@ async def test_a_timer_goes_on_by_its_schedule_when_the_clock_is_set_back(invoke
     bench.store.close()
 
 
+async def test_a_timer_goes_on_while_its_status_cannot_be_written(invoker, tmp_path):
+    clock = VirtualClock(START_AT)
+    bench = TimerBench(invoker, tmp_path, clock, "0 */5 * * * *")
+    for _ in range(3):
+        bench.ends.release()
+    bench.store._db.execute("PRAGMA query_only = ON")  # as on a full disk
+    for _ in range(3):
+        await _settle()
+        clock.advance_s(300)
+    await _settle()
+    assert len(bench.runs) == 3
+    await bench.listener.stop(1)
+    bench.store.close()
+
+
 async def test_a_daily_timer_waits_for_its_hour_when_the_clock_is_set_back(invoker, tmp_path):
     clock = VirtualClock(START_AT)
     bench = TimerBench(invoker, tmp_path, clock, "0 1 15 * * *")
