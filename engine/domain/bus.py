@@ -79,6 +79,11 @@ class Assignment(Frozen):
         """The external event that says: this assignment has ended, look into the store. One name for each attempt."""
         return step_finished_event(self.key, self.token)
 
+    def stored(self) -> str:
+        """As JSON for the stores, without what there is nothing to say of: workers are deployed apart from the app, and one that
+        is a version behind refuses fields that it does not know."""
+        return self.model_dump_json(exclude_none=True)
+
     @property
     def session_id(self) -> str:
         """Which session its command goes to: ``{tenant}--{shard}``."""

@@ -84,7 +84,7 @@ def _document(row: Assignment) -> Document:
         "lookAt": iso_utc(look_at(row)),
         "sentOrMadeAt": iso_utc(unsent_since(row)),
         "endedAt": iso_utc(row.ended_at) if row.ended_at is not None else None,
-        "document": row.model_dump_json(),
+        "document": row.stored(),
     }
 
 

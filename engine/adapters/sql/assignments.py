@@ -107,5 +107,5 @@ def _row(row: Assignment) -> dict[str, Any]:
         "look_at": iso_utc(look_at(row)),
         "sent_or_made_at": iso_utc(unsent_since(row)),
         "ended_at": iso_utc(row.ended_at) if row.ended_at is not None else None,
-        "document": row.model_dump_json(),
+        "document": row.stored(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from engine.adapters.sql import Database
 from engine.domain.bus import Assignment, AssignmentStatus
 from engine.ports.assignments import Finished, Leased, NotLeased
 from tests.contract.stores.builders import NOON, assignment, ref
-from tests.contract.stores.conftest import Stores
+from tests.contract.stores.conftest import CosmosWorld, Stores
 
 KEY = "run-1/spend"
 OF = ("contoso", "run-1", KEY)
@@ -231,3 +232,22 @@ async def test_a_database_of_the_version_before_gets_the_table(sql_url: str, ope
     await old.dispose()
     stores = open_sql()
     assert await stores.assignments.assign(assignment()) == await row(stores)
+
+
+async def test_a_worker_a_version_behind_can_read_what_it_is_assigned(
+    open_sql: Callable[[], Stores], cosmos: CosmosWorld
+) -> None:
+    """It refuses fields that it does not know, so one that says nothing is not there."""
+    sql, documents = open_sql(), cosmos.open()
+    assert sql.database is not None
+    for stores in (sql, documents):
+        await stores.assignments.assign(assignment())
+        assert isinstance(await leased(stores), Leased)
+    query = text("SELECT document FROM assignments")
+    stored = [await sql.database.read(lambda connection: connection.execute(query).scalar())]
+    runs = cosmos.fake.account.container("livoa", "runs").documents.values()
+    stored += [document["document"] for document in runs if document["kind"] == "assignment"]
+    assert len(stored) == 2
+    for document in stored:
+        assert "lease_until_at" in json.loads(document)
+        assert "void_reason" not in json.loads(document)
