@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from cli.people import People
+from cli.render.text import counted, money
 
 Record = Mapping[str, Any]
 
@@ -73,20 +74,20 @@ def _head(records: Sequence[Record], people: People) -> list[str]:
         body = ends[-1]["body"]
         code = f" ({body['code']})" if body.get("code") else ""
         degraded = ", degraded" if body.get("degraded") else ""
-        spent = f", spent {_money(body['spent_micro_usd'])}" if "spent_micro_usd" in body else ""
+        spent = f", spent {money(body['spent_micro_usd'])}" if "spent_micro_usd" in body else ""
         lines.append(f"  ended   {body['status']}{code}{degraded}, after {_seconds(first, ends[-1])}{spent}")
     else:
         lines.append("  ended   not yet, or its end is not on record")
     denied = sum(record["body"].get("verdict") == "deny" for record in records)
     told = {
-        "calls": kinds["dispatch.intended"],
-        "prompts": kinds["planner.prompt"],
+        "call": kinds["dispatch.intended"],
+        "prompt": kinds["planner.prompt"],
         "denied": denied,
-        "approvals granted": kinds["approval.granted"],
-        "results unknown": kinds["result.unknown"],
+        "approval granted": kinds["approval.granted"],
+        "result unknown": kinds["result.unknown"],
     }
     lines.append(
-        "  holds   " + ", ".join(f"{count} {name}" for name, count in told.items() if count or name == "calls")
+        "  holds   " + ", ".join(counted(count, name) for name, count in told.items() if count or name == "call")
     )
     return lines
 
@@ -121,7 +122,7 @@ def _words(record: Record, intent: Record | None, people: People) -> str:
             size = f"{body['output_bytes']:,} bytes" if "output_bytes" in body else ""
             output = f"output {_hash(body, 'output_sha256')}, {size}" if "output_sha256" in body else ""
             return _join(
-                f"{_step(body)} {body.get('status')}{code}{took}", output, _money(body.get("cost_micro_usd", 0))
+                f"{_step(body)} {body.get('status')}{code}{took}", output, money(body.get("cost_micro_usd", 0))
             )
         case "policy.decision":
             return _join(
@@ -141,8 +142,8 @@ def _plan(body: Mapping[str, Any], people: People) -> str:
         "playbook": f"from playbook {body.get('playbook')}",
     }
     made = f"plan {_hash(body, 'plan_hash')}" if body.get("plan_hash") else "no plan"
-    steps = f" of {body['steps']} steps" if body.get("steps") is not None else ""
-    cost = f"estimated {_money(body['estimated_cost_micro_usd'])}" if "estimated_cost_micro_usd" in body else ""
+    steps = f" of {counted(body['steps'], 'step')}" if body.get("steps") is not None else ""
+    cost = f"estimated {money(body['estimated_cost_micro_usd'])}" if "estimated_cost_micro_usd" in body else ""
     codes = ", ".join(body.get("codes") or ([body["code"]] if body.get("code") else []))
     decided = _decision(body, people) if body.get("verdict") else ""
     return _join(f"{made}{steps} {source.get(body.get('source', ''), '')}".rstrip(), decided, codes, cost)
@@ -179,10 +180,6 @@ def _step(body: Mapping[str, Any]) -> str:
 
 def _hash(body: Mapping[str, Any], name: str) -> str:
     return str(body.get(name) or "")[:HASH_CHARS]
-
-
-def _money(micro_usd: int) -> str:
-    return f"{micro_usd / 1_000_000:.6f}".rstrip("0").rstrip(".") + " USD"
 
 
 def _seconds(first: Record, last: Record) -> str:

@@ -46,11 +46,18 @@ class Api:
     """The API at one address. ``token`` is asked before each call, so that a long watch outlives one token.
 
     ``again`` are the options that lead a further command to the same host, with a space before each, ``up_options`` those with
-    which `up` would start it.
+    which `up` would start it. ``stack_pid`` is the process of the `up` that keeps this host alive, where there is one.
     """
 
     def __init__(
-        self, url: str, token: Callable[[], str], *, timeout_s: float = 30.0, again: str = "", up_options: str = ""
+        self,
+        url: str,
+        token: Callable[[], str],
+        *,
+        timeout_s: float = 30.0,
+        again: str = "",
+        up_options: str = "",
+        stack_pid: int | None = None,
     ) -> None:
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
             raise CliError(
@@ -62,6 +69,7 @@ class Api:
         self.url = url.rstrip("/")
         self.again = again
         self._up_options = up_options
+        self._stack_pid = stack_pid
         self._token = token
         self._timeout_s = timeout_s
         self._opener = opener_for(self.url)
@@ -279,9 +287,11 @@ class Api:
                 code="cli.timeout",
             )
         words = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        start = f"start the stack with ./livoa up{self._up_options}, or name another host with LIVOA_URL"
+        waiting = f"its stack (process {self._stack_pid}) is starting it again: try again in a few seconds"
         return CliError(
             f"cannot reach {self.url}: {words}",
-            hint=f"start the stack with ./livoa up{self._up_options}, or name another host with LIVOA_URL",
+            hint=start if self._stack_pid is None else f"{waiting}; logs/host.log in the data folder tells more",
             exit_code=ExitCode.UNREACHABLE,
             code="cli.unreachable",
         )
@@ -350,6 +360,12 @@ def _hint_for(code: str, status: int) -> str:
             return "./livoa approvals lists what waits for an answer"
         case "run.finished":
             return "./livoa show RUN has its end, ./livoa rerun RUN does it again"
+        case "run.not_finished":
+            return "./livoa cancel RUN asks it to stop, ./livoa terminate RUN ends it at once"
+        case "run.no_plan":
+            return './livoa show RUN has the reason; ./livoa run "…" submits it again'
+        case "run.erased":
+            return "./livoa audit show RUN has what is left: its audit records"
         case "step.no_output" | "step.unknown":
             return "./livoa show RUN lists its steps"
         case "audit.no_such_content":

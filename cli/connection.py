@@ -35,7 +35,8 @@ def connect(options: argparse.Namespace, roles: Sequence[str] = DEFAULT_ROLES, d
     url = options.url or os.environ.get("LIVOA_URL") or stack.get("url") or DEFAULT_URL
     token = renewing(lambda: bearer_for(str(url), data, options.tenant, options.user or default_user, roles))
     folder = data_option(data) if options.data is not None else ""
-    return Api(str(url), token, again=same_options(options), up_options=folder)
+    keeper = int(stack["pid"]) if str(url) == stack.get("url") else None
+    return Api(str(url), token, again=same_options(options), up_options=folder, stack_pid=keeper)
 
 
 def same_options(options: argparse.Namespace) -> str:

@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
         return ExitCode.OK
     name = arguments[0]
     if name not in COMMANDS:
-        progress(f"livoa: no command {name!r}\nNext: one of {', '.join(COMMANDS)}; ./livoa --help describes them")
+        progress(f"livoa: no command {name!r}\nNext: {_meant(name)} ./livoa --help describes them all")
         return ExitCode.USAGE
     command = load(name)
     try:
@@ -155,6 +155,13 @@ def main(arguments: Sequence[str]) -> int:
         return ExitCode.OK
     except OSError as err:  # what no command foresaw: a full disk, a file that is not ours
         return report(_of_the_system(err), as_json=options.json)
+
+
+def _meant(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, 1)
+    return f"did you mean {near[0]}?" if near else f"one of {', '.join(COMMANDS)};"
 
 
 def _of_the_system(err: OSError) -> CliError:

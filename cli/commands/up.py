@@ -14,6 +14,7 @@ from cli.exit_codes import ExitCode
 from cli.output import print_json, progress
 from cli.paths import home
 from cli.stack.models import add_model_options, model_environment
+from cli.stack.own_agents import own_agents
 
 EXAMPLE = """
   ./livoa up                                        http://127.0.0.1:7071, data in .livoa
@@ -21,6 +22,7 @@ EXAMPLE = """
   ./livoa up --model-endpoint http://127.0.0.1:11434/v1 --model qwen3:8b      with any OpenAI-compatible server
 
 Stops on Ctrl-C or SIGTERM. Runs survive: start it again with the same folder and they go on.
+Agents of your own beside the samples: LIVOA_AGENT_ENDPOINTS, see docs/agents.md.
 Logs are in DATA/logs. A process that crashes is started again, up to five times a minute.
 """
 
@@ -55,22 +57,24 @@ def _port(text: str) -> int:
 
 def run(options: argparse.Namespace) -> ExitCode:
     """Run until SIGTERM, SIGINT or a process that cannot be kept alive."""
-    host_settings = model_environment(options)
+    host_settings, agents = model_environment(options), own_agents(os.environ)
     before = os.umask(0o077)  # content, keys and logs of every process of the stack are for this user only
     try:
-        return asyncio.run(_serve(usable(home(options.data)), options, host_settings))
+        return asyncio.run(_serve(usable(home(options.data)), options, host_settings, agents))
     finally:
         os.umask(before)
 
 
-async def _serve(data: Path, options: argparse.Namespace, host_settings: Mapping[str, str]) -> ExitCode:
+async def _serve(
+    data: Path, options: argparse.Namespace, host_settings: Mapping[str, str], agents: Mapping[str, str]
+) -> ExitCode:
     from cli.connection import data_option
     from cli.stack.local import LocalStack
 
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    stack = LocalStack(data, options.port, host_settings=host_settings, workers=options.workers)
+    stack = LocalStack(data, options.port, host_settings=host_settings, own_agents=agents, workers=options.workers)
     starting = asyncio.create_task(stack.__aenter__())
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)

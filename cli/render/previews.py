@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cli.render.text import one_line, planner_words
+from cli.render.text import money, one_line, planner_words
 
 
 def preview_lines(preview: Mapping[str, Any]) -> Iterator[str]:
@@ -25,7 +25,7 @@ def preview_lines(preview: Mapping[str, Any]) -> Iterator[str]:
     if preview.get("critical_path"):
         path = " → ".join(map(one_line, preview["critical_path"]))
         yield f"critical path: {path} ({preview['critical_path_s']:.0f} s expected)"
-        yield f"estimated cost: {preview['estimated_cost_micro_usd']} micro-USD"
+        yield f"estimated cost: {money(preview['estimated_cost_micro_usd'])}"
     if preview.get("decision"):
         yield from _decision(preview["decision"])
 

@@ -84,3 +84,15 @@ def failure_lines(run: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) ->
         for what, error in told
         if error
     ]
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 call`, `2 calls`, `2 approvals granted`: the first word counts; `denied` is no noun and stays as it is."""
+    word, _, rest = noun.partition(" ")
+    many = word if count == 1 or word == "denied" else f"{word}s"
+    return f"{count} {many} {rest}".rstrip()
+
+
+def money(micro_usd: int) -> str:
+    """An amount as people read it: `0.0004 USD`."""
+    return f"{micro_usd / 1_000_000:.6f}".rstrip("0").rstrip(".") + " USD"

@@ -56,11 +56,13 @@ class LocalStack:
         notify: Callable[[str], None] = progress,
         *,
         host_settings: Mapping[str, str] | None = None,
+        own_agents: Mapping[str, str] | None = None,
         workers: int = 1,
     ) -> None:
         self._data = data
         self._port = port
         self._host_settings = dict(host_settings or {})
+        self._own_agents = dict(own_agents or {})
         self._workers = workers
         self._supervisor = Supervisor(notify)
         self._owns_file = False
@@ -102,7 +104,7 @@ class LocalStack:
     async def _start_processes(self, agents_port: int) -> list[Child]:
         """All at once, because each spends its first seconds on importing: the agents' address is decided before they have it."""
         self._agents_port = agents_port
-        addresses = dict.fromkeys(ENDPOINTS, f"http://127.0.0.1:{agents_port}")
+        addresses = dict.fromkeys(ENDPOINTS, f"http://127.0.0.1:{agents_port}") | self._own_agents
         environment = {**self._host_settings, "LIVOA_AGENT_ENDPOINTS": json.dumps(addresses)}
         if self._workers:
             # The host writes the file when its bus is there; a worker tries until it is.

@@ -76,7 +76,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         data_dir=data_dir,
         catalog_dir=Path(env.get("LIVOA_CATALOG") or ROOT / "catalog").resolve(),
         database_url=_database_url(env, environment, data_dir) if stores.cosmos is None else "",
-        agent_endpoints=_endpoints(env),
+        agent_endpoints=agent_endpoints(env),
         api_audience=env.get("LIVOA_API_AUDIENCE") or API_AUDIENCE,
         agent_audience=env.get("LIVOA_AGENT_AUDIENCE") or EXECUTE_AUDIENCE,
         jwks_url=_https(env, "LIVOA_JWKS_URL"),
@@ -200,7 +200,8 @@ def _embedding_router(env: Mapping[str, str]) -> Literal["auto", "on", "off"]:
     return "on" if value == "on" else "off" if value == "off" else "auto"
 
 
-def _endpoints(env: Mapping[str, str]) -> dict[str, str]:
+def agent_endpoints(env: Mapping[str, str]) -> dict[str, str]:
+    """Address of each agent by the endpoint its manifest names. Raises ``LivoaError("settings.invalid")``."""
     text = env.get("LIVOA_AGENT_ENDPOINTS") or "{}"
     try:
         value = json.loads(text)

@@ -50,7 +50,7 @@ class HttpAgentInvoker:
         lookup: Lookup = system_lookup,
         refusals: EgressLog | None = None,
     ) -> None:
-        self._endpoints = {name: _checked(name, url) for name, url in endpoints.items()}
+        self._endpoints = {name: checked_address(name, url) for name, url in endpoints.items()}
         self._exchange = Exchange(
             _rules(self._endpoints.values()), connections_per_agent=connections_per_agent, lookup=lookup
         )
@@ -134,7 +134,7 @@ async def _bounded(call: AgentCall, budget_s: float) -> ExecuteResponse:
         raise
 
 
-def _checked(name: str, url: str) -> str:
+def checked_address(name: str, url: str) -> str:
     """The address without a final slash.
 
     ``LivoaError("settings.invalid")`` unless it is https, or http to this machine, without user, query or fragment.

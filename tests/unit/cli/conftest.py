@@ -39,7 +39,7 @@ def double() -> Iterator[Double]:
 @pytest.fixture
 def bare_environment(monkeypatch, tmp_path):
     """No settings of the developer's machine leak in; a proxy that does not exist must not matter for loopback."""
-    for name in ("LIVOA_URL", "LIVOA_ENV", "LIVOA_API_AUDIENCE", "LIVOA_TOKEN"):
+    for name in ("LIVOA_URL", "LIVOA_ENV", "LIVOA_API_AUDIENCE", "LIVOA_TOKEN", "LIVOA_AGENT_ENDPOINTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LIVOA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")

@@ -60,7 +60,7 @@ def test_the_head_says_who_asked_how_it_ended_and_what_it_holds() -> None:
         "run-1 of contoso: records 1 to 9",
         "  asked   2026-11-29 10:00:01 UTC by ana with app console",
         "  ended   failed (step.failed), degraded, after 8.0 s, spent 0.0015 USD",
-        "  holds   1 calls, 1 denied",
+        "  holds   1 call, 1 denied",
     ]
     assert story([SUBMITTED])[2] == "  ended   not yet, or its end is not on record"
     assert story([]) == []

@@ -223,6 +223,39 @@ def test_the_next_step_starts_the_folder_that_was_named(livoa, tmp_path):
     assert f"./livoa up --data {tmp_path / 'mine'}" in result.json["error"]["hint"]
 
 
+def test_a_host_that_its_stack_starts_again_is_waited_for(livoa, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "up.json").write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": os.getpid()}))
+    hint = livoa("runs", "--data", str(folder), "--json").json["error"]["hint"]
+    assert f"process {os.getpid()}" in hint
+    assert "try again" in hint
+    elsewhere = livoa("runs", "--data", str(folder), "--url", "http://127.0.0.1:1", "--json")
+    assert "./livoa up" in elsewhere.json["error"]["hint"]
+
+
+def test_a_slip_in_a_command_is_answered_with_the_command_that_was_meant(livoa):
+    slip = livoa("shwo", "last")
+    assert (slip.code, slip.err.splitlines()[1]) == (
+        ExitCode.USAGE,
+        "Next: did you mean show? ./livoa --help describes them all",
+    )
+    assert "one of demo, test, up" in livoa("frobnicate").err
+
+
+@pytest.mark.parametrize(
+    ("code", "next_step"),
+    [
+        ("run.not_finished", "./livoa terminate RUN"),
+        ("run.no_plan", "./livoa show RUN"),
+        ("run.erased", "./livoa audit show RUN"),
+    ],
+)
+def test_what_cannot_be_done_to_a_run_comes_with_what_can(connected, double, code, next_step):
+    double.scripts["GET /api/runs"] = lambda asked: (409, problem(code, 409, "No."))
+    assert next_step in connected("runs", "--json").json["error"]["hint"]
+
+
 def test_a_host_elsewhere_needs_a_token_of_its_own(livoa):
     result = livoa("runs", "--url", "https://runs.example.invalid", "--json")
     assert result.code == ExitCode.FORBIDDEN

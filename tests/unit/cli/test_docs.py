@@ -60,3 +60,9 @@ def test_links_in_the_pages_lead_somewhere():
         text = (ROOT / page).read_text()
         targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if not target.startswith("http")]
         assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
+
+
+def test_files_of_the_catalog_that_the_readme_names_exist():
+    files = re.findall(r"catalog/[a-z_/-]+\.\w+", (ROOT / "README.md").read_text())
+    assert files
+    assert [file for file in files if not (ROOT / file).is_file()] == []

@@ -3,6 +3,7 @@
 import pytest
 
 from cli.exit_codes import ExitCode
+from cli.render.text import counted, money
 from tests.unit.cli.api_double import problem
 from triggers.api_examples import PLAN_PREVIEW, ROUTE
 
@@ -47,7 +48,7 @@ def test_an_intent_is_planned_by_the_host(connected, double):
 @pytest.mark.parametrize(
     ("preview", "code", "said"),
     [
-        (PLAN_PREVIEW, ExitCode.OK, ["planned by playbook explain_change", "critical path: spend (1 s", "policy: allow"]),
+        (PLAN_PREVIEW, ExitCode.OK, ["planned by playbook explain_change", "critical path: spend (1 s", " USD", "policy: allow"]),
         (ESCALATED, ExitCode.OK, ["would ask for approval: spend", "plat.mail: goes outside (run#/intent → steps.spend)"]),
         (DENIED, ExitCode.FAILED, ["policy: deny", "not [31mthis"]),
         (REFUSED, ExitCode.FAILED, ["plan.no_capability: nothing fits", "you could ask: Notes: “find notes”", "plan.cycle"]),
@@ -84,3 +85,12 @@ def test_a_refusal_of_the_host_is_told(connected, double):
 @pytest.mark.parametrize("words", [("plan", "check"), ("plan", "why", "not")])
 def test_what_cannot_be_meant_is_wrong_usage(livoa, words):
     assert livoa(*words).code == ExitCode.USAGE
+
+
+def test_amounts_and_numbers_are_written_as_people_read_them():
+    assert [money(amount) for amount in (0, 400, 1_500, 2_000_000)] == ["0 USD", "0.0004 USD", "0.0015 USD", "2 USD"]
+    assert [counted(1, "call"), counted(2, "call"), counted(2, "denied")] == ["1 call", "2 calls", "2 denied"]
+    assert [counted(1, "approval granted"), counted(3, "approval granted")] == [
+        "1 approval granted",
+        "3 approvals granted",
+    ]
