@@ -95,7 +95,8 @@ class TimerListener:
         """Begin to wait for the schedule; a startup or missed run happens first."""
         status = self._store.get(self._spec.name) if self._monitored else None
         missed = status is not None and self._due_after(status) <= self._clock.now()
-        if status is None or status.schedule != self._trigger.schedule:
+        if status is None or status.schedule != self._trigger.schedule or status.updated_at > self._clock.now():
+            # New, edited, or written by a clock that has been set back since: what was next may be years away.
             status = self._next_status(status.last_at if status else None)
         if self._monitored and not missed:
             self._keep(status)

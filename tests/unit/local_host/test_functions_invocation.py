@@ -307,6 +307,22 @@ async def test_a_daily_timer_waits_for_its_hour_when_the_clock_is_set_back(invok
     bench.store.close()
 
 
+async def test_a_restart_after_the_clock_was_set_back_goes_on_by_the_schedule(invoker, tmp_path):
+    """What was written down is a year ahead: the timer would rest for all of it."""
+    before = TimerBench(invoker, tmp_path, VirtualClock(START_AT + timedelta(days=365)))
+    await before.listener.stop(0)
+    before.store.close()
+    clock = VirtualClock(START_AT)
+    after = TimerBench(invoker, tmp_path, clock)
+    after.ends.release()
+    await _settle()
+    clock.advance_s(301)
+    await _settle()
+    assert after.runs == [False]
+    await after.listener.stop(1)
+    after.store.close()
+
+
 # -- queue listener
 
 
