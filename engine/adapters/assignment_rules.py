@@ -153,7 +153,11 @@ def finishing(token: int, nonce: str, response_ref: PayloadRef, now: datetime) -
 
 
 def voiding(token: int, now: datetime, *, lapsed_only: bool) -> Rule[Assignment | None]:
-    """End what nobody has answered. One that is void already is returned as it is, except that a revocation is the last word."""
+    """End what nobody has answered. One that is void already is returned as it is, except that a revocation is the last word.
+
+    A lease that would last for more than two lengths is from before the clock was set back: it lasts for one more, because whoever
+    had it may be gone, and would be waited for by as much longer. Whoever is there renews it meanwhile.
+    """
 
     def rule(found: Assignment | None) -> tuple[Assignment | None, Assignment | None]:
         if found is None or found.token != token or found.status is AssignmentStatus.FINISHED:
@@ -164,7 +168,10 @@ def voiding(token: int, now: datetime, *, lapsed_only: bool) -> Rule[Assignment 
             revoked = found.model_copy(update={"void_reason": "revoked"})
             return revoked, revoked
         if lapsed_only and look_at(found) > now:
-            return None, None
+            length = timedelta(seconds=found.lease_s)
+            if found.lease_until_at is None or found.lease_until_at <= now + 2 * length:
+                return None, None
+            return None, found.model_copy(update={"lease_until_at": now + length})
         reason = "lapsed" if lapsed_only and now < found.deadline_at else "revoked"
         void = found.model_copy(update={"status": AssignmentStatus.VOID, "ended_at": now, "void_reason": reason})
         return void, void

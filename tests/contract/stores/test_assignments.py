@@ -125,6 +125,23 @@ async def test_a_heartbeat_after_the_clock_was_set_back_does_not_leave_the_lease
     assert (await row(stores)).lease_until_at == later(-3_600 + 60)
 
 
+async def test_a_lease_from_before_the_clock_was_set_back_lapses_a_length_after_somebody_looks(stores: Stores) -> None:
+    """Whoever had it is gone and renews nothing: the step would wait for as long as the clock was set back."""
+    await stores.assignments.assign(assignment())
+    await leased(stores)
+
+    async def void(seconds: float) -> Assignment | None:
+        return await stores.assignments.void(*OF, 1, now=later(seconds), lapsed_only=True)
+
+    assert await void(-60) is None
+    assert (await row(stores)).lease_until_at == later(60), "clocks of two machines may differ by a little"
+    assert await void(-3_600) is None
+    assert await void(-3_541) is None
+    gone = await void(-3_540)
+    assert gone is not None
+    assert gone.void_reason == "lapsed"
+
+
 async def test_what_nobody_takes_lapses_at_its_deadline(stores: Stores) -> None:
     await stores.assignments.assign(assignment())
     assert await leased(stores, seconds=3600) == NotLeased("ended")
