@@ -46,8 +46,13 @@ UPKEEP_ATTEMPTS = 5
 MIN_WAIT = timedelta(milliseconds=100)
 """A ``waiting`` answer that is already due is asked again after this, so it cannot spin."""
 CLOCKS_DIFFER_LOOK = timedelta(seconds=60)
-"""How soon to ask again at the latest when it is time by this clock and not yet by the clock of who answered. They are those of
-two machines, or of one that was set back."""
+"""How soon to ask again when it is time by this clock and not yet by the clock of who answered. They are those of two machines, or
+of one that was set back."""
+CLOCKS_DIFFER_PARTS = 50
+"""Where more than so many of these looks are left, one comes after such a part of what is left: a clock that was set back by days
+must not use up the looks of a step."""
+CLOCKS_DIFFER_MOST = timedelta(days=100)
+"""What is left beyond that is not counted."""
 MAX_LISTENED = 100
 """Events that one instance is told of at a time; it bounds the cost of each ``task_any``. Others wait for a look."""
 
@@ -336,7 +341,8 @@ def agreed_instant(text: str, left_s: float | None, at: datetime) -> datetime | 
     instant_at = parsed_instant(text)
     if instant_at is None or left_s is None or instant_at > at:
         return instant_at
-    return at + min(timedelta(seconds=min(max(left_s, 0.0), 3_600.0)), CLOCKS_DIFFER_LOOK)
+    left = timedelta(seconds=min(max(left_s, 0.0), CLOCKS_DIFFER_MOST.total_seconds()))
+    return at + min(left, max(CLOCKS_DIFFER_LOOK, left / CLOCKS_DIFFER_PARTS))
 
 
 def parsed_instant(text: str) -> datetime | None:

@@ -43,6 +43,7 @@ from engine.scheduler.commands import (
     Tick,
     WakeAt,
 )
+from engine.scheduler.steps import MAX_LOOKS
 from engine.scheduler.transitions import RUN_TABLE, STEP_TABLE, RunPhase, StepTrigger
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -363,7 +364,7 @@ def test_the_cost_of_a_completion_does_not_grow_with_the_plan() -> None:
     assert large < 3 * small, f"{small * 1e6:.0f} µs a step at 250 steps, {large * 1e6:.0f} µs at 5,000"
 
 
-@pytest.mark.parametrize(("left_s", "look_after_s"), [(1_800.0, 60.0), (7.0, 7.0), (-5.0, 0.1), (1e300, 60.0)])
+@pytest.mark.parametrize(("left_s", "look_after_s"), [(1_800.0, 60.0), (7.0, 7.0), (-5.0, 0.1), (1e300, 172_800.0)])
 def test_two_clocks_that_differ_are_asked_at_the_pace_of_time(left_s: float, look_after_s: float) -> None:
     """It is time here and not yet there: asking again at once would use up the looks of the step within a minute or two."""
     state = running(STEP("w", kind="wait"))
@@ -371,6 +372,25 @@ def test_two_clocks_that_differ_are_asked_at_the_pace_of_time(left_s: float, loo
     state = play(state, {"w": Waiting(until_at=until, left_s=left_s)})
     assert state.board is not None
     assert state.board.next_due_at == NOW + timedelta(seconds=look_after_s)
+
+
+@pytest.mark.parametrize("set_back_by", [timedelta(days=1), timedelta(days=60)])
+def test_a_clock_that_was_set_back_far_does_not_use_up_the_looks_of_a_step(set_back_by: timedelta) -> None:
+    ref = RunRef("contoso", "run-1", NOW + timedelta(days=365))
+    state = evolve(new_run(ref), Issued((PlanRun(1),), NOW))
+    graph = compile_graph(Skeleton((STEP("w", kind="wait"),), 8, "", ()))
+    state = evolve(state, RunAnswered(PlanRun(1), Planned(graph), NOW))
+    over_there, at = NOW - set_back_by, NOW
+    for looks in range(MAX_LOOKS):
+        left_s = (NOW - over_there - (at - NOW)).total_seconds()
+        if left_s <= 0:
+            break
+        state = play(state, {"w": Waiting(until_at=NOW.isoformat(), left_s=left_s)}, at)
+        assert state.board is not None
+        assert state.board.next_due_at is not None, f"given up after {looks} looks"
+        at = state.board.next_due_at
+        state = evolve(state, Tick(at))
+    assert left_s <= 0, "the looks are used up"
 
 
 def test_an_answer_from_before_there_was_a_time_left_means_what_it_meant() -> None:
