@@ -20,6 +20,7 @@ from typing import Any
 from bus_worker.step import Held, NothingToDo, Poison, Received, StepWorker
 from engine.adapters.bus_settings import WorkerSettings
 from engine.adapters.service_bus import BusConnection, BusMessage
+from engine.domain.bus import PUT_OFF
 from engine.domain.errors import LivoaError
 
 _LOG = logging.getLogger("livoa.worker")
@@ -31,8 +32,6 @@ ACCEPT_S = 20.0
 TURN_S = 20.0
 """How long one session may keep a receiver while others wait; shorter than any lock."""
 SETTLE_S = 10.0
-PUT_OFF = "Put-Off"
-"""Application property: how often a command was put off."""
 PUT_OFF_PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 MAX_PUT_OFF = 120
 """How often a command comes again while the store cannot be reached: for about two hours in all."""
@@ -64,15 +63,20 @@ class Service:
         bus = self.connection.settings
         return self.settings.queues or (bus.commands_queue, *bus.tenant_queues.values())
 
+    @property
+    def receivers(self) -> int:
+        """How many there are for each queue. Each has a slot while it looks, so together they are no more than there are slots:
+        those of queues that have nothing would keep all slots from one that has something."""
+        return max(1, min(self.settings.receivers, self.settings.concurrency // len(self.queues)))
+
     async def run(self) -> None:
         """Serve until ``stopping`` is set, then drain: steps end within the given time, or are handed back."""
         bus = self.connection.settings
-        each = min(self.settings.receivers, self.settings.concurrency)
         serve = self._serve_sessions if bus.sessions else self._serve_queue
         receivers = [
             asyncio.create_task(self._for_ever(queue, serve), name=f"{queue}/{number}")
             for queue in self.queues
-            for number in range(each)
+            for number in range(self.receivers)
         ]
         try:
             await self.stopping.wait()

@@ -16,6 +16,7 @@ from typing import Any
 
 from cli.errors import CliError
 from cli.paths import ROOT
+from engine.domain.bus import PUT_OFF
 from engine.domain.run_messages import POSTPONED
 
 SUBSCRIPTION = "/Subscriptions/"
@@ -193,7 +194,7 @@ def _again(message: Any) -> Any:
     """
     from azure.servicebus import ServiceBusMessage
 
-    dropped = ("DeadLetterReason", "DeadLetterErrorDescription", REPLAY_OF, POSTPONED)
+    dropped = ("DeadLetterReason", "DeadLetterErrorDescription", REPLAY_OF, POSTPONED, PUT_OFF)
     named = {_text(name): value for name, value in (message.application_properties or {}).items()}
     properties: dict[str | bytes, Any] = {name: value for name, value in named.items() if name not in dropped}
     # A letter that was replayed before keeps the id that it had first.

@@ -18,6 +18,8 @@ from engine.domain.run import PayloadRef
 
 COMMANDS_QUEUE = "step-commands"
 """Default queue of the commands. With sessions: one is served by one worker at a time, in order."""
+PUT_OFF = "Put-Off"
+"""Application property of a command that came while the store was away: how often it was put off."""
 RESULTS_QUEUE = "step-results"
 """Default queue of the results, read by the Functions app."""
 

@@ -154,6 +154,15 @@ def test_a_message_that_fails_again_keeps_the_id_it_had_first(emulator: Emulator
         emulator.broker.dead_letter(RUN_REQUESTS_QUEUE, locked.lock_token, "again")
 
 
+@pytest.mark.parametrize("name", ["postponed", "Put-Off"])
+def test_what_was_put_off_to_the_end_may_be_put_off_anew(emulator: Emulator, dlq: Dlq, name: str) -> None:
+    """Else it would be a dead letter again at the first trouble."""
+    put_aside(emulator, RUN_REQUESTS_QUEUE, message(properties={name: "120", "mine": "kept"}))
+    dlq("replay", RUN_REQUESTS_QUEUE, "--all")
+    (again,) = emptied(emulator, RUN_REQUESTS_QUEUE)
+    assert again.properties == {"mine": "kept", "replay_of": "id-of-one"}
+
+
 def test_what_a_crash_left_behind_is_sent_again_under_the_same_id_and_dropped(emulator: Emulator, dlq: Dlq) -> None:
     put_aside(emulator, RUN_REQUESTS_QUEUE, message())
     number = dlq("list", RUN_REQUESTS_QUEUE)[1]["dead_letters"][0]["sequence_number"]

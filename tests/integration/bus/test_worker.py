@@ -212,6 +212,24 @@ async def test_a_command_is_not_put_off_for_ever(stage, monkeypatch):
     assert len(taken) == 3
 
 
+@pytest.mark.parametrize("sessions", [True, False], ids=["sessions", "plain"])
+async def test_queues_that_have_nothing_keep_no_slots_from_one_that_has(tmp_path, sessions):
+    """Whoever looks into a queue has a slot meanwhile: for twenty seconds where there are sessions, else for one."""
+    idle = {f"idle-{number}": EntityOptions(sessions=sessions) for number in range(3)}
+    emulator = Emulator(tmp_path, QUEUES | idle)
+    stage = Stage(emulator, sessions=sessions)
+    try:
+        service = stage.serve(concurrency=4, queues=(*idle, stage.queue))
+        await stage.until(lambda: asyncio.sleep(0, service._slots.locked()))
+        await stage.begin()
+        async with asyncio.timeout(receiving.ACCEPT_S - 5):
+            await stage.until(stage.all_done)
+    finally:
+        await stage.stop()
+        await stage.connection.close()
+        emulator.close()
+
+
 async def test_a_bus_that_goes_away_and_comes_back_loses_no_step(stage):
     await stage.begin()
     stage.emulator.stop()
