@@ -155,8 +155,8 @@ def finishing(token: int, nonce: str, response_ref: PayloadRef, now: datetime) -
 def voiding(token: int, now: datetime, *, lapsed_only: bool) -> Rule[Assignment | None]:
     """End what nobody has answered. One that is void already is returned as it is, except that a revocation is the last word.
 
-    A lease that would last for more than two lengths is from before the clock was set back: it lasts for one more, because whoever
-    had it may be gone, and would be waited for by as much longer. Whoever is there renews it meanwhile.
+    A lease that would last for more than two lengths is from before the clock was set back: it lasts for one more, because
+    whoever had it may be gone, and would be waited for by as much longer. Whoever is there renews it meanwhile.
     """
 
     def rule(found: Assignment | None) -> tuple[Assignment | None, Assignment | None]:

@@ -43,8 +43,8 @@ class WorkerSettings:
 
     ``concurrency``: steps at once. ``prefetch``: messages the SDK may hold in advance for each receiver; while they wait there,
     nobody else can have them. ``receivers``: side by side for each queue, fewer where all queues together would have more than
-    there are slots; with sessions each serves one. ``queues``: what it serves; empty for the shared queue and those of all tenants
-    that have their own.
+    there are slots; with sessions each serves one. ``queues``: what it serves; empty for the shared queue and those of all
+    tenants that have their own.
     """
 
     concurrency: int = 8

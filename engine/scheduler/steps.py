@@ -46,8 +46,8 @@ UPKEEP_ATTEMPTS = 5
 MIN_WAIT = timedelta(milliseconds=100)
 """A ``waiting`` answer that is already due is asked again after this, so it cannot spin."""
 CLOCKS_DIFFER_LOOK = timedelta(seconds=60)
-"""How soon to ask again when it is time by this clock and not yet by the clock of who answered. They are those of two machines, or
-of one that was set back."""
+"""How soon to ask again when it is time by this clock and not yet by the clock of who answered. They are those of two machines,
+or of one that was set back."""
 CLOCKS_DIFFER_PARTS = 50
 """Where more than so many of these looks are left, one comes after such a part of what is left: a clock that was set back by days
 must not use up the looks of a step."""
