@@ -138,6 +138,7 @@ class JwksCache:
 
     async def key(self, kid: str) -> SigningKey | None:
         """See ``KeySource``."""
+        self._heed_clock()
         # Not behind the lock: a slow fetch for somebody's unknown key id must not hold us up. Nor must a slow renewal that
         # somebody else is waiting for already, as long as the keys we have may be used.
         good_for_s = self._times.max_stale_s if self._lock.locked() else self._times.ttl_s
@@ -156,8 +157,15 @@ class JwksCache:
                 raise keys_unavailable()
             return found
 
+    def _heed_clock(self) -> None:
+        """Where the clock was set back, keys from the future are due now, and good until then as any that could not be renewed:
+        they would pass for new until it has caught up, or for too old while nobody can be asked for others."""
+        now = self._clock.now()
+        if self._loaded_at is not None and self._loaded_at > now:
+            self._loaded_at = now - timedelta(seconds=self._times.ttl_s)
+
     def _older_than(self, at: datetime | None, age_s: float) -> bool:
-        # The lower bound: after a clock was set back, keys would be as good as new for hours.
+        # The lower bound: after a clock was set back, nothing would be tried for hours.
         return at is None or not timedelta() <= self._clock.now() - at < timedelta(seconds=age_s)
 
     async def _renew(self) -> None:

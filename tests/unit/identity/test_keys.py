@@ -67,6 +67,23 @@ async def test_keys_from_the_future_are_fetched_anew(endpoint: Endpoint, clock: 
     assert endpoint.fetches == 2
 
 
+async def test_a_clock_that_is_set_back_while_the_endpoint_is_down_refuses_nobody(
+    endpoint: Endpoint, clock: FixedClock
+) -> None:
+    """They are as old as keys whose day is over: asked for anew now and then, good meanwhile, and not for ever."""
+    cache = JwksCache(endpoint, clock)
+    assert await cache.key("directory")
+    endpoint.down = True
+    clock.pass_s(-7_200)
+    for _ in range(60):
+        assert await cache.key("directory")
+        clock.pass_s(1)
+    assert 3 <= endpoint.fetches <= 8, "not for each token"
+    clock.pass_s(6 * 86_400)
+    with pytest.raises(LivoaError, match="keys"):
+        await cache.key("directory")
+
+
 async def test_callers_who_come_together_share_one_fetch(endpoint: Endpoint, clock: FixedClock) -> None:
     cache = JwksCache(endpoint, clock)
     found = await asyncio.gather(*(cache.key("directory") for _ in range(50)))
