@@ -33,10 +33,11 @@ _SETTLED_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """One version of the key: its address without query, and its public half."""
+    """One version of the key: its address without query, its public half, and when it was made (Unix seconds; 0: not told)."""
 
     address: str
     public: EllipticCurvePublicKey
+    made_s: float
 
 
 class KeyVaultSigner:
@@ -55,9 +56,10 @@ class KeyVaultSigner:
         ssl_context: ssl.SSLContext | None = None,
         allow_loopback: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._key = VaultKey(key_url, credential, _unavailable, ssl_context=ssl_context, allow_loopback=allow_loopback)
-        self._monotonic = monotonic
+        self._monotonic, self._wall = monotonic, wall
         self._current: _Version | None = None
         self._doubted = False
         self._looked_at = 0.0
@@ -90,7 +92,7 @@ class KeyVaultSigner:
         """See ``Signer.public_pem``: the enabled versions of the key."""
         now = self._monotonic()
         if self._keys is None or now - self._keys[0] > _KEYS_FRESH_S:
-            self._keys = (now, b"".join([_pem(key) for key in await self._enabled_keys()]))
+            self._keys = (now, b"".join([_pem(each.public) for each in await self._enabled_versions()]))
         return self._keys[1]
 
     async def _signing(self) -> _Version:
@@ -98,13 +100,29 @@ class KeyVaultSigner:
         if current is not None and self._doubted:
             current = await self._enabled(current)
         if current is None:
-            current = await self._version(self._key.current)
             self._looked_at, self._newer = now, None
+            current = await self._first(now)
         elif now - self._looked_at > _KEYS_FRESH_S:
             self._looked_at = now
             current = await self._settled(current, now)
         self._current, self._doubted = current, False
         return current
+
+    async def _first(self, now: float) -> _Version:
+        """The version to begin with: the newest, unless others cannot have listed it yet and there is one before it."""
+        newest = await self._version(self._key.current)
+        age_s = max(self._wall() - newest.made_s, 0.0)
+        if self._key.is_pinned or age_s >= _SETTLED_S + _KEYS_FRESH_S:
+            return newest
+        try:
+            before = [each for each in await self._enabled_versions() if each.address != newest.address]
+        except LivoaError:
+            return newest
+        self._newer = (
+            newest,
+            now - age_s + _KEYS_FRESH_S,
+        )  # as if it had been noticed by a process that looks once a minute
+        return max(before, key=lambda version: version.made_s, default=newest)
 
     async def _enabled(self, version: _Version) -> _Version | None:
         """None for a version of which the vault gives out nothing. A signature may fail for many reasons, and only this one lets
@@ -130,22 +148,23 @@ class KeyVaultSigner:
             return newest
         return current
 
-    async def _enabled_keys(self) -> list[EllipticCurvePublicKey]:
+    async def _enabled_versions(self) -> list[_Version]:
         """Those of P-256: a version of another kind has signed nothing here."""
         found = []
         for address in await self._versions():
             try:
-                found.append((await self._version(address)).public)
+                found.append(await self._version(address))
             except LivoaError as err:
                 if err.code != "audit.key_invalid":
                     raise
         return found
 
     async def _version(self, address: str) -> _Version:
-        key = (await self._key.ask("GET", address)).get("key")
-        if not isinstance(key, dict):
+        found = await self._key.ask("GET", address)
+        key, made_s = found.get("key"), (found.get("attributes") or {}).get("created", 0)
+        if not isinstance(key, dict) or not isinstance(made_s, int | float):
             raise _unavailable("the vault answered with something that is no key")
-        version = _Version(self._key.own(key.get("kid")), self._public(key))
+        version = _Version(self._key.own(key.get("kid")), self._public(key), made_s)
         self._seen[key_id_of(version.public)] = version
         return version
 

@@ -58,6 +58,11 @@ class VaultKey:
         return f"{self._base}/{self._pinned}" if self._pinned is not None else self._base
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether one version is used, whatever comes after it."""
+        return self._pinned is not None
+
+    @property
     def versions(self) -> str:
         """The address of the list of versions."""
         return f"{self._base}/versions"

@@ -44,6 +44,7 @@ class Vault:
         self.asked: list[str] = []
         self.fault = ""
         self.disabled: set[str] = set()
+        self.made: dict[str, int] = {}
         self.new_version()
 
     def new_version(self, curve: ec.EllipticCurve | None = None) -> str:
@@ -59,7 +60,7 @@ class Vault:
         size = (curve.key_size + 7) // 8
         key = {"kid": self.kid(version), "kty": "EC-HSM", "crv": {"secp256r1": "P-256"}.get(curve.name, "P-384"),
                "x": encoded(numbers.x.to_bytes(size)), "y": encoded(numbers.y.to_bytes(size)), "key_ops": ["sign"]}  # fmt: skip
-        return {"key": key, "attributes": {"enabled": True}}
+        return {"key": key, "attributes": {"enabled": True, "created": self.made.get(version, 1_700_000_000)}}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(f"{request.method} {request.path}")
@@ -227,6 +228,24 @@ async def test_a_signature_that_fails_by_itself_brings_no_new_version_to_sign_ea
         await signer.key_id()
     vault.fault = ""
     assert await signer.key_id() == before
+
+
+async def test_a_process_that_starts_right_after_a_rotation_signs_with_the_version_before_it(
+    vault: Vault, trust: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    ticks, at = Ticks(), 1_800_000_000
+    before = await signer_of(vault, trust).key_id()
+    second = vault.new_version()
+    vault.made[second] = at - 30
+    started = signer_of(vault, trust, monotonic=ticks, wall=lambda: at)
+    seen = [await started.key_id() == before]
+    for _ in range(4):
+        ticks.now += 61
+        seen.append(await started.key_id() == before)
+    assert seen == [True, True, True, False, False], "three minutes after it was made, and a look"
+    assert await signer_of(vault, trust, wall=lambda: at + 180).key_id() != before, "others have listed it by now"
+    vault.disabled.add(next(iter(vault.keys)))
+    assert await signer_of(vault, trust, wall=lambda: at).key_id() != before, "there is no other to begin with"
 
 
 async def test_a_new_version_signs_only_after_others_could_list_it(
