@@ -342,36 +342,30 @@ def _known_tenants() -> str:
     return f"choose a tenant with --tenant; the catalog here has {names}" if names else _HINTS[401]
 
 
+_SOMEBODY_ELSE = "somebody else has to answer: --as NAME chooses another development user"
+_ITS_STEPS = "./livoa show RUN lists its steps"
+_HINTS_OF_CODES = {
+    "approval.app_only": _SOMEBODY_ELSE,
+    "approval.closed": "./livoa approvals RUN shows what became of it",
+    "approval.not_found": "./livoa approvals lists what waits for an answer",
+    "approval.self": _SOMEBODY_ELSE,
+    "audit.no_such_content": "./livoa audit show RUN lists the hashes",
+    "auth.tenant_suspended": "only the operator lets it go on: a higher version in catalog/tenants/TENANT.yaml, docs/tenants.md",
+    "plan.invalid": "./livoa plan check FILE tells the same without a host",
+    "run.erased": "./livoa audit show RUN has what is left: its audit records",
+    "run.finished": "./livoa show RUN has its end, ./livoa rerun RUN does it again",
+    "run.no_plan": './livoa show RUN has the reason; ./livoa run "…" submits it again',
+    "run.not_finished": "./livoa cancel RUN asks it to stop, ./livoa terminate RUN ends it at once",
+    "step.no_output": _ITS_STEPS,
+    "step.unknown": _ITS_STEPS,
+    "tenants.invalid": "mend what is named, or remove a file that is no page; pages are read again within two seconds",
+}
+
+
 def _hint_for(code: str, status: int) -> str:
-    match code:
-        case "auth.tenant_unknown":
-            return _known_tenants()
-        case "approval.self" | "approval.app_only":
-            return "somebody else has to answer: --as NAME chooses another development user"
-        case "auth.tenant_suspended":
-            return (
-                "only the operator lets it go on: a higher version in catalog/tenants/TENANT.yaml, see docs/tenants.md"
-            )
-        case "approval.closed":
-            return "./livoa approvals RUN shows what became of it"
-        case "plan.invalid":
-            return "./livoa plan check FILE tells the same without a host"
-        case "approval.not_found":
-            return "./livoa approvals lists what waits for an answer"
-        case "run.finished":
-            return "./livoa show RUN has its end, ./livoa rerun RUN does it again"
-        case "run.not_finished":
-            return "./livoa cancel RUN asks it to stop, ./livoa terminate RUN ends it at once"
-        case "run.no_plan":
-            return './livoa show RUN has the reason; ./livoa run "…" submits it again'
-        case "run.erased":
-            return "./livoa audit show RUN has what is left: its audit records"
-        case "step.no_output" | "step.unknown":
-            return "./livoa show RUN lists its steps"
-        case "audit.no_such_content":
-            return "./livoa audit show RUN lists the hashes"
-        case _:
-            return _HINTS.get(status, "")
+    if code == "auth.tenant_unknown":
+        return _known_tenants()
+    return _HINTS_OF_CODES.get(code) or _HINTS.get(status, "")
 
 
 def problem_of(status: int, data: bytes, url: str) -> CliError:

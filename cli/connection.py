@@ -70,6 +70,9 @@ def run_id_of(api: Api, text: str) -> str:
     runs = api.runs(limit=1)["runs"]
     if not runs:
         raise CliError(
-            "there are no runs yet", hint='./livoa run "…" submits one', exit_code=ExitCode.FAILED, code="run.none"
+            "there are no runs yet that you may see",
+            hint=f'./livoa run "…"{api.again} submits one',
+            exit_code=ExitCode.FAILED,
+            code="run.none",
         )
     return str(runs[0]["run_id"])

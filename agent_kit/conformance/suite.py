@@ -108,6 +108,8 @@ def _subject(caller: Caller, target: Target, found: list[Capability]) -> Subject
     """What to call, or why nothing is called."""
     harmless = [one for one in found if one.side_effect in ("none", "read")]
     candidates = [one for one in found if one.name == target.capability] if target.capability else harmless
+    if not found:
+        return "there are no capabilities to call: see capabilities.listed"
     if not candidates:
         return "no such capability" if target.capability else "no capability without effects; name one to call"
     for capability in candidates:

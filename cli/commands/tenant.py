@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -52,25 +54,42 @@ def run(options: argparse.Namespace) -> ExitCode:
         case "versions":
             _versions(api, tenant, options)
         case "set":
-            config = _set(api, tenant, options)
-            _show(config, as_json=options.json)
-            if not options.json:
-                progress(f"version {config['version']} holds now; other hosts see it within seconds")
+            before, config = _set(api, tenant, options)
+            if options.json:
+                print_json(config)
+                return ExitCode.OK
+            for line in _differences(before, config):
+                say(line)
+            progress(f"version {config['version']} holds now; other hosts see it within seconds")
         case _:
             _show(api.tenant(tenant)[0], as_json=options.json)
     return ExitCode.OK
 
 
-def _set(api: Api, tenant: str, options: argparse.Namespace) -> dict[str, Any]:
+def _set(api: Api, tenant: str, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration as it was and as it is."""
     if bool(options.changes) == bool(options.file):
         raise _usage("say what to change: either FIELD=VALUE or --file", "./livoa tenant --help shows examples")
     pairs = [_pair(text) for text in options.changes]
     written = _read(options.file) if options.file else None
     config, tag = api.tenant(tenant)
-    wanted = written if written is not None else config
+    wanted = written if written is not None else deepcopy(config)
     for path, value in pairs:
         _replace(wanted, path, value)
-    return api.set_tenant(tenant, wanted, tag)
+    return config, api.set_tenant(tenant, wanted, tag)
+
+
+def _differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    """A line for each field that is another one now; its version is told apart."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted({*before, *after} - ({"version"} if not path else set())):
+            yield from _differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
+    elif before != after:
+        yield f"{path}  {_json(before)} → {_json(after)}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True)
 
 
 def _pair(text: str) -> tuple[list[str], Any]:

@@ -56,7 +56,7 @@ def _invalid(root: Path, findings: list[Violation]) -> LivoaError:
     words = "; ".join(f"{found.pointer}: {found.message}" for found in findings[:_MAX_WORDS])
     return LivoaError(
         "catalog.invalid",
-        f"the catalog in {root.name} has {len(findings)} faults: {words}",
+        f"the catalog in {root.name} has {len(findings)} {'fault' if len(findings) == 1 else 'faults'}: {words}",
         status=500,
         pointer=findings[0].pointer,
         violations=findings,

@@ -55,7 +55,7 @@ def read_pages(
     findings: list[Violation] = []
     directory = root / folder
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name.endswith("~"):  # no page: what editors keep beside one
             continue
         label = f"{folder}/{path.name}"
         try:

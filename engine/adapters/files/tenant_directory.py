@@ -89,7 +89,7 @@ def _load(root: Path) -> MemoryTenantDirectory:
         words = "; ".join(f"{found.pointer}: {found.message}" for found in findings[:5])
         raise LivoaError(
             "tenants.invalid",
-            f"the tenants' configuration has {len(findings)} faults: {words}",
+            f"the tenants' configuration has {len(findings)} {'fault' if len(findings) == 1 else 'faults'}: {words}",
             status=503,
             pointer=findings[0].pointer,
             violations=findings,

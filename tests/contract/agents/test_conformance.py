@@ -174,6 +174,9 @@ async def test_an_output_that_breaks_the_manifest_is_noticed_and_so_is_one_that_
 async def test_an_agent_that_trusts_other_keys_fails_and_one_that_is_not_there_too(keys: Path, tmp_path: Path) -> None:
     Authority.open(tmp_path)
     assert "capabilities.listed" in failures(await checked(echo_app(keys), tmp_path))
+    stranger = await checked(FastAPI(), keys)
+    why_not = {one.detail for one in stranger.results if one.status == "not_applicable"}
+    assert why_not == {"there are no capabilities to call: see capabilities.listed"}
     with pytest.raises(UnreachableError, match="Connection refused"):
         await check_agent(Target("http://127.0.0.1:9", keys, timeout_s=2.0))
 

@@ -257,6 +257,13 @@ def test_a_page_under_another_name_is_refused(tmp_path: Path, name: str) -> None
     assert ("catalog.page_invalid", f"capabilities/{name}#") in faults(raw(tmp_path, VALID, name))
 
 
+@pytest.mark.parametrize("beside", [".sales.query.yaml.swp", "sales.query.yaml~"])
+def test_what_an_editor_keeps_beside_a_page_is_no_page(tmp_path: Path, beside: str) -> None:
+    root = raw(tmp_path, VALID)
+    raw(tmp_path, "half a page: [", beside)
+    assert list(FilesCatalog(root).capabilities) == ["sales.query"]
+
+
 def test_the_catalog_of_this_repository_is_sound_and_fully_classified() -> None:
     catalog = FilesCatalog(Path(__file__).parents[3] / "catalog")
     assert catalog.capabilities

@@ -234,6 +234,12 @@ def test_a_host_that_its_stack_starts_again_is_waited_for(livoa, tmp_path):
     assert "./livoa up" in elsewhere.json["error"]["hint"]
 
 
+def test_where_there_is_no_last_run_the_next_step_submits_one_to_the_same_host(connected, double):
+    double.scripts["GET /api/runs"] = lambda asked: (200, {"runs": [], "next_cursor": None})
+    error = connected("show", "last", "--tenant", "fabrikam", "--json").json["error"]
+    assert (error["code"], error["hint"]) == ("run.none", './livoa run "…" --tenant fabrikam submits one')
+
+
 def test_a_slip_in_a_command_is_answered_with_the_command_that_was_meant(livoa):
     slip = livoa("shwo", "last")
     assert (slip.code, slip.err.splitlines()[1]) == (
@@ -249,6 +255,7 @@ def test_a_slip_in_a_command_is_answered_with_the_command_that_was_meant(livoa):
         ("run.not_finished", "./livoa terminate RUN"),
         ("run.no_plan", "./livoa show RUN"),
         ("run.erased", "./livoa audit show RUN"),
+        ("tenants.invalid", "mend what is named"),
     ],
 )
 def test_what_cannot_be_done_to_a_run_comes_with_what_can(connected, double, code, next_step):

@@ -37,6 +37,12 @@ def test_set_changes_fields_and_names_what_it_changes(admin, double):
     assert put["body"] == CONFIG | {"bounds": {"max_steps": 50}, "status": "suspended", "egress_hosts": []}
 
 
+def test_set_shows_what_is_another_value_now_and_nothing_else(admin):
+    outcome = admin("tenant", "set", "bounds.max_steps=50")
+    assert outcome.out.splitlines() == [f"bounds.max_steps  {CONFIG['bounds']['max_steps']} → 50"]
+    assert "version 4 holds now" in outcome.err
+
+
 def test_set_can_replace_everything_from_a_file(admin, double, tmp_path):
     file = tmp_path / "contoso.json"
     file.write_text(json.dumps({"tenant_id": "contoso"}))
