@@ -256,6 +256,7 @@ def validation_errors(text: str, schema: Schema) -> list[tuple[int, str]]:
 
 
 @cache
+@cache
 def engine_version() -> str:
     """The version of the library, for evidence."""
     from importlib.metadata import version

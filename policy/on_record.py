@@ -13,7 +13,7 @@ from engine.ports.in_force import InForceLog
 from engine.ports.policy import PolicyEngine
 from policy.cedar import engine_version
 from policy.hashes import sha256_of
-from policy.library import InForce, PolicyLibrary
+from policy.library import PolicyLibrary
 
 _MAX_TENANTS = 20_000
 T = TypeVar("T")
@@ -24,7 +24,8 @@ class RecordingPolicyEngine:
 
     def __init__(self, inner: PolicyEngine, library: PolicyLibrary, catalog: Catalog, records: InForceLog) -> None:
         self._inner, self._library, self._catalog, self._records = inner, library, catalog, records
-        self._policies: dict[str, tuple[InForce, str, str]] = {}
+        # Names alone: the compiled policies of so many tenants are the library's to keep or let go.
+        self._policies: dict[str, tuple[tuple[str, ...], str]] = {}
         self._configs: dict[str, tuple[TenantConfig, str]] = {}
 
     async def decide_plan(self, request: PlanPolicyRequest) -> PlanPolicyDecision:
@@ -44,12 +45,12 @@ class RecordingPolicyEngine:
             schema = self._library.words().hash
         except LivoaError:
             return  # nothing is in force; the decision says so
+        names = (today.book.hash, today.platform.hash, schema, self._catalog.version, engine_version())
         kept = self._policies.get(tenant.tenant_id)
-        if kept is None or kept[0] is not today or kept[1] != schema:
-            version = sha256_of([today.book.hash, today.platform.hash, schema, self._catalog.version, engine_version()])
-            kept = (today, schema, version)
+        if kept is None or kept[0] != names:
+            kept = (names, sha256_of(list(names)))
             _bounded(self._policies)[tenant.tenant_id] = kept
-        if not self._records.is_noted(tenant.tenant_id, "policy", kept[2]):
+        if not self._records.is_noted(tenant.tenant_id, "policy", kept[1]):
             facts = {
                 "policy_set": today.book.hash,
                 "platform_set": today.platform.hash,
@@ -58,7 +59,7 @@ class RecordingPolicyEngine:
                 "engine": engine_version(),
                 "rules": len(today.book.rules),
             }
-            await self._records.note(tenant.tenant_id, "policy", kept[2], facts)
+            await self._records.note(tenant.tenant_id, "policy", kept[1], facts)
 
     async def _note_config(self, tenant: TenantConfig) -> None:
         kept = self._configs.get(tenant.tenant_id)

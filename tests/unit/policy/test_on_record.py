@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime
+
+import pytest
 
 from engine.adapters.memory import FixedClock, MemoryAuditLog
 from engine.domain.audit import AuditRecord
@@ -10,7 +13,7 @@ from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest
 from engine.evidence.in_force import InForceRecords
 from engine.ports.policy import PolicyText
 from policy.engine import GovernedPolicyEngine
-from policy.library import PolicyLibrary
+from policy.library import InForce, PolicyLibrary
 from policy.on_record import RecordingPolicyEngine
 from tests.unit.policy.conftest import CATALOG, Gate, tenant
 
@@ -68,3 +71,18 @@ async def test_without_policies_nothing_is_said_to_be_in_force(gate: Gate) -> No
     gate.texts.broken = True
     assert not (await gate.plan(STEP)).allows
     assert await of(audit, "policy.changed") == []
+
+
+def in_memory() -> list[InForce]:
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, InForce)]
+
+
+async def test_what_the_library_let_go_is_kept_nowhere_else(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled policies are large: the library says of how many tenants they are held."""
+    monkeypatch.setattr("policy.library._MAX_LAYERS", 3)
+    recording(gate, MemoryAuditLog())
+    others = in_memory()
+    for number in range(8):
+        await gate.plan(STEP, tenant=tenant(tenant_id=f"tenant-{number}"))
+    assert 1 <= len(in_memory()) - len(others) <= 3
