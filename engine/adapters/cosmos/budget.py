@@ -40,7 +40,7 @@ ACCOUNT_TTL_S = 400 * 24 * 3_600
 """Longer than any run lasts, and than a year's days are asked for."""
 SETTLED_AT_ONCE = 40
 """How many reservations one transaction ends at most: each may be of a day of its own, and a transaction has 100 documents."""
-_SCOPE = "budget"
+BUDGET_SCOPE = "budget"
 _OF_PREFIX = "c.kind = 'reservation' AND c.run = @run AND STARTSWITH(c.key, @prefix)"
 _OPEN = "c.kind = 'reservation' AND c.run = @run AND STARTSWITH(c.key, @prefix) AND c.open = true"
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class CosmosBudgetLedger:
         def keep(found: Document | None) -> tuple[None, Document | None]:
             return None, new if found is None else None
 
-        await self._of(tenant_id).update(_SCOPE, new["id"], keep)
+        await self._of(tenant_id).update(BUDGET_SCOPE, new["id"], keep)
 
     async def reserve(
         self,
@@ -101,8 +101,8 @@ class CosmosBudgetLedger:
         async def attempt() -> bool:
             account, known, day = await asyncio.gather(
                 _account(repository, run_id),
-                repository.read(_SCOPE, _reservation(run_id, key)),
-                repository.read(_SCOPE, _day(today)),
+                repository.read(BUDGET_SCOPE, _reservation(run_id, key)),
+                repository.read(BUDGET_SCOPE, _day(today)),
             )
             if account is None:
                 return False
@@ -116,7 +116,9 @@ class CosmosBudgetLedger:
             if share is not None and not await _has_room(repository, run_id, share, amount):
                 return False
             reserved = Create(_reservation_document(run_id, key, amount, today))
-            await repository.write(_SCOPE, [account.with_totals(of_run), reserved, _day_operation(today, day, of_day)])
+            await repository.write(
+                BUDGET_SCOPE, [account.with_totals(of_run), reserved, _day_operation(today, day, of_day)]
+            )
             return True
 
         return await self._alone(tenant_id, attempt)
@@ -129,7 +131,7 @@ class CosmosBudgetLedger:
 
         async def attempt() -> None:
             account, known = await asyncio.gather(
-                _account(repository, run_id), repository.read(_SCOPE, _reservation(run_id, key))
+                _account(repository, run_id), repository.read(BUDGET_SCOPE, _reservation(run_id, key))
             )
             if account is not None and known is not None and known["open"]:
                 await _end(repository, account, [(known, spent)])
@@ -143,7 +145,7 @@ class CosmosBudgetLedger:
         ended: set[str] = set()  # a second try, after an answer that was lost, does not find those of the first
 
         async def attempt() -> bool:
-            account, rest = await asyncio.gather(_account(repository, run_id), repository.find(find, _SCOPE))
+            account, rest = await asyncio.gather(_account(repository, run_id), repository.find(find, BUDGET_SCOPE))
             if account is None or not rest:
                 return False
             ended.update(document["id"] for document in rest)
@@ -164,19 +166,19 @@ class CosmosBudgetLedger:
             if account is None or (account.limits.micro_usd or 0) >= limit_micro_usd:
                 return account
             raised = replace(account, limits=Limits(limit_micro_usd, account.limits.tokens))
-            await repository.write(_SCOPE, [raised.with_totals(raised.totals)])
+            await repository.write(BUDGET_SCOPE, [raised.with_totals(raised.totals)])
             return raised
 
         return _state(await self._alone(tenant_id, attempt))
 
     async def state(self, tenant_id: str, run_id: str) -> BudgetState | None:
         """See ``BudgetLedger.state``."""
-        found = await self._of(tenant_id).read(_SCOPE, _run(run_id))
+        found = await self._of(tenant_id).read(BUDGET_SCOPE, _run(run_id))
         return _state(_read(found) if found is not None else None)
 
     async def daily_state(self, tenant_id: str, day: date) -> DailyState:
         """See ``BudgetLedger.daily_state``."""
-        totals = _totals(await self._of(tenant_id).read(_SCOPE, _day(day.isoformat())))
+        totals = _totals(await self._of(tenant_id).read(BUDGET_SCOPE, _day(day.isoformat())))
         reserved, spent = totals.reserved, totals.spent
         return DailyState(reserved.micro_usd, spent.micro_usd, reserved.tokens, spent.tokens)
 
@@ -190,6 +192,11 @@ class CosmosBudgetLedger:
         return TenantRepository(self._connection, TENANTS, tenant_id)
 
 
+def reservations_of_run(run_id: str) -> Find:
+    """The reservations of a run in ``BUDGET_SCOPE``, a page of them, for whoever removes the run."""
+    return Find("c.kind = 'reservation' AND c.run = @run", {"run": run_id}, PAGE, fields=("id",))
+
+
 async def _end(repository: TenantRepository, account: _Account, pairs: Iterable[tuple[Document, Amount]]) -> None:
     """Settle open reservations in one transaction. Whoever was quicker has changed the account, so this changes nothing then."""
     of_run, operations = account.totals, list[Operation]()
@@ -198,18 +205,18 @@ async def _end(repository: TenantRepository, account: _Account, pairs: Iterable[
         amount, day = Amount(*reservation["amount"]), reservation["day"]
         of_run = _settled(of_run, amount, spent)
         if day not in days:
-            found = await repository.read(_SCOPE, _day(day))
+            found = await repository.read(BUDGET_SCOPE, _day(day))
             days[day] = found, _totals(found)
         days[day] = days[day][0], _settled(days[day][1], amount, spent)
         settled = reservation | {"open": False, "spent": _pair(spent)}
         operations.append(Replace(settled, reservation["_etag"]))
     operations += [_day_operation(day, found, totals) for day, (found, totals) in days.items()]
-    await repository.write(_SCOPE, [account.with_totals(of_run), *operations])
+    await repository.write(BUDGET_SCOPE, [account.with_totals(of_run), *operations])
 
 
 async def _has_room(repository: TenantRepository, run_id: str, share: Share, amount: Amount) -> bool:
     find = Find(_OF_PREFIX, {"run": run_id, "prefix": share.prefix}, PAGE, fields=("amount", "spent"))
-    found = await repository.find(find, _SCOPE)
+    found = await repository.find(find, BUDGET_SCOPE)
     used = sum((document.get("spent") or document["amount"])[0] for document in found)
     return len(found) < PAGE and used + amount.micro_usd <= share.limit_micro_usd
 
@@ -224,7 +231,7 @@ def _settled(totals: Totals, amount: Amount, spent: Amount) -> Totals:
 
 async def _account(repository: TenantRepository, run_id: str) -> _Account | None:
     """The account, for a write. ``MovedError`` when it had to be brought over first: what was read beside it is old by then."""
-    found = await repository.read(_SCOPE, _run(run_id))
+    found = await repository.read(BUDGET_SCOPE, _run(run_id))
     if found is not None and is_former(found):
         await _bring_over(repository, run_id, found)
         raise MovedError("the account has another layout by now")
@@ -249,14 +256,14 @@ async def _bring_over(repository: TenantRepository, run_id: str, found: Document
     while True:
         some, rest = documents[: MAX_BATCH - 1], documents[MAX_BATCH - 1 :]
         try:
-            await repository.write(_SCOPE, [Replace(found if rest else account, found["_etag"]), *map(Put, some)])
+            await repository.write(BUDGET_SCOPE, [Replace(found if rest else account, found["_etag"]), *map(Put, some)])
         except MovedError:
             pass  # another process brings the same account over, or an earlier build has used it
         else:
             if not rest:
                 return
             documents = rest
-        again = await repository.read(_SCOPE, found["id"])
+        again = await repository.read(BUDGET_SCOPE, found["id"])
         if again is None or again.get("document") != text:
             raise MovedError("the account was used, or brought over, meanwhile")
         found = again

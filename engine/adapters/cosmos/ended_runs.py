@@ -1,7 +1,8 @@
-"""Runs on their way out of Cosmos DB: every document in a run's partition but the record of its key, and the claim elsewhere.
+"""Runs on their way out of Cosmos DB: every document in a run's partition but the record of its key, and elsewhere the claim and
+the reservations of its budget.
 
-The run's own document goes last, so a removal that stopped is found and finished. Accounts of budgets hold amounts only and
-expire by themselves.
+The run's own document goes last, so a removal that stopped is found and finished. The account of its budget holds amounts only
+and expires by itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
+from engine.adapters.cosmos.budget import BUDGET_SCOPE, reservations_of_run
 from engine.adapters.cosmos.definitions import TENANTS
 from engine.adapters.cosmos.repository import PAGE, Document, Find, TenantRepository
 from engine.adapters.cosmos.run_partition import RUN_ID, RunPartitions, run_of
@@ -52,14 +54,19 @@ class CosmosEndedRuns:
         if head is not None and not head.run.status.is_final:
             raise not_finished(head.run)
         find = Find("NOT ARRAY_CONTAINS(@stay, c.id)", {"stay": [RUN_ID, "key"]}, PAGE, fields=("id",))
-        while found := await repository.find(find, run_id):
-            await _delete(repository, [(run_id, document["id"]) for document in found])
+        await _delete_found(repository, find, run_id)
+        tenants = TenantRepository(self._partitions.connection, TENANTS, tenant_id)
+        await _delete_found(tenants, reservations_of_run(run_id), BUDGET_SCOPE)
         if head is None:
             return False
-        claims = TenantRepository(self._partitions.connection, TENANTS, tenant_id)
         made = Find("c.kind = 'claim' AND c.createId = @create", {"create": head.create_id}, PAGE, fields=("id",))
-        await _delete(claims, [(document["scope"], document["id"]) for document in await claims.find(made)])
+        await _delete(tenants, [(document["scope"], document["id"]) for document in await tenants.find(made)])
         return await repository.delete(run_id, RUN_ID)
+
+
+async def _delete_found(repository: TenantRepository, find: Find, scope: str) -> None:
+    while found := await repository.find(find, scope):
+        await _delete(repository, [(scope, document["id"]) for document in found])
 
 
 async def _delete(repository: TenantRepository, places: list[tuple[str, str]]) -> None:
