@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
-from local_host.queue_store import DEFERRED_US, SqliteQueueBroker, from_us, locked_message
+from local_host.queue_store import SqliteQueueBroker, from_us, locked_message
+from local_host.queue_time import NEVER_US
 from local_host.queues import EntityOptions, LockedMessage, OutgoingMessage, QueueError, SessionLock
 
 MAX_BATCH = 250
@@ -73,7 +74,7 @@ class ServiceBusBroker(SqliteQueueBroker):
             for number in numbers:
                 gone = self._db.execute(
                     "DELETE FROM message WHERE entity = ? AND seq = ? AND available_us > ? AND available_us < ?",
-                    (name, number, now_us, DEFERRED_US),
+                    (name, number, now_us, NEVER_US),
                 )
                 if not gone.rowcount:
                     raise QueueError("queue.not_found", f"no scheduled message has the number {number}")
@@ -95,7 +96,7 @@ class ServiceBusBroker(SqliteQueueBroker):
             row = self._held(entity, lock_token)
             self._db.execute(
                 "UPDATE message SET lock_token = NULL, locked_until_us = NULL, available_us = ? WHERE seq = ?",
-                (DEFERRED_US, row["seq"]),
+                (NEVER_US, row["seq"]),
             )
 
     def receive_deferred(
@@ -111,7 +112,7 @@ class ServiceBusBroker(SqliteQueueBroker):
                 row = self._db.execute(
                     "SELECT * FROM message WHERE entity = ? AND seq = ? AND available_us = ?"
                     " AND (locked_until_us IS NULL OR locked_until_us <= ?)",
-                    (name, number, DEFERRED_US, now_us),
+                    (name, number, NEVER_US, now_us),
                 ).fetchone()
                 if row is None:
                     raise QueueError("queue.not_found", f"no deferred message has the number {number}")

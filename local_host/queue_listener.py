@@ -85,6 +85,11 @@ class QueueListener:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
+    def _wake_at(self, due_at: datetime) -> Alarm:
+        # No later than it would be now: when the clock is set back, the broker moves what it has to wait for.
+        within_s = (due_at - self._clock.now()).total_seconds()
+        return self._clock.call_at(due_at, self._wake.set, within_s=within_s)
+
     def _wake_soon(self, loop: asyncio.AbstractEventLoop) -> Any:
         # A synchronous function may send from its pool thread; an asyncio.Event may only be set on its loop.
         return lambda: set_from_anywhere(loop, self._wake)
@@ -97,7 +102,7 @@ class QueueListener:
                     await asyncio.sleep(0)
                     continue
                 due_at = self._broker.next_due_at(self._trigger.entity)
-                alarm = self._clock.call_at(due_at, self._wake.set) if due_at is not None else None
+                alarm = self._wake_at(due_at) if due_at is not None else None
             except sqlite3.Error as err:  # a full disk and the like, which ends
                 _log.error("queue %s: nothing can be received (%s)", self._trigger.entity, type(err).__name__)
                 alarm = self._clock.call_after(RETRY_S, self._wake.set)

@@ -13,11 +13,13 @@ import sqlite3
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from local_host.queue_commits import Transactions
+from local_host.queue_time import NEVER_US, QueueTime
 from local_host.queues import (
     DEAD_LETTER_SUFFIX,
     MAX_BODY_BYTES,
@@ -57,8 +59,6 @@ _ENVELOPE = tuple(
     if one.name not in ("body", "message_id", "session_id", "scheduled_at", "properties")
 )
 """What of a message is kept as one JSON document; the rest has columns, or is written beside it."""
-DEFERRED_US = 2**62
-"""When a deferred message becomes available: never by itself."""
 
 
 class SqliteQueueBroker:
@@ -71,10 +71,11 @@ class SqliteQueueBroker:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         self.transactions = Transactions(self._db)
-        self._lock, self._transaction = self.transactions.lock, self.transactions.one
+        self._lock = self.transactions.lock
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._prepare(self._db)
+        self._time = QueueTime(self._db, self.transactions)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.executescript(_SCHEMA)
@@ -371,7 +372,7 @@ class SqliteQueueBroker:
                 " COALESCE(SUM(entity = :e AND available_us > :now AND available_us < :never), 0) AS scheduled,"
                 " COALESCE(SUM(entity = :e AND locked_until_us > :now), 0) AS locked,"
                 " COALESCE(SUM(entity = :d), 0) AS dead FROM message WHERE entity IN (:e, :d)",
-                {"e": name, "d": name + DEAD_LETTER_SUFFIX, "now": self._now_us(), "never": DEFERRED_US},
+                {"e": name, "d": name + DEAD_LETTER_SUFFIX, "now": self._now_us(), "never": NEVER_US},
             ).fetchone()
             return EntityCounts(row["active"], row["scheduled"], row["locked"], row["dead"])
 
@@ -385,7 +386,7 @@ class SqliteQueueBroker:
                 " AND available_us < :never UNION ALL"
                 " SELECT MIN(locked_until_us) FROM message WHERE entity = :e AND locked_until_us > :now UNION ALL"
                 " SELECT MIN(locked_until_us) FROM session WHERE entity = :e AND locked_until_us > :now)",
-                {"e": name, "now": now_us, "never": DEFERRED_US},
+                {"e": name, "now": now_us, "never": NEVER_US},
             ).fetchone()
         return from_us(row["due"]) if row["due"] is not None else None
 
@@ -402,6 +403,10 @@ class SqliteQueueBroker:
                 wake()
 
     # -- plumbing
+
+    def _transaction(self) -> AbstractContextManager[None]:
+        self._time.heed(self._now_us())
+        return self.transactions.one()
 
     def _now_us(self) -> int:
         return to_us(self._now())

@@ -52,6 +52,47 @@ def _send(broker, queue, text, **fields) -> str:
     return broker.send(queue, OutgoingMessage(text.encode(), **fields))
 
 
+def test_what_waits_is_received_after_the_clock_was_set_back(broker, hands):
+    broker.declare("q", EntityOptions(lock_s=LOCK_S, max_delivery_count=MAX_DELIVERIES, duplicate_window_s=60))
+    for text in ("held", "waits"):
+        _send(broker, "q", text, message_id=text)
+    _send(broker, "q", "later", scheduled_at=hands.at + timedelta(seconds=50))
+    _send(broker, "q", "dies", ttl_s=100)
+    assert _bodies(broker.receive("q", 1)) == ["held"]
+    hands.move_s(-3_600)
+    assert _bodies(broker.receive("q", 1)) == ["waits"]
+    hands.move_s(LOCK_S + 1)
+    assert _bodies(broker.receive("q", 9)) == ["held", "waits", "dies"], (
+        "their locks are over, and not one other's time"
+    )
+    hands.move_s(20)
+    assert _bodies(broker.receive("q", 9)) == ["later"]
+    _send(broker, "q", "waits again", message_id="waits")
+    assert broker.counts("q").active == 4, "what was seen more than a minute ago is forgotten"
+    hands.move_s(60)
+    broker.receive("q", 9)
+    assert "dies" not in _bodies(broker.receive("q", 9))
+
+
+def test_what_was_written_before_a_clock_that_starts_earlier_waits_for_nobody(tmp_path, hands):
+    broker = SqliteQueueBroker(tmp_path / "q.sqlite", hands)
+    broker.declare("s", EntityOptions(sessions=True, lock_s=LOCK_S))
+    _send(broker, "s", "one", session_id="a")
+    assert broker.accept_session("s") is not None
+    broker.close()
+    hands.move_s(-86_400)
+    for _ in range(2):  # opened once more, nothing moves again
+        broker = SqliteQueueBroker(tmp_path / "q.sqlite", hands)
+        assert broker.accept_session("s") is None, "whoever has it has it for as long as it had left"
+        broker.close()
+    hands.move_s(LOCK_S + 1)
+    broker = SqliteQueueBroker(tmp_path / "q.sqlite", hands)
+    session = broker.accept_session("s")
+    assert session is not None
+    assert _bodies(broker.receive("s", 1, session)) == ["one"]
+    broker.close()
+
+
 @dataclass
 class Model:
     """What the test believes about one message."""
