@@ -171,6 +171,11 @@ class _Sender:
             except LivoaError as err:
                 self._not_before = max(self._not_before, asyncio.get_running_loop().time() + FAIL_FAST_S)
                 error = err
+            except Exception as err:
+                # Not what the SDK promises. Whoever waits must not be left without anybody who sends.
+                _LOG.warning("nothing can be sent: %s", type(err).__name__, extra={"queue": self._entity})
+                self._not_before = asyncio.get_running_loop().time() + FAIL_FAST_S
+                error = unavailable(f"sending failed: {type(err).__name__}")
             except BaseException:
                 self._end(group, unavailable("it was closed"))
                 raise

@@ -197,3 +197,33 @@ async def test_a_large_message_fails_for_nobody_else(connection, emulator):
     # What comes at once after a failure is refused without a try, as ever; what was sent before it has arrived.
     assert arrived == [one.message_id for one, error in zip(messages, told, strict=True) if error is None]
     assert "small-1" in arrived
+
+
+async def test_what_the_sdk_never_promised_to_raise_fails_one_group_and_not_those_that_wait(
+    connection, emulator, monkeypatch
+):
+    await connection.send("plain", BusMessage(b"first", "m-odd-first"))
+    (sender,) = connection._senders[asyncio.get_running_loop()].values()
+    taken(emulator, "plain")
+    send, tried = sender._send, []
+
+    async def odd(messages):
+        tried.append(len(messages))
+        if len(tried) == 1:
+            await asyncio.sleep(0.05)  # so that others come meanwhile
+            raise AttributeError("a handler that was shut down")
+        await send(messages)
+
+    monkeypatch.setattr(type(sender), "_send", lambda _, messages: odd(messages))
+    first = asyncio.create_task(connection.send("plain", BusMessage(b"1", "odd-1")))
+    while not tried:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
+    begun = time.monotonic()
+    others = await asyncio.gather(
+        *(connection.send("plain", BusMessage(b"x", f"odd-{n}"), timeout_s=5) for n in (2, 3)), return_exceptions=True
+    )
+    assert time.monotonic() - begun < 4
+    with pytest.raises(LivoaError) as caught:
+        await first
+    assert (caught.value.code, "closed" in caught.value.message) == ("bus.unavailable", False)
+    assert [getattr(each, "code", None) for each in others] in ([None, None], ["bus.unavailable"] * 2)
