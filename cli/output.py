@@ -40,7 +40,11 @@ def say(text: str) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Write a result as it is to stdout, without a line end of ours."""
+    """Write a result to stdout, without a line end of ours: as it is, and on a terminal without what could drive that."""
+    if sys.stdout.isatty():
+        from cli.render.text import clean
+
+        data = clean(data.decode("utf-8", "replace")).encode()
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

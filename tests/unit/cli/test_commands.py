@@ -12,6 +12,7 @@ import pytest
 
 from cli.exit_codes import MEANINGS, ExitCode
 from cli.main import COMMANDS
+from cli.output import write_bytes
 from cli.paths import ROOT
 from tests.unit.cli.api_double import EVENTS, RUN_ID, problem
 
@@ -168,6 +169,16 @@ def test_show_writes_an_output_as_it_is_and_shows_the_link_no_token(connected, d
         "of the host that is spoken to, whatever it calls itself"
     )
     assert "authorization" not in {name.lower() for name in asked["headers"]}
+
+
+def test_an_output_does_not_drive_the_terminal_it_is_shown_on(capfdbinary, monkeypatch):
+    """In a file it is what it was, to the byte; on a terminal it could rename the window, or type."""
+    hostile = '{"note": "a\x9b31mb\u202ec",\n "é": 1}'.encode() + b"\x1b]0;x\x07\xff"
+    write_bytes(hostile)
+    assert capfdbinary.readouterr().out == hostile
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    write_bytes(hostile)
+    assert capfdbinary.readouterr().out.decode() == '{"note": "a31mbc",\n "é": 1}]0;x\ufffd'
 
 
 def test_show_runs_and_cancel_print_what_the_api_says(connected, double):
