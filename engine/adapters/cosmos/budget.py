@@ -111,7 +111,8 @@ class CosmosBudgetLedger:
             of_run = account.totals.reserve(amount, account.limits)
             of_day = _totals(day).reserve(amount, account.daily)
             if of_run is None or of_day is None:
-                return False
+                # Read side by side: the key may have been given its place after it was looked for and before the account was.
+                return await repository.read(BUDGET_SCOPE, _reservation(run_id, key)) is not None
             # After the account was read: whoever reserves meanwhile changes it, and this is tried again.
             if share is not None and not await _has_room(repository, run_id, share, amount):
                 return False
@@ -133,6 +134,8 @@ class CosmosBudgetLedger:
             account, known = await asyncio.gather(
                 _account(repository, run_id), repository.read(BUDGET_SCOPE, _reservation(run_id, key))
             )
+            if account is not None and known is None:  # or it was looked for before the account was brought over
+                known = await repository.read(BUDGET_SCOPE, _reservation(run_id, key))
             if account is not None and known is not None and known["open"]:
                 await _end(repository, account, [(known, spent)])
 
@@ -145,7 +148,10 @@ class CosmosBudgetLedger:
         ended: set[str] = set()  # a second try, after an answer that was lost, does not find those of the first
 
         async def attempt() -> bool:
-            account, rest = await asyncio.gather(_account(repository, run_id), repository.find(find, BUDGET_SCOPE))
+            account = await _account(repository, run_id)
+            rest = await repository.find(
+                find, BUDGET_SCOPE
+            )  # after the account: before, some keys may have no document yet
             if account is None or not rest:
                 return False
             ended.update(document["id"] for document in rest)
