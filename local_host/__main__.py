@@ -155,11 +155,15 @@ def look(data_dir: Path, export_id: str | None = None) -> dict[str, Any]:
         return {"error": {"code": err.code, "message": err.message, "where": err.where}}
 
 
+NOISY = ("azure.core", "azure.functions", "azure.servicebus", "aiohttp.access")
+"""Loggers whose ordinary days nobody reads: the client of the bus tells each change of state of each link."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("azure.core", "azure.functions", "aiohttp.access"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         if not options.app.is_dir():

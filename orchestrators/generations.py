@@ -24,7 +24,7 @@ from orchestrators.shell import Pool, Task
 if TYPE_CHECKING:
     from azure.durable_functions import DurableOrchestrationContext
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("livoa.runs")
 
 LOOK_AFTER = timedelta(minutes=5)
 """How soon a run asks what became of calls it does not hear of, in case the news was lost."""

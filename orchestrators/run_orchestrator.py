@@ -14,7 +14,7 @@ from orchestrators.shell import Pool, drive
 if TYPE_CHECKING:
     from azure.durable_functions import DurableOrchestrationContext
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("livoa.runs")
 
 
 def run_orchestrator(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any] | None]:

@@ -89,10 +89,12 @@ def _show(view: dict[str, Any], plan: dict[str, Any] | None, steps: list[dict[st
         console.print(f"version {view['plan_version']} of the plan: a failed step had it repaired", highlight=False)
     if plan is not None:
         console.print(plan_tree(plan["plan"], plan["plan_hash"]))
+    planned = {step["id"]: step.get("capability") for step in (plan["plan"]["steps"] if plan is not None else ())}
     states = [
         StepState(
             step["id"],
-            step.get("capability") or step["kind"],
+            # One that ended before it began is on record without its capability.
+            step.get("capability") or planned.get(step["id"]) or step["kind"],
             step["status"],
             step["attempt"],
             step["duration_ms"],

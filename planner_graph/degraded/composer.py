@@ -98,16 +98,20 @@ def _entries(part: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
         yield from (entry for entry in value if isinstance(entry, dict))
 
 
-def _kpis(step: StepResult, part: dict[str, Any], links: _Links) -> Iterator[Kpi]:
+def _kpis(step: StepResult, part: dict[str, Any], links: _Links) -> Iterator[tuple[str, Kpi]]:
+    """Figures beside the names that tell them apart; shown is the label, where there is one (``engine.domain.outputs.Kpi``)."""
     for entry in _entries(part, "kpis"):
         fields = {
             key: entry[key] for key in ("name", "value", "unit", "change", "low", "high") if entry.get(key) is not None
         }
+        name = str(fields.get("name", ""))
+        if isinstance(entry.get("label"), str) and entry["label"].strip():
+            fields["name"] = entry["label"]
         for key in ("name", "value", "unit"):
             if isinstance(fields.get(key), str):
                 fields[key] = links.out_of(fields[key][:_MAX_NAME_CHARS])
         try:
-            yield Kpi.model_validate(fields | {"step_id": step.step_id})
+            yield name, Kpi.model_validate(fields | {"step_id": step.step_id})
         except ValidationError:
             continue
 
@@ -163,10 +167,10 @@ def _cut(text: str, chars: int) -> str:
     return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
-def _first_by_name(kpis: list[Kpi]) -> list[Kpi]:
+def _first_by_name(kpis: list[tuple[str, Kpi]]) -> list[Kpi]:
     first: dict[str, Kpi] = {}
-    for kpi in kpis:
-        first.setdefault(kpi.name, kpi)
+    for name, kpi in kpis:
+        first.setdefault(name, kpi)
     return list(first.values())
 
 

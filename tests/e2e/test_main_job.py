@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import time
 from typing import Any
 
 import pytest
@@ -197,3 +198,13 @@ def test_a_tenant_is_offered_only_what_it_has(fabrikam: Client) -> None:
     run = fabrikam.finished(fabrikam.submit({"intent": "What is the exchange rate from pounds to euros?"}))
     assert run["error"]["code"] == "plan.no_capability"
     assert "exchange rate" not in run["error"]["message"].lower()
+
+
+def test_the_hosts_log_tells_of_runs_and_not_of_the_state_of_links(job: Job, stack: Stack) -> None:
+    log = stack.data / "logs" / "host.log"
+    until = time.monotonic() + 20  # the orchestration ends a moment after the run
+    while not (ends := [line for line in log.read_text().splitlines() if "run over" in line and job.run_id in line]):
+        assert time.monotonic() < until, "no line of the log says that the run is over"
+        time.sleep(0.1)
+    assert json.loads(ends[0])["status"] == "succeeded"
+    assert [line for line in log.read_text().splitlines() if " INFO azure." in line] == []

@@ -181,6 +181,13 @@ def test_an_output_does_not_drive_the_terminal_it_is_shown_on(capfdbinary, monke
     assert capfdbinary.readouterr().out.decode() == '{"note": "a31mbc",\n "é": 1}]0;x\ufffd'
 
 
+def test_a_step_that_ended_before_it_began_is_shown_with_its_capability(connected, double):
+    steps = [double.steps()[1] | {"status": "cancelled", "capability": None, "duration_ms": None}]
+    double.scripts[f"GET /api/runs/{RUN_ID}/steps"] = lambda asked: (200, {"steps": steps})
+    line = next(line for line in connected("show", RUN_ID).out.splitlines() if "cancelled" in line)
+    assert line.split()[:4] == ["■", "fit", "mmm.fit", "cancelled"]
+
+
 def test_show_runs_and_cancel_print_what_the_api_says(connected, double):
     shown = connected("show", RUN_ID, "--json").json
     assert set(shown) == {"run", "plan", "steps", "approvals"}

@@ -63,6 +63,16 @@ async def test_passages_stand_back_when_a_step_made_findings_of_them():
     assert [insight.text for insight in answer.insights] == ["Finding."]
 
 
+async def test_a_figure_is_shown_by_its_label_and_told_apart_by_its_name():
+    """As agents give it that are written with the kit: ``engine.domain.outputs.Kpi``."""
+    kpis = [
+        {"name": name, "label": label, "value": value, "unit": "GBP"}
+        for name, label, value in (("sum", "Sum", 6.5), ("mean", " ", 2.5), ("sum", "Total", 9), ("total", "Sum", 7))
+    ]
+    answer, _ = await compose(StepResult("x", "x", "succeeded", output={"kpis": kpis}))
+    assert [(kpi.name, kpi.value) for kpi in answer.kpis] == [("Sum", 6.5), ("mean", 2.5), ("Sum", 7)]
+
+
 async def test_what_two_steps_say_stands_where_the_first_said_it():
     first = {"insights": [{"text": "A."}, {"text": "B."}], "kpis": [{"name": "K", "value": 1}]}
     second = {"insights": [{"text": "C."}, {"text": "A."}], "kpis": [{"name": "K", "value": 2}]}
