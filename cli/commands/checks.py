@@ -103,22 +103,9 @@ def _test_stage(folders: Sequence[str], thorough: bool, extra: Sequence[str]) ->
         paths = []  # the caller names the files
     marks = "not platform" if thorough else "not platform and not thorough"
     color = ["--color=yes"] if sys.stderr.isatty() else []
-    processes = str(
-        min((os.cpu_count() or 1) + 1, 6)
-    )  # one more than cores: tests of whole stacks wait a third of their time
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        processes,
-        "-m",
-        marks,
-        "--ignore=tests/platform",
-        *color,
-        *paths,
-    ]
+    processes = min((os.cpu_count() or 1) + 1, 6)  # tests of whole stacks wait a third of their time
+    pytest = [sys.executable, "-m", "pytest", "-q", f"-n{processes}"]
+    command = [*pytest, "-m", marks, "--ignore=tests/platform", *color, *paths]
     return Stage(name, [*command, *extra], timeout_s=75 * 60 if thorough else 25 * 60, streamed=True)
 
 
