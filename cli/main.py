@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, cast
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode, exit_code_help
-from cli.output import print_json, progress
+from cli.output import print_json, progress, say
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cli.commands.demo", "start everything, run a sample intent, show the answer, leave nothing running"),
@@ -49,6 +49,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_HELP = ("-h", "--help", "help")
+
+
 class Command(Protocol):
     """What a command module offers."""
 
@@ -64,7 +67,8 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
     return (
-        "usage: ./livoa COMMAND [options]      ./livoa COMMAND --help shows an example\n\n"
+        "usage: ./livoa COMMAND [options]      ./livoa help COMMAND (or COMMAND --help) shows options and an example\n"
+        "       ./livoa --version\n\n"
         "Livoa Orchestrator Agent: turns an intent into a governed task graph and executes it.\n\n"
         f"commands:\n{rows}\n\n"
         "Every command takes --json: one JSON line on stdout (streams: one per event), progress on stderr.\n"
@@ -126,7 +130,11 @@ def report(err: CliError, *, as_json: bool) -> ExitCode:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; never raises for what a user can cause."""
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+    if list(arguments[:1]) == ["--version"]:
+        return _version(as_json="--json" in arguments)
+    if arguments and arguments[0] in _HELP and len(arguments) > 1 and not arguments[1].startswith("-"):
+        arguments = [*arguments[1:], "--help"]  # `help audit show` is `audit show --help`
+    if not arguments or arguments[0] in _HELP:
         sys.stdout.write(overview())
         return ExitCode.OK
     name = arguments[0]
@@ -155,6 +163,16 @@ def main(arguments: Sequence[str]) -> int:
         return ExitCode.OK
     except OSError as err:  # what no command foresaw: a full disk, a file that is not ours
         return report(_of_the_system(err), as_json=options.json)
+
+
+def _version(*, as_json: bool) -> ExitCode:
+    from engine import VERSION
+
+    if as_json:
+        print_json({"version": VERSION})
+    else:
+        say(f"livoa {VERSION}")
+    return ExitCode.OK
 
 
 def _meant(name: str) -> str:

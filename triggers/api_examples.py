@@ -272,6 +272,7 @@ PLAN_PREVIEW: dict[str, Any] = {
 READY: dict[str, Any] = {
     "status": "ok",
     "parts": {"tenants": "ok", "runs": "ok", "audit": "ok"},
+    "version": "0.1.0",
     "catalog": PLAN_HASH,
 }
 SCHEMA_LIST: dict[str, Any] = {"schemas": [{"name": "plan", "path": "/api/schemas/plan"}]}

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
+from engine import VERSION
 from engine.ports.deps import DepsProvider
 from triggers.endpoint import Call, Endpoint, PublicEndpoint, build_blueprint
 from triggers.http_adapter import HttpRequest, HttpResponse, json_response
@@ -34,7 +35,8 @@ async def ready(call: Call) -> HttpResponse:
     results = await asyncio.gather(*(_passes(name, check) for name, check in checks.items()))
     parts = {name: "ok" if passed else "failing" for name, passed in zip(checks, results, strict=True)}
     well = all(results)
-    body = {"status": "ok" if well else "failing", "parts": parts, "catalog": call.deps.catalog.version}
+    status = "ok" if well else "failing"
+    body = {"status": status, "parts": parts, "version": VERSION, "catalog": call.deps.catalog.version}
     return json_response(body, 200 if well else 503, () if well else (("retry-after", "5"),))
 
 

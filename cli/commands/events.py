@@ -58,9 +58,9 @@ def _events(api: Api, run_id: str, options: argparse.Namespace) -> Iterator[dict
 
 
 def _line(event: dict[str, Any]) -> str:
-    from cli.render.text import clean, one_line
+    from cli.render.text import clean, number, one_line
 
-    data = "  ".join(f"{name}={value}" for name, value in event.get("data", {}).items())
+    data = "  ".join(f"{name}={number(v) if isinstance(v, float) else v}" for name, v in event.get("data", {}).items())
     return (
         f"{event['seq']:>5}  {str(event['at'])[11:23]:<12}  {clean(event['type']):<18} {one_line(data, 160)}".rstrip()
     )

@@ -7,9 +7,9 @@ Each event is appended under a deterministic ``key``, so a replay or a retry can
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from engine.domain.base import Frozen, JsonObject, UtcDatetime
 from engine.domain.ids import WireId
@@ -101,8 +101,13 @@ class PlanEventData(Frozen):
     message: str | None = None
 
 
+def _rounded(fraction: float) -> float:
+    """As people read it, and the same text whatever sums it came from: 0.85, not 0.8500000000000001."""
+    return round(fraction, 4)
+
+
 class StepEventData(Frozen):
-    """Data of ``step.*``. ``item`` counts from 0 inside a ``for_each`` step; ``progress`` runs from 0 to 1.
+    """Data of ``step.*``. ``item`` counts from 0 inside a ``for_each`` step; ``progress`` runs from 0 to 1, in four decimals.
     ``worker`` has taken the step off the bus."""
 
     step_id: WireId
@@ -113,7 +118,7 @@ class StepEventData(Frozen):
     message: str | None = None
     duration_ms: int | None = None
     item_count: int | None = None
-    progress: float | None = Field(default=None, ge=0, le=1)
+    progress: Annotated[float, AfterValidator(_rounded)] | None = Field(default=None, ge=0, le=1)
     worker: str | None = Field(default=None, max_length=100)
 
 

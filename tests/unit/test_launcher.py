@@ -78,8 +78,8 @@ def load_launcher(root: Path):
 
 
 def test_help_needs_no_installation(checkout: Checkout):
-    result = checkout.run("demo", "--help")
-    assert json.loads(result.stdout)["arguments"] == ["demo", "--help"]
+    for asked in (["demo", "--help"], ["help", "demo"], ["--version"]):
+        assert json.loads(checkout.run(*asked).stdout)["arguments"] == asked
     assert not (checkout.root / ".venv").exists()
 
 

@@ -8,10 +8,14 @@ leave PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY unset and PYTHON_ENABLE_OPENTE
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from engine import VERSION
 from engine.adapters.otel.logs import confine
 from engine.adapters.otel.telemetry import OtelTelemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
 
 Exporter = Literal["none", "otlp", "azure_monitor"]
 SCOPE = "livoa"
@@ -30,13 +34,18 @@ def configure_telemetry(exporter: Exporter, *, service_name: str) -> OtelTelemet
     return OtelTelemetry(trace.get_tracer(SCOPE), metrics.get_meter(SCOPE), collected=exporter != "none")
 
 
+def _resource(service_name: str) -> Resource:
+    from opentelemetry.sdk.resources import Resource
+
+    return Resource.create({"service.name": service_name, "service.version": VERSION})
+
+
 def _install_local(service_name: str) -> None:
     """Real spans without an exporter: trace ids still correlate logs, audit and calls to agents."""
     from opentelemetry import trace
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-    trace.set_tracer_provider(TracerProvider(resource=Resource.create({"service.name": service_name})))
+    trace.set_tracer_provider(TracerProvider(resource=_resource(service_name)))
 
 
 def _install_otlp(service_name: str) -> None:
@@ -45,11 +54,10 @@ def _install_otlp(service_name: str) -> None:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    resource = Resource.create({"service.name": service_name})
+    resource = _resource(service_name)
     traces = TracerProvider(resource=resource)
     traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(traces)
@@ -59,11 +67,10 @@ def _install_otlp(service_name: str) -> None:
 
 def _install_azure_monitor(service_name: str) -> None:
     from azure.monitor.opentelemetry import configure_azure_monitor
-    from opentelemetry.sdk.resources import Resource
 
     configure_azure_monitor(
         logger_name=SCOPE,
-        resource=Resource.create({"service.name": service_name}),
+        resource=_resource(service_name),
         enable_live_metrics=False,
         instrumentation_options={name: {"enabled": False} for name in _INSTRUMENTATIONS},
     )

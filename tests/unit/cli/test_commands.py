@@ -14,7 +14,7 @@ from cli.exit_codes import MEANINGS, ExitCode
 from cli.main import COMMANDS
 from cli.output import write_bytes
 from cli.paths import ROOT
-from tests.unit.cli.api_double import EVENTS, RUN_ID, problem
+from tests.unit.cli.api_double import EVENTS, RUN_ID, event, problem
 
 
 def test_run_submits_follows_and_prints_one_object(connected, double):
@@ -457,3 +457,34 @@ def test_a_good_plan_passes_with_its_hash_and_critical_path(livoa, tmp_path):
     result = livoa("plan", "check", f"{tmp_path}/plan.json", "--json")
     assert (result.code, result.json["ok"], result.json["critical_path"]) == (0, True, ["notes"]), result.err
     assert len(result.json["plan_hash"]) == 64
+
+
+def test_the_version_is_one_and_the_same_everywhere(livoa):
+    import tomllib
+
+    from engine import VERSION
+
+    assert (livoa("--version").out, livoa("--version", "--json").json) == (f"livoa {VERSION}\n", {"version": VERSION})
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert ("version" in project["project"], project["project"]["dynamic"]) == (False, ["version"])
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "engine.VERSION"}
+    newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    assert VERSION in newest
+
+
+@pytest.mark.parametrize("words", [("run",), ("audit", "show"), ("plan",), ("agent", "check")])
+def test_help_on_a_command_is_that_commands_help(livoa, words):
+    asked = livoa("help", *words)
+    assert (asked.code, asked.out) == (ExitCode.OK, livoa(*words, "--help").out)
+    assert asked.out.startswith(f"usage: ./livoa {' '.join(words)}")
+
+
+def test_help_alone_is_the_overview_and_on_no_command_says_so(livoa):
+    assert livoa("help").out == livoa("--help").out == livoa("help", "--json").out
+    wrong = livoa("help", "rnu")
+    assert (wrong.code, "did you mean run?" in wrong.err) == (ExitCode.USAGE, True)
+
+
+def test_figures_of_events_are_shown_rounded(connected, double):
+    double.events = [event(1, "step.progressed", step_id="fit", progress=0.8500000000000001)]
+    assert connected("events", RUN_ID).out.rstrip().endswith("step_id=fit progress=0.85")

@@ -84,6 +84,12 @@ async def test_progress_does_not_go_back_and_a_repeated_delivery_repeats_nothing
     assert (await told(world))[-1] == (0.1, None), "another attempt begins anew"
 
 
+async def test_a_fraction_is_recorded_as_people_write_it(world: World) -> None:
+    await world.submit(plan_of(step("a")))
+    await (await reporter(world))(ExecuteProgress(fraction=0.8500000000000001))
+    assert [repr(fraction) for fraction, _ in await told(world)] == ["0.85"]
+
+
 async def test_words_cannot_move_a_cursor(world: World) -> None:
     await world.submit(plan_of(step("a")))
     await (await reporter(world))(ExecuteProgress(message="\x1b[2Jdone\r\nrun.succeeded\u202e"))

@@ -120,3 +120,11 @@ def test_spans_that_nobody_collects_have_ids_and_nothing_else():
             assert inner.traceparent[:36] == parent[:36]
             assert inner.traceparent != parent
     assert [dict(span.attributes) for span in exporter.get_finished_spans()] == [{}, {}]
+
+
+def test_telemetry_says_which_service_and_version_it_is_of():
+    from engine import VERSION
+    from engine.adapters.otel.setup import _resource
+
+    said = _resource("livoa").attributes
+    assert (said["service.name"], said["service.version"]) == ("livoa", VERSION)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine import VERSION
 from engine.domain.errors import LivoaError
 from tests.unit.triggers.world import INTENT, World
 
@@ -172,7 +173,8 @@ async def test_tokens_and_queries_are_in_no_span_and_no_line(world: World, caplo
 
 
 async def test_readiness_names_what_does_not_answer_and_not_why(world: World) -> None:
-    assert (await world.get("/api/health/ready", token=world.token(roles=()))).json["status"] == "ok"
+    well = (await world.get("/api/health/ready", token=world.token(roles=()))).json
+    assert (well["status"], well["version"]) == ("ok", VERSION)
 
     class Broken:
         async def read(self, *_: object, **__: object) -> None:
