@@ -11,8 +11,10 @@ from agent_kit.auth import AgentAuth, JwksFile, JwksUrl
 from agent_kit.grants import GrantCheck
 from agent_kit.idempotency import IdempotencyStore
 from agent_kit.manifests import load_manifests
+from engine.domain.execute import RESULT_UNKNOWN
 
 __all__ = [
+    "RESULT_UNKNOWN",
     "Agent",
     "AgentAuth",
     "AgentLimits",

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from agent_kit.schemas import CompiledSchema
 from engine.domain.base import JsonObject
 from engine.domain.capability import Capability
-from engine.domain.execute import ExecuteError, ExecuteProgress, ExecuteRequest, Usage
+from engine.domain.execute import RESULT_UNKNOWN, ExecuteError, ExecuteProgress, ExecuteRequest, Usage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,11 +32,16 @@ Handler = Callable[[Any, "StepContext"], Awaitable[Any]]
 
 
 class CapabilityError(Exception):
-    """A capability could not do it, and says why: a stable ``code``, words for people, and whether to try again."""
+    """A capability could not do it, and says why: a stable ``code``, words for people, and whether to try again.
+
+    It is the capability's word that nothing is left of what it began, and frees the key: the next call with it begins anew.
+    Who does not know says so with the code ``RESULT_UNKNOWN``, which is kept as the last word unless the manifest lets it repeat.
+    """
 
     def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.error = ExecuteError(code=code, message=message, retryable=retryable, retry_after_s=retry_after_s)
+        again = retryable and code != RESULT_UNKNOWN
+        self.error = ExecuteError(code=code, message=message, retryable=again, retry_after_s=retry_after_s)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -61,7 +66,7 @@ class StepContext:
     interrupted: bool = False
     """Whether it is the agent that is shut down: the call will be made again, and may find what goes on elsewhere."""
     begun: bool = False
-    """Whether the capability was called: from then on it may have had its effect. For the kit."""
+    """Whether it may have had its effect: it was called, and has not said otherwise by ``CapabilityError``. For the kit."""
     latest: ExecuteProgress | None = None
     pending: set[asyncio.Future[Any]] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = field(default_factory=_running_loop)

@@ -23,6 +23,7 @@ from engine.domain.execute import (
     MAX_REQUEST_BYTES,
     MAX_RESPONSE_BYTES,
     NDJSON,
+    RESULT_UNKNOWN,
     ExecuteFailed,
     ExecuteRequest,
     ExecuteRunning,
@@ -177,6 +178,12 @@ def _execute(papers: list[JsonObject]) -> JsonObject:
     )
     return {
         "summary": "Execute a capability once for each idempotency key.",
+        "description": (
+            "What was cut off after it may have had its effect (deadline, stop, shutdown, crash, an error nobody expected) "
+            "is not begun again under its key, unless the manifest says idempotent or a side_effect of none or read. The key "
+            f"then answers {RESULT_UNKNOWN}, or agent.cancelled where a caller stopped it: not retryable, and the same "
+            "each time for a day."
+        ),
         "security": papers,
         "parameters": [
             {"name": name, "in": "header", "required": required, "description": words, "schema": {"type": "string"}}

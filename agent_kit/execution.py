@@ -2,7 +2,8 @@
 
 An execution is not a request. It goes on when its caller goes away, is found again by its id, and keeps its claim and its slot
 until it has ended. Work that cannot be stopped at the deadline goes on to its end, and its success is there for the retry. Leases
-are short and renewed while the work lasts, so a crash blocks nobody for long.
+are short and renewed while the work lasts, so a crash blocks nobody for long. What was cut off in the middle, by its deadline, a
+stop or a crash, is begun again only where its manifest says that it may be (ADR 0014).
 """
 
 from __future__ import annotations
@@ -17,9 +18,17 @@ from typing import Literal, assert_never
 
 from agent_kit.agent import Registered, StepContext
 from agent_kit.idempotency import Claimed, IdempotencyStore, InFlight, Mismatch, Replayed
-from agent_kit.perform import failed, perform
+from agent_kit.perform import failed, perform, result_unknown
 from agent_kit.problems import RefusedError
-from engine.domain.execute import ExecuteRequest, ExecuteRunning, ExecuteSucceeded, execution_id
+from engine.domain.capability import Capability
+from engine.domain.execute import (
+    ExecuteFailed,
+    ExecuteRequest,
+    ExecuteResponse,
+    ExecuteRunning,
+    ExecuteSucceeded,
+    execution_id,
+)
 from engine.domain.grants import Grant, request_sha256
 
 _LOG = logging.getLogger("agent_kit")
@@ -29,6 +38,8 @@ _BUSY_RETRY_S = 1.0
 _MAX_IN_FLIGHT_WAIT_S = 30.0
 _STOP_WAIT_S = 2.0
 """How long a caller who asks to stop is kept waiting for it."""
+_CUT_WAIT_S = 1.0
+"""What is cut off at its deadline has so long to end before its caller is told."""
 _TOLD_EVERY_S = 0.25
 """A stream says at most so often how far the execution is: who works in small steps does not flood its caller."""
 _SILENCE_S = 10.0
@@ -40,6 +51,7 @@ _ENDED = {
     "cancelled": failed("agent.cancelled", "The execution was cancelled."),
     "draining": failed("agent.interrupted", "The agent was shut down.", retryable=True),
 }
+_CRASHED = "The agent ended in the middle of it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,8 @@ class Running:
     stopped: Reason | None = None
     cut_by: Reason | None = None
     """Set when being stopped is what ended it."""
+    is_concluded: bool = False
+    """Whether its end is the last word under its key."""
 
     @property
     def place(self) -> tuple[str, str]:
@@ -81,6 +95,30 @@ class Running:
         self.context.interrupted = self.context.interrupted or self.stopped == "draining"
         if self.task is not None and not self.context.pending:
             self.task.cancel()
+
+
+def _cut_off(running: Running, reason: Reason) -> ExecuteFailed:
+    """The end of an execution that was stopped before it ended by itself."""
+    running.cut_by, ended = reason, _ENDED[reason]
+    if reason == "cancelled" or not running.context.begun:
+        return ended
+    return result_unknown(running.registered.manifest, ended.error.message, otherwise=ended.error.code)
+
+
+def _is_last_word(running: Running, response: ExecuteResponse) -> bool:
+    """Whether the key must not begin the call again: it succeeded, or may have had its effect and is not safe to repeat."""
+    if isinstance(response, ExecuteSucceeded):
+        return True
+    # Nobody wants what was cancelled any more, so no attempt waits for its key.
+    may_repeat = running.registered.manifest.is_repeatable and running.cut_by != "cancelled"
+    return running.context.begun and not may_repeat
+
+
+def _if_lost(manifest: Capability) -> bytes | None:
+    """What the key answers when the process dies in the middle; None where the call may be begun again."""
+    if manifest.is_repeatable:
+        return None
+    return result_unknown(manifest, _CRASHED, otherwise="agent.interrupted").model_dump_json().encode()
 
 
 def _running(tenant_id: str, key: str, context: StepContext | None = None) -> bytes:
@@ -113,19 +151,18 @@ class Executions:
     running: dict[tuple[str, str], Running] = field(default_factory=dict)
 
     def begin(self, registered: Registered, request: ExecuteRequest, *, traceparent: str | None) -> Answer | Running:
-        """Begin one execution, or find out that it succeeded, or was stopped, before.
+        """Begin one execution, or find out that it has had its last word before.
 
         Raises ``RefusedError``: 408 out of time, 409 in flight, 422 key of another request, 429 no slot free.
         """
-        own = self.running.get((request.tenant_id, request.idempotency_key))
-        if own is not None and own.task is not None and own.task.done():
-            own = None
+        place = request.tenant_id, request.idempotency_key
+        own = self._alive(place)
         budget_s = (request.deadline_at - self.now()).total_seconds()
         if budget_s <= 0:
             raise _deadline_passed()
         budget_s = min(budget_s, registered.manifest.timeout_s)
         sha256 = request_sha256(request.capability, request.inputs)
-        claim = self.store.claim(request.tenant_id, request.idempotency_key, sha256, LEASE_S)
+        claim = self.store.claim(*place, sha256, LEASE_S, _if_lost(registered.manifest))
         match claim:
             case Replayed(response):
                 return Answer(response, replayed=True)
@@ -137,12 +174,20 @@ class Executions:
                 raise _in_flight(min(for_s, _MAX_IN_FLIGHT_WAIT_S))
             case Claimed(token):
                 if own is not None:
-                    # Its lease ran out while this process stood still, and yet it goes on: the claim is still its own.
+                    # Nobody has its claim any more, and yet it goes on: the claim is its own again.
                     own.token, own.attempt = token, max(own.attempt, request.attempt)
                     raise _in_flight(_BUSY_RETRY_S)
                 return self._start(registered, request, token, budget_s, traceparent)
             case _:
                 assert_never(claim)
+
+    def _alive(self, place: tuple[str, str]) -> Running | None:
+        """The execution under way here. Its lease may have run out while this process stood still: it is not lost."""
+        own = self.running.get(place)
+        if own is None or (own.task is not None and own.task.done()):
+            return None
+        self.store.renew(*place, own.token, LEASE_S)
+        return own
 
     def _start(
         self, registered: Registered, request: ExecuteRequest, token: str, budget_s: float, traceparent: str | None
@@ -174,7 +219,9 @@ class Executions:
         assert running.task is not None
         left_s = running.until - asyncio.get_running_loop().time()
         await asyncio.wait({running.task}, timeout=left_s if wait_s is None else min(wait_s, left_s))
-        if running.task.done() and running.cut_by != "deadline":
+        if asyncio.get_running_loop().time() >= running.until and not running.context.pending:
+            await asyncio.wait({running.task}, timeout=_CUT_WAIT_S)
+        if running.task.done() and (running.cut_by != "deadline" or running.is_concluded):
             return Answer(running.task.result())
         if running.task.done() or asyncio.get_running_loop().time() >= running.until:
             raise _deadline_passed()
@@ -200,6 +247,7 @@ class Executions:
         place = grant.tenant_id, grant.idempotency_key
         if execution_id(*place) != wanted:
             raise RefusedError(403, "grant.mismatch", "The grant is for another call.")
+        own = self._alive(place)
         found = self.store.look(*place, grant.input_sha256)
         match found:
             case None:
@@ -209,7 +257,6 @@ class Executions:
             case Replayed(response):
                 return response
             case InFlight():
-                own = self.running.get(place)
                 return own.update() if own is not None else _running(*place)
             case _:
                 assert_never(found)
@@ -235,21 +282,18 @@ class Executions:
             except asyncio.CancelledError:
                 if running.stopped is None:
                     raise
-                running.cut_by = running.stopped
-                response = _ENDED[running.stopped]
+                response = _cut_off(running, running.stopped)
             body = response.model_dump_json().encode()
-            # Who was stopped in the middle may have had its effect: under this key it must not be had again.
-            is_last_word = isinstance(response, ExecuteSucceeded) or (
-                running.cut_by == "cancelled" and running.context.begun
-            )
+            is_last_word = _is_last_word(running, response)
             keep = self.store.conclude if is_last_word else self.store.fail
             settled = keep(*running.place, running.token, body)
+            running.is_concluded = settled and is_last_word
             if isinstance(response, ExecuteSucceeded) and not settled:
                 raise RefusedError(409, "agent.in_flight", "The claim on this call has passed on.", retryable=True)
             return body
         finally:
             keeper.cancel()
-            if not settled:
+            if not settled and (running.registered.manifest.is_repeatable or not running.context.begun):
                 self.store.release(*running.place, running.token)
 
     async def _keep_lease(self, running: Running) -> None:

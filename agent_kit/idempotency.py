@@ -1,11 +1,11 @@
 """Deliver twice, do once: which calls are in flight and which have succeeded, in one SQLite file.
 
-(tenant, key) is claimed before a capability runs and settled after it. Successes are answered again for at least 24 hours, and so
-is that a call was stopped after it had begun, because it may have had its effect; a failure frees the key, so a retry runs again,
-and is only remembered for a while for callers who come back to ask. A claim is a
-lease with a fencing token: if its process dies the lease runs out, and a late finisher cannot settle what somebody else has
-claimed since. A store that opens a file nobody else uses frees the claims that a dead process left, so a restart does not wait
-for leases.
+(tenant, key) is claimed before a capability runs and settled after it. Last words are answered again for at least 24 hours:
+successes, and that a call was cut off after it may have had its effect. A failure frees the key, so a retry runs again, and is
+only remembered for a while for callers who come back to ask. A claim is a lease with a fencing token: if its process dies the
+lease runs out, and a late finisher cannot settle what somebody else has claimed or concluded since. Who claims says what is to be
+answered when it dies in the middle (``if_lost``); without that a claim that was lost is free. A store that opens a file nobody
+else uses settles the claims that a dead process left, so a restart does not wait for leases.
 
 SQLite calls take fractions of a millisecond on a local file and run in the caller's thread.
 """
@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS executions (
     response BLOB,
     until REAL NOT NULL,
     failed INTEGER NOT NULL DEFAULT 0,
+    if_lost BLOB,
     PRIMARY KEY (tenant_id, key)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS executions_until ON executions (until);
@@ -48,7 +49,10 @@ _FAIL = (
     "UPDATE executions SET response = ?, until = ?, failed = 1 "
     "WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
 )
-_ADD_FAILED = "ALTER TABLE executions ADD COLUMN failed INTEGER NOT NULL DEFAULT 0"
+_ADDED = {"failed": "INTEGER NOT NULL DEFAULT 0", "if_lost": "BLOB"}
+"""Columns that files of earlier builds do not have."""
+_CLAIM = "INSERT OR REPLACE INTO executions (tenant_id, key, request_sha256, token, until, if_lost) VALUES (?, ?, ?, ?, ?, ?)"
+_LOSE = "UPDATE executions SET response = if_lost, until = ? WHERE response IS NULL AND if_lost IS NOT NULL"
 _RELEASE = "DELETE FROM executions WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
 _RENEW = "UPDATE executions SET until = ? WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
 
@@ -62,7 +66,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The same call succeeded, or was stopped, before; this was its answer."""
+    """The same call has had its last word before; this was its answer."""
 
     response: bytes
 
@@ -96,8 +100,9 @@ class IdempotencyStore:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
-        if "failed" not in {column[1] for column in self._db.execute("PRAGMA table_info(executions)")}:
-            self._db.execute(_ADD_FAILED)  # a file of before failures were kept
+        known = {column[1] for column in self._db.execute("PRAGMA table_info(executions)")}
+        for name in _ADDED.keys() - known:
+            self._db.execute(f"ALTER TABLE executions ADD COLUMN {name} {_ADDED[name]}")
         if path is not None:
             self._free_orphans(path.with_name(path.name + ".lock"))
 
@@ -106,14 +111,17 @@ class IdempotencyStore:
         file = lock_path.open("ab")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._db.execute(_LOSE, (self._last_word_until(),))
             self._db.execute("DELETE FROM executions WHERE response IS NULL")
         except BlockingIOError:
             pass  # others are alive; leases will tell
         fcntl.flock(file, fcntl.LOCK_SH)
         self._lock_file = file
 
-    def claim(self, tenant_id: str, key: str, request_sha256: str, lease_s: float) -> Claim:
-        """Claim an execution, or learn what became of the first one."""
+    def claim(
+        self, tenant_id: str, key: str, request_sha256: str, lease_s: float, if_lost: bytes | None = None
+    ) -> Claim:
+        """Claim an execution, or learn what became of the first one. ``if_lost`` is its last word when its lease runs out."""
         now = self._now().timestamp()
         with self._guard:
             self._claims += 1
@@ -121,14 +129,25 @@ class IdempotencyStore:
                 self._db.execute("DELETE FROM executions WHERE until < ? AND response IS NOT NULL", (now,))
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                claim = self._claim(tenant_id, key, request_sha256, now, lease_s)
+                self._lose(tenant_id, key, now)
+                claim = self._claim(tenant_id, key, request_sha256, now, lease_s, if_lost)
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
             return claim
 
-    def _claim(self, tenant_id: str, key: str, request_sha256: str, now: float, lease_s: float) -> Claim:
+    def _lose(self, tenant_id: str, key: str, now: float) -> None:
+        """Settle a claim whose lease has run out, where it is not free then: whoever looked first has settled it for all."""
+        place = "AND tenant_id = ? AND key = ? AND until <= ?"
+        self._db.execute(f"{_LOSE} {place}", (self._last_word_until(), tenant_id, key, now))
+
+    def _last_word_until(self) -> float:
+        return (self._now() + RETENTION).timestamp()
+
+    def _claim(
+        self, tenant_id: str, key: str, request_sha256: str, now: float, lease_s: float, if_lost: bytes | None
+    ) -> Claim:
         row = self._db.execute(
             "SELECT request_sha256, response, until FROM executions WHERE tenant_id = ? AND key = ? AND failed = 0",
             (tenant_id, key),
@@ -143,25 +162,27 @@ class IdempotencyStore:
             if response is None and not expired:
                 return InFlight(until - now)
         token = secrets.token_hex(16)
-        self._db.execute(
-            "INSERT OR REPLACE INTO executions VALUES (?, ?, ?, ?, NULL, ?, 0)",
-            (tenant_id, key, request_sha256, token, now + lease_s),
-        )
+        self._db.execute(_CLAIM, (tenant_id, key, request_sha256, token, now + lease_s, if_lost))
         return Claimed(token)
 
     def look(self, tenant_id: str, key: str, request_sha256: str) -> Replayed | InFlight | Mismatch | None:
         """What is known of an execution, success or failure (``Replayed``), without claiming anything."""
         now = self._now().timestamp()
         with self._guard:
-            row = self._db.execute(
-                "SELECT request_sha256, response, until FROM executions WHERE tenant_id = ? AND key = ? AND until > ?",
-                (tenant_id, key, now),
-            ).fetchone()
-        if row is None:
+            if (row := self._row(tenant_id, key)) is not None and row[1] is None and row[2] <= now:
+                self._lose(tenant_id, key, now)
+                row = self._row(tenant_id, key)
+        if row is None or row[2] <= now:
             return None
         if row[0] != request_sha256:
             return Mismatch()
         return Replayed(bytes(row[1])) if row[1] is not None else InFlight(row[2] - now)
+
+    def _row(self, tenant_id: str, key: str) -> tuple[str, bytes | None, float] | None:
+        found: tuple[str, bytes | None, float] | None = self._db.execute(
+            "SELECT request_sha256, response, until FROM executions WHERE tenant_id = ? AND key = ?", (tenant_id, key)
+        ).fetchone()
+        return found
 
     def fail(self, tenant_id: str, key: str, token: str, response: bytes) -> bool:
         """Free the key of a failed execution and remember how it failed. False when the claim has passed to somebody else."""
@@ -172,12 +193,8 @@ class IdempotencyStore:
 
     def conclude(self, tenant_id: str, key: str, token: str, response: bytes) -> bool:
         """Keep the last word on a call. False when the claim has passed to somebody else: such an answer must not be given."""
-        until = (self._now() + RETENTION).timestamp()
         with self._guard:
-            cursor = self._db.execute(
-                _CONCLUDE,
-                (response, until, tenant_id, key, token),
-            )
+            cursor = self._db.execute(_CONCLUDE, (response, self._last_word_until(), tenant_id, key, token))
             return cursor.rowcount == 1
 
     def release(self, tenant_id: str, key: str, token: str) -> None:

@@ -11,8 +11,10 @@ from pydantic import BaseModel
 
 from agent_kit.agent import CapabilityError, Registered, StepContext
 from engine.domain.base import JsonValue
+from engine.domain.capability import Capability
 from engine.domain.execute import (
     MAX_RESPONSE_BYTES,
+    RESULT_UNKNOWN,
     ExecuteError,
     ExecuteFailed,
     ExecuteResponse,
@@ -33,6 +35,8 @@ async def perform(registered: Registered, context: StepContext) -> ExecuteRespon
         context.begun = True
         result = await registered.handler(inputs, context)
     except CapabilityError as error:
+        if error.error.code != RESULT_UNKNOWN:
+            context.begun = False
         return ExecuteFailed(error=error.error)
     except asyncio.CancelledError:
         raise
@@ -40,13 +44,20 @@ async def perform(registered: Registered, context: StepContext) -> ExecuteRespon
         # The type and place are for the agent's operator; a message could hold data and stays out of the log.
         place = place_of(error)
         _LOG.error("capability failed", extra={"error_type": type(error).__name__, "error_place": place})
-        return failed("agent.internal", "The capability failed unexpectedly.", retryable=True)
+        return result_unknown(registered.manifest, "The capability failed unexpectedly.", otherwise="agent.internal")
     return _checked(registered, context, _as_json(result))
 
 
 def failed(code: str, message: str, *, retryable: bool = False) -> ExecuteFailed:
     """A failure in the kit's own words."""
     return ExecuteFailed(error=ExecuteError(code=code, message=message, retryable=retryable))
+
+
+def result_unknown(manifest: Capability, message: str, *, otherwise: str) -> ExecuteFailed:
+    """What an execution comes to that may have had its effect: the last word, or ``otherwise`` where it may be repeated."""
+    if manifest.is_repeatable:
+        return failed(otherwise, message, retryable=True)
+    return failed(RESULT_UNKNOWN, f"{message} Whether it had its effect is not known.")
 
 
 def _checked(registered: Registered, context: StepContext, output: JsonValue) -> ExecuteResponse:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from agent_kit.authority import Authority
 from agent_kit.conformance.client import BodyTooLargeError, Caller, Reply
+from agent_kit.conformance.cut_off import CUT_OFF
 from agent_kit.conformance.executions import EXECUTIONS
 from agent_kit.conformance.expectations import FailedError, NotApplicableError, Subject, expect, expect_problem
 from agent_kit.conformance.refusals import REFUSALS, Refusal
@@ -61,7 +62,7 @@ async def check_agent(target: Target) -> Report:
     await _run(report, "capabilities.callable", lambda: _callable(subject))
     for refusal in REFUSALS:
         await _run(report, refusal.name, _when(subject, refusal, _refused))
-    for name, check in EXECUTIONS:
+    for name, check in EXECUTIONS + CUT_OFF:
         await _run(report, name, _when(subject, check, lambda given, one: one(given)))
     return report
 

@@ -83,6 +83,11 @@ class Capability(Frozen):
         return self.parameters.get(name, "selector")
 
     @property
+    def is_repeatable(self) -> bool:
+        """True when beginning it again under the same key does no harm: no effect by calling, or one that is ``idempotent``."""
+        return self.idempotent or self.side_effect in ("none", "read")
+
+    @property
     def is_cacheable(self) -> bool:
         """True when an earlier result is as good as a call: deterministic, and nothing happens by calling."""
         return self.deterministic and self.side_effect in ("none", "read")

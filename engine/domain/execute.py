@@ -10,6 +10,8 @@ Headers: ``Authorization: Bearer`` (who calls), ``Livoa-Grant`` (what may be don
 ``Idempotency-Key`` (equal to ``idempotency_key``), ``traceparent`` (W3C).
 Same key and same request: the stored success is answered again. Same key, other request: 422. In flight: 409.
 The request is the pair (capability, inputs); attempt, deadline and trace do not count.
+An execution that was cut off after it may have had its effect is not begun again under its key, unless its manifest says that it
+is safe to repeat (``Capability.is_repeatable``): the key then answers ``RESULT_UNKNOWN``, not retryable (ADR 0014).
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ EXECUTE_AUDIENCE = "api://livoa-agents"
 """Audience of the token that agents accept by default."""
 
 CONTRACT_VERSION = "1.0"
+RESULT_UNKNOWN = "agent.result_unknown"
+"""The effect may have happened, nobody knows, and nobody will under this key: the last word on a call."""
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_RESPONSE_BYTES = 1024 * 1024
 MAX_USAGE = 10**12

@@ -227,4 +227,4 @@ def can_compare(op: str, left: frozenset[Atom], right: frozenset[Atom]) -> bool:
 
 def is_repeatable(capability: Capability) -> bool:
     """True when another attempt cannot do harm: no effect outside, or one the manifest calls idempotent."""
-    return capability.idempotent or capability.side_effect in ("none", "read")
+    return capability.is_repeatable

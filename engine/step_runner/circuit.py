@@ -13,7 +13,7 @@ from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditType
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
 from engine.domain.events import BreakerEventData, EventType, new_event
-from engine.domain.execute import ExecuteResponse, ExecuteSucceeded
+from engine.domain.execute import RESULT_UNKNOWN, ExecuteResponse, ExecuteSucceeded
 from engine.domain.outcomes import StepOutcome
 from engine.ports.breakers import CircuitOutcome, CircuitPass
 from engine.ports.deps import Deps
@@ -32,11 +32,11 @@ def circuit_outcome(response: ExecuteResponse, capability: Capability, given_s: 
     """What a response says about the health of the capability; ``given_s`` is the time that it was given.
 
     Unreachable, 429 and 5xx are failures: they come as retryable ``agent.*`` or ``auth.*``. A time-out is one when the capability
-    had the time that its manifest asks for."""
+    had the time that its manifest asks for, and so is a call that was cut off in the middle."""
     if isinstance(response, ExecuteSucceeded):
         return "success"
     error = response.error
-    if error.code == "agent.timeout":
+    if error.code in ("agent.timeout", RESULT_UNKNOWN):
         return "failure" if given_s >= capability.timeout_s else "neutral"
     ill = error.retryable and error.code.startswith(_HEALTH_WORDS) and error.code not in _OF_OTHERS
     return "failure" if ill else "neutral"

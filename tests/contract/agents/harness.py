@@ -48,7 +48,7 @@ INPUT = {
 }
 
 
-def manifest(name: str, timeout_s: float = 20.0) -> Capability:
+def manifest(name: str, timeout_s: float = 20.0, *, idempotent: bool = False) -> Capability:
     return Capability(
         name=name,
         version="1.0.0",
@@ -60,11 +60,20 @@ def manifest(name: str, timeout_s: float = 20.0) -> Capability:
         parameters={"note": "payload"},
         output_schema=OUTPUT,
         timeout_s=timeout_s,
+        idempotent=idempotent,
     )
 
 
 NAMES = ("probe.count", "probe.hold", "probe.stream", "probe.refuse", "probe.crash", "probe.compute", "probe.output")
-MANIFESTS = {name: manifest(name) for name in NAMES} | {"probe.brief": manifest("probe.brief", timeout_s=0.2)}
+BRIEF_S = 0.2
+MANIFESTS = {name: manifest(name) for name in NAMES} | {
+    "probe.brief": manifest("probe.brief", BRIEF_S),
+    # Safe to repeat, each like the one without its last word.
+    "probe.hold_again": manifest("probe.hold_again", idempotent=True),
+    "probe.brief_again": manifest("probe.brief_again", BRIEF_S, idempotent=True),
+    "probe.crash_again": manifest("probe.crash_again", idempotent=True),
+    "probe.output_again": manifest("probe.output_again", idempotent=True),
+}
 
 
 class Note(Frozen):
@@ -80,6 +89,7 @@ class Probes:
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     had_effect: asyncio.Event = field(default_factory=asyncio.Event)
     fail_times: int = 0
+    says: str = "probe.not_today"
     output: Any = None
     block: Callable[[], None] = lambda: None
     seen: StepContext | None = None
@@ -108,14 +118,15 @@ class Probes:
             await self.go_on.wait()
             return self.effect(context)
 
-        agent.capability("probe.hold")(hold)
+        for name in ("probe.hold", "probe.brief", "probe.hold_again", "probe.brief_again"):
+            agent.capability(name)(hold)
         agent.capability("probe.stream", streams=True)(hold)
-        agent.capability("probe.brief")(hold)
 
         @agent.capability("probe.refuse")
         async def refuse(inputs: Note, context: StepContext) -> dict[str, Any]:
-            raise CapabilityError("probe.not_today", "come back", retryable=True, retry_after_s=7)
+            raise CapabilityError(self.says, "come back", retryable=True, retry_after_s=7)
 
+        @agent.capability("probe.crash_again")
         @agent.capability("probe.crash")
         async def crash(inputs: Note, context: StepContext) -> dict[str, Any]:
             if self.fail_times > 0:
@@ -130,9 +141,11 @@ class Probes:
             await context.compute(self.block)
             return self.effect(context)
 
+        @agent.capability("probe.output_again")
         @agent.capability("probe.output")
         async def output(inputs: Note, context: StepContext) -> Any:
             self.effects += 1
+            self.had_effect.set()
             return self.output
 
         return agent

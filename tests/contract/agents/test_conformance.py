@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,10 @@ from agent_kit.conformance.samples import sample, variation
 from agent_kit.conformance.suite import UnreachableError
 from agent_kit.execution import Executions
 from agent_kit.idempotency import Claimed
+from agent_kit.perform import failed
 from engine.domain.base import Frozen
 from engine.domain.capability import Capability
-from engine.domain.execute import ExecuteRequest
+from engine.domain.execute import ExecuteRequest, ExecuteSucceeded
 from engine.domain.grants import GRANT_KEYS_FILE
 from engine.identity.development import ENGINE_APP, DevelopmentIssuer
 from tests.contract.agents.harness import WallClock, grants_in, request, served
@@ -93,10 +95,71 @@ async def test_an_agent_of_the_kit_keeps_the_contract(keys: Path, streams: bool)
     report = await checked(echo_app(keys, streams=streams), keys)
     assert [one for one in report.results if one.status == "fail"] == []
     left_out = {one.name for one in report.results if one.status == "not_applicable"}
-    assert left_out == (set() if streams else {"call.streamed"})
+    assert left_out == AT_ONCE | (set() if streams else {"call.streamed"})
     assert (report.ok, report.capability) == (True, "probe.echo")
     assert json.loads(json.dumps(report.as_json()))["counts"]["pass"] >= 45
     assert len({one.name for one in report.results}) == len(report.results)
+
+
+SLOW = ECHO.model_copy(update={"name": "probe.slow", "side_effect": "write"})
+AT_ONCE = {"execution.cut_off", "execution.stopped"}
+"""Cannot be seen of a capability that answers at once."""
+
+
+def slow_app(keys: Path, *, idempotent: bool) -> FastAPI:
+    """An agent whose calls go on until they are cut off, when the suite wants to cut them off, and only the first time."""
+    agent = Agent({"probe.slow": SLOW.model_copy(update={"idempotent": idempotent})})
+
+    @agent.capability("probe.slow")
+    async def slow(inputs: Echo, context: StepContext) -> Any:
+        if context.request.step_id in ("cut-off", "stopped") and context.request.attempt == 1:
+            await asyncio.Event().wait()
+        return {"text": inputs.text}
+
+    return create_app(
+        agent,
+        auth=AgentAuth(JwksFile(keys / TOKEN_KEYS_FILE)),
+        grants=GrantCheck(JwksFile(keys / GRANT_KEYS_FILE)),
+        store=IdempotencyStore(None),
+        limits=AgentLimits(**LIMITS),
+    )
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_an_agent_of_the_kit_begins_nothing_again_that_may_have_had_its_effect(
+    keys: Path, idempotent: bool
+) -> None:
+    report = await checked(slow_app(keys, idempotent=idempotent), keys, capability="probe.slow")
+    assert [one for one in report.results if one.status == "fail"] == []
+    assert {one.name for one in report.results if one.status == "not_applicable"} == {"call.streamed"}
+
+
+FREED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "the key is free again": lambda patch: patch.setattr(
+        "agent_kit.execution._is_last_word", lambda _, response: isinstance(response, ExecuteSucceeded)
+    ),
+    "trying again is offered": lambda patch: patch.setattr(
+        "agent_kit.execution._cut_off",
+        lambda running, reason: failed("agent.deadline", reason, retryable=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", sorted(FREED))
+async def test_an_agent_that_begins_it_again_is_noticed(
+    keys: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    FREED[fault](monkeypatch)
+    report = await checked(slow_app(keys, idempotent=False), keys, capability="probe.slow")
+    assert failures(report) == AT_ONCE
+
+
+async def test_an_agent_that_never_begins_again_what_is_safe_to_repeat_is_noticed(
+    keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent_kit.execution._is_last_word", lambda *_: True)
+    report = await checked(slow_app(keys, idempotent=True), keys, capability="probe.slow")
+    assert failures(report) == {"execution.cut_off"}
 
 
 BROKEN: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {

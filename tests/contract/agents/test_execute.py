@@ -96,11 +96,11 @@ async def test_while_it_runs_a_second_delivery_is_told_so(probe_stand: Stand) ->
 async def test_a_failure_is_not_kept_so_the_retry_runs(probe_stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
     probe_stand.probes.fail_times = 1
     with caplog.at_level(logging.DEBUG):
-        first = await probe_stand.call("probe.crash", "the note")
+        first = await probe_stand.call("probe.crash_again", "the note")
     assert code(first) == "agent.internal"
     assert "secret" not in caplog.text + str(first)
     assert any(record.error_place.startswith("crash:") for record in caplog.records if hasattr(record, "error_place"))
-    assert isinstance(await probe_stand.call("probe.crash", "the note"), ExecuteSucceeded)
+    assert isinstance(await probe_stand.call("probe.crash_again", "the note"), ExecuteSucceeded)
     assert probe_stand.probes.effects == 1
 
 
@@ -134,11 +134,11 @@ async def test_a_restart_keeps_successes(issuer: DevelopmentIssuer, jwks: Path, 
     assert last == 0
 
 
-async def test_the_deadline_ends_an_execution_and_frees_its_key(probe_stand: Stand) -> None:
-    first = await probe_stand.call("probe.brief")
+async def test_the_deadline_ends_an_execution_that_is_safe_to_repeat_and_frees_its_key(probe_stand: Stand) -> None:
+    first = await probe_stand.call("probe.brief_again")
     assert code(first) == "agent.timeout"
     probe_stand.probes.go_on.set()
-    assert isinstance(await probe_stand.call("probe.brief"), ExecuteSucceeded)
+    assert isinstance(await probe_stand.call("probe.brief_again"), ExecuteSucceeded)
 
 
 async def test_a_call_whose_deadline_has_passed_is_not_begun(probe_stand: Stand) -> None:
@@ -205,9 +205,9 @@ async def test_without_a_free_slot_the_caller_is_asked_to_come_back(issuer: Deve
 )
 async def test_an_output_that_breaks_its_schema_goes_nowhere(probe_stand: Stand, output: Any) -> None:
     probe_stand.probes.output = output
-    assert code(await probe_stand.call("probe.output")) == "agent.contract_violation"
+    assert code(await probe_stand.call("probe.output_again")) == "agent.contract_violation"
     probe_stand.probes.output = {"count": 3}
-    assert isinstance(await probe_stand.call("probe.output"), ExecuteSucceeded), "and it was not kept"
+    assert isinstance(await probe_stand.call("probe.output_again"), ExecuteSucceeded), "and it was not kept"
 
 
 async def test_an_output_over_a_mebibyte_goes_nowhere(probe_stand: Stand) -> None:

@@ -45,9 +45,9 @@ async def asked(
         return response.status, await response.json(content_type=None), dict(response.headers)
 
 
-async def accepted(found: Stand) -> dict[str, Any]:
-    body = request("probe.hold").model_dump_json().encode()
-    status, document, headers = await asked(found, "POST", "/execute", body=body, **ASYNC)
+async def accepted(found: Stand, of: str = "probe.hold") -> dict[str, Any]:
+    body = request(of).model_dump_json().encode()
+    status, document, headers = await asked(found, "POST", "/execute", grant_of={"capability": of}, body=body, **ASYNC)
     assert (status, headers["Location"], headers["Retry-After"]) == (202, f"/executions/{ID}", "1")
     await found.probes.started.wait()
     return dict(document)
@@ -285,12 +285,13 @@ async def test_work_in_a_thread_ends_when_it_looks_and_its_result_is_not_used(
 
 
 async def test_an_execution_is_over_at_its_deadline_though_nobody_waits(probe_stand: Stand) -> None:
-    soon = request("probe.hold", deadline_at=datetime.now(UTC) + timedelta(seconds=2))
-    await asked(probe_stand, "POST", "/execute", body=soon.model_dump_json().encode(), **ASYNC)
+    of = {"capability": "probe.hold_again"}
+    soon = request("probe.hold_again", deadline_at=datetime.now(UTC) + timedelta(seconds=2))
+    await asked(probe_stand, "POST", "/execute", grant_of=of, body=soon.model_dump_json().encode(), **ASYNC)
     document: dict[str, Any] = {"status": "running"}
     async with asyncio.timeout(60):
         while document["status"] == "running":
-            _, document, _ = await asked(probe_stand, "GET", f"/executions/{ID}")
+            _, document, _ = await asked(probe_stand, "GET", f"/executions/{ID}", grant_of=of)
     assert (document["error"]["code"], document["error"]["retryable"]) == ("agent.deadline", True)
 
 
@@ -334,27 +335,26 @@ async def test_an_execution_that_never_was_is_unknown(probe_stand: Stand) -> Non
     assert (status, problem["code"]) == (404, "agent.no_execution")
 
 
-async def test_an_agent_that_leaves_interrupts_long_work_and_says_so(
+async def test_an_agent_that_leaves_interrupts_long_work_that_is_safe_to_repeat_and_says_so(
     issuer: DevelopmentIssuer, jwks: Path, tmp_path: Path
 ) -> None:
-    path = tmp_path / "executions.db"
-    store = IdempotencyStore(path)
-    async with stand(issuer, jwks, store=store, limits=AgentLimits(drain_s=0.1)) as found:
-        await accepted(found)
+    path, of = tmp_path / "executions.db", "probe.hold_again"
+    async with stand(issuer, jwks, store=IdempotencyStore(path), limits=AgentLimits(drain_s=0.1)) as found:
+        await accepted(found, of)
     async with stand(issuer, jwks, store=IdempotencyStore(path)) as found:
-        _, document, _ = await asked(found, "GET", f"/executions/{ID}")
+        _, document, _ = await asked(found, "GET", f"/executions/{ID}", grant_of={"capability": of})
         assert (document["error"]["code"], document["error"]["retryable"]) == ("agent.interrupted", True)
         found.probes.go_on.set()
-        assert isinstance(await found.call("probe.hold"), ExecuteSucceeded)
+        assert isinstance(await found.call(of), ExecuteSucceeded)
 
 
 async def test_a_failure_is_told_to_who_comes_back_and_not_to_who_tries_again(probe_stand: Stand) -> None:
     probe_stand.probes.fail_times = 1
-    first = await probe_stand.call("probe.crash")
+    first = await probe_stand.call("probe.crash_again")
     assert isinstance(first, ExecuteFailed)
-    _, document, _ = await asked(probe_stand, "GET", f"/executions/{ID}", grant_of={"capability": "probe.crash"})
+    _, document, _ = await asked(probe_stand, "GET", f"/executions/{ID}", grant_of={"capability": "probe.crash_again"})
     assert document["error"]["code"] == "agent.internal"
-    assert isinstance(await probe_stand.call("probe.crash"), ExecuteSucceeded)
+    assert isinstance(await probe_stand.call("probe.crash_again"), ExecuteSucceeded)
 
 
 @pytest.mark.parametrize(

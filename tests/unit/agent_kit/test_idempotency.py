@@ -17,13 +17,14 @@ from agent_kit.idempotency import RETENTION, Claimed, IdempotencyStore, InFlight
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 LEASE_S = 15.0
+LOST = b"unknown"
 tenants = st.sampled_from(["contoso", "fabrikam"])
 keys = st.sampled_from(["r/a", "r/b"])
 requests = st.sampled_from(["one", "two"])
 
 
 class Store(RuleBasedStateMachine):
-    """Against a model: per (tenant, key) nothing, a claim, or a success."""
+    """Against a model: per (tenant, key) nothing, a claim, which may be ``once`` claimed, or a last word."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,6 +32,7 @@ class Store(RuleBasedStateMachine):
         self.at = START
         self.store = self.open()
         self.claims: dict[tuple[str, str], tuple[str, str, datetime]] = {}
+        self.once: set[tuple[str, str]] = set()
         self.kept: dict[tuple[str, str], tuple[str, bytes, datetime]] = {}
         self.lost: list[tuple[str, str, str]] = []
         self.effects = 0
@@ -42,10 +44,19 @@ class Store(RuleBasedStateMachine):
         self.store.close()
         shutil.rmtree(self.folder)
 
-    @rule(tenant=tenants, key=keys, request=requests)
-    def claim(self, tenant: str, key: str, request: str) -> None:
+    def lose(self, place: tuple[str, str], *, is_dead: bool = False) -> None:
+        """Whoever looks at a claim after its lease, or after a restart, settles it, where it must not be made again."""
+        held = self.claims.get(place)
+        if held is not None and place in self.once and (is_dead or held[2] <= self.at):
+            del self.claims[place]
+            self.lost.append((*place, held[1]))
+            self.kept[place] = held[0], LOST, self.at + RETENTION
+
+    @rule(tenant=tenants, key=keys, request=requests, once=st.booleans())
+    def claim(self, tenant: str, key: str, request: str, once: bool) -> None:
         place = tenant, key
-        found = self.store.claim(tenant, key, request, LEASE_S)
+        found = self.store.claim(tenant, key, request, LEASE_S, LOST if once else None)
+        self.lose(place)
         kept, held = self.kept.get(place), self.claims.get(place)
         if kept is not None and kept[2] > self.at:
             assert found == (Replayed(kept[1]) if kept[0] == request else Mismatch())
@@ -60,6 +71,7 @@ class Store(RuleBasedStateMachine):
             if held is not None:
                 self.lost.append((*place, held[1]))
             self.claims[place] = request, found.token, self.at + timedelta(seconds=LEASE_S)
+            (self.once.add if once else self.once.discard)(place)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -95,6 +107,7 @@ class Store(RuleBasedStateMachine):
     def look(self, tenant: str, key: str, request: str) -> None:
         place = tenant, key
         found = self.store.look(tenant, key, request)
+        self.lose(place)
         kept, held = self.kept.get(place), self.claims.get(place)
         if kept is not None and kept[2] > self.at:
             assert found == (Replayed(kept[1]) if kept[0] == request else Mismatch())
@@ -128,6 +141,8 @@ class Store(RuleBasedStateMachine):
         """The only user of the file comes back: nobody can be holding a claim."""
         self.store.close()
         self.store = self.open()
+        for place in tuple(self.claims):
+            self.lose(place, is_dead=True)
         self.lost.extend((*place, held[1]) for place, held in self.claims.items())
         self.claims.clear()
 
@@ -158,6 +173,7 @@ def test_claims_of_a_killed_process_are_free_after_a_restart(tmp_path: Path) -> 
         "import os, sys, signal; from pathlib import Path; from agent_kit.idempotency import IdempotencyStore\n"
         "store = IdempotencyStore(Path(sys.argv[1])); done = store.claim('t', 'done', 'x', 600)\n"
         "store.conclude('t', 'done', done.token, b'kept'); store.claim('t', 'open', 'x', 600)\n"
+        "store.claim('t', 'once', 'x', 600, b'unknown')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     root = Path(__file__).resolve().parents[3]
@@ -165,6 +181,8 @@ def test_claims_of_a_killed_process_are_free_after_a_restart(tmp_path: Path) -> 
     store = IdempotencyStore(path)
     assert isinstance(store.claim("t", "open", "x", 60), Claimed)
     assert store.claim("t", "done", "x", 60) == Replayed(b"kept")
+    assert store.look("t", "once", "x") == Replayed(b"unknown")
+    assert store.claim("t", "once", "x", 60, b"another") == Replayed(b"unknown")
     store.close()
 
 
@@ -192,11 +210,13 @@ def test_a_file_of_before_failures_were_kept_still_works(tmp_path: Path) -> None
         "token TEXT NOT NULL, response BLOB, until REAL NOT NULL, PRIMARY KEY (tenant_id, key)) WITHOUT ROWID"
     )
     old.execute("INSERT INTO executions VALUES ('t', 'k', 'x', 'token', x'6b657074', 99999999999)")
+    old.execute("INSERT INTO executions VALUES ('t', 'open', 'x', 'token', NULL, 99999999999)")
     old.commit()
     old.close()
     store = IdempotencyStore(path)
     assert store.claim("t", "k", "x", 60) == Replayed(b"kept")
-    claimed = store.claim("t", "other", "x", 60)
+    assert isinstance(store.claim("t", "open", "x", 60), Claimed)
+    claimed = store.claim("t", "other", "x", 60, b"unknown")
     assert isinstance(claimed, Claimed)
     assert store.fail("t", "other", claimed.token, b"failure")
     assert isinstance(store.claim("t", "other", "y", 60), Claimed)

@@ -114,6 +114,8 @@ def error(code, retryable):
         (error("auth.keys_unavailable", True), 1, "failure"),
         (error("agent.timeout", True), 60, "failure"),
         (error("agent.timeout", True), 59.9, "neutral"),
+        (error("agent.result_unknown", False), 60, "failure"),
+        (error("agent.result_unknown", False), 59.9, "neutral"),
         (error("agent.error", False), 60, "neutral"),
         (error("auth.token_invalid", False), 60, "neutral"),
         (error("agent.contract_violation", False), 60, "neutral"),
