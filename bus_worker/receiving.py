@@ -32,6 +32,8 @@ ACCEPT_S = 20.0
 TURN_S = 20.0
 """How long one session may keep a receiver while others wait; shorter than any lock."""
 SETTLE_S = 10.0
+TAKE_S = 15.0
+"""A command whose step is not taken by then is put off, while its lock still holds: the store hangs."""
 PUT_OFF_PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 MAX_PUT_OFF = 120
 """How often a command comes again while the store cannot be reached: for about two hours in all."""
@@ -49,6 +51,8 @@ class Service:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     connected: set[str] = field(default_factory=set)
     running: dict[asyncio.Task[None], Held] = field(default_factory=dict)
+    _late: set[asyncio.Task[None]] = field(default_factory=set)
+    """Steps that a store which hangs may still give; each has a slot."""
     _accepting: Counter[str] = field(default_factory=Counter)
     """How many receivers of a queue wait for a session that has something."""
     _opening: set[asyncio.Task[None]] = field(default_factory=set)
@@ -90,6 +94,9 @@ class Service:
             await self._drain()
 
     async def _drain(self) -> None:
+        for task in self._late:
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
         if self.running:
             _LOG.info("draining: %d steps under way", len(self.running))
             await asyncio.wait(set(self.running), timeout=self.settings.drain_s)
@@ -204,8 +211,15 @@ class Service:
         """Take the step of a command. Whether it runs now (and gives its slot back by itself), and how to settle the message."""
         bus = self.connection.settings
         received = Received(_body(message), message.session_id if bus.sessions else None, bus.tenant_of(queue))
+        taking = asyncio.create_task(self.worker.take(received))
         try:
-            taken = await self.worker.take(received)
+            if not await _done_in(taking, TAKE_S):
+                late = asyncio.create_task(self._take_late(taking))
+                self._late.add(late)
+                late.add_done_callback(self._late.discard)
+                err = LivoaError("store.unavailable", "the store does not answer", status=503)
+                return True, self._put_off(queue, receiver, message, err)
+            taken = taking.result()
         except LivoaError as err:
             _LOG.warning("step not taken", extra={"queue": queue, "code": err.code})
             return False, self._put_off(queue, receiver, message, err)
@@ -216,10 +230,30 @@ class Service:
             case NothingToDo():
                 return False, receiver.complete_message(message)
             case Held():
-                task = asyncio.create_task(self.worker.carry_out(taken))
-                self.running[task] = taken
-                task.add_done_callback(self._ended)
+                self._carry_out(taken)
                 return True, receiver.complete_message(message)
+
+    async def _take_late(self, taking: asyncio.Task[Held | Poison | NothingToDo]) -> None:
+        """See whether a store that hung has given the step after all: nobody else can have it then.
+
+        The message was put off, so nothing else is lost when it has not.
+        """
+        runs = False
+        try:
+            if isinstance(taken := await taking, Held):
+                self._carry_out(taken)
+                runs = True
+        except LivoaError as err:
+            _LOG.warning("step not taken", extra={"code": err.code})
+        finally:
+            if not runs:
+                self._slots.release()
+
+    def _carry_out(self, held: Held) -> None:
+        """Begin with a step that was taken with a slot, which is free when it has ended."""
+        task = asyncio.create_task(self.worker.carry_out(held))
+        self.running[task] = held
+        task.add_done_callback(self._ended)
 
     async def _put_off(self, queue: str, receiver: Any, message: Any, err: LivoaError) -> None:
         """Let a command come again later, as a message of its own: that the store is away is no failed delivery of it.
@@ -265,6 +299,15 @@ class Service:
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)
+
+
+async def _done_in(task: asyncio.Task[Any], seconds: float) -> bool:
+    """Whether it has ended by then. Whoever is cancelled meanwhile cancels it."""
+    try:
+        return bool((await asyncio.wait({task}, timeout=seconds))[0])
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
 
 
 def _times_put_off(message: Any) -> int:

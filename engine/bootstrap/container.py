@@ -209,7 +209,9 @@ def _bus(settings: Settings) -> dict[str, Any]:
     return {
         "step_queue": ServiceBusStepQueue(connection),
         "run_requests": ServiceBusRunRequests(connection.client),
-        "step_results": ServiceBusRunRequests(connection.client, settings.bus.bus.results_queue),
+        "step_results": ServiceBusRunRequests(
+            connection.client, settings.bus.bus.results_queue, content_type="application/json"
+        ),
         "run_events": ServiceBusRunEvents(connection),
     }
 

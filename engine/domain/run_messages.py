@@ -18,7 +18,8 @@ MAX_REASON_CHARS = 4_096
 """Longest reason, and longest description, of a dead letter."""
 
 POSTPONED = "postponed"
-"""Application property of a request that waits for its tenant's quota: how often it was put off."""
+"""Application property of a request that waits for its tenant's quota, and of a result that waits for a store: how often it was
+put off."""
 
 CLOUD_EVENT_JSON = "application/cloudevents+json; charset=UTF-8"
 _OF_RUN = ("code", "cost_micro_usd", "request_id")

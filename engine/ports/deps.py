@@ -37,7 +37,6 @@ from engine.ports.run_messages import (
     NoRunRequests,
     Outbox,
     RunEventTopic,
-    RunRequestQueue,
 )
 from engine.ports.run_store import EventLog, RunStore
 from engine.ports.step_queue import NoStepQueue, StepQueue
@@ -93,7 +92,7 @@ class Deps:
     payload_links: PayloadLinks = field(default_factory=NoPayloadLinks)
     step_queue: StepQueue = field(default_factory=NoStepQueue)
     envelopes: EnvelopeVerifier = field(default_factory=NoEnvelopes)
-    run_requests: RunRequestQueue = field(default_factory=NoRunRequests)
+    run_requests: HeldMessages = field(default_factory=NoRunRequests)
     step_results: HeldMessages = field(default_factory=NoRunRequests)
     run_events: RunEventTopic = field(default_factory=NoRunEvents)
     outbox: Outbox = field(default_factory=NoOutbox)

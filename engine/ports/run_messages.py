@@ -20,10 +20,6 @@ class HeldMessages(Protocol):
         """
         ...
 
-
-class RunRequestQueue(HeldMessages, Protocol):
-    """The queue of submissions, as far as receiving is not the trigger's."""
-
     async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
         """Send the same message once more, to arrive in ``delay_s``; ``times`` counts how often that was done, this included.
 
@@ -40,7 +36,7 @@ class NoRunRequests:
         raise LivoaError("bus.not_configured", "No bus is configured.", status=503)
 
     async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
-        """See ``RunRequestQueue``. Raises ``LivoaError("bus.not_configured")``."""
+        """See ``HeldMessages``. Raises ``LivoaError("bus.not_configured")``."""
         raise LivoaError("bus.not_configured", "No bus is configured.", status=503)
 
 

@@ -40,6 +40,7 @@ from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteResponse, ExecuteSucceeded
 from engine.domain.principal import Principal
 from engine.domain.run import Run, RunRequest
+from engine.domain.run_messages import POSTPONED
 from engine.domain.status import FINAL_RUN_STATUSES, RunStatus
 from engine.domain.tenant import Bounds, TenantConfig
 from engine.ports.deps import AppSettings, Deps
@@ -167,6 +168,7 @@ class Bus:
         self.down_until = START_AT
         self.results: list[StepResult] = []
         self.dead: list[str] = []
+        self.put_off = self._serial = 0
 
     def _accept(self, message_id: str) -> bool:
         """Whether it is none that was sent before. ``bus.unavailable`` while the bus is away."""
@@ -209,13 +211,32 @@ class Bus:
         if self._world.fails(0.05):
             raise LivoaError("bus.unavailable", "the answer was lost", status=503)
 
+    async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
+        """See ``HeldMessages``."""
+        self.dead.append(reason)
+
+    async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
+        """See ``HeldMessages``."""
+        if self._accept(f"{message_id}.later-{times}"):
+            self.put_off += 1
+            self._world.background(self._again_to_the_host(body, message_id, times, delay_s))
+
+    async def _again_to_the_host(self, body: bytes, message_id: str, times: int, delay_s: float) -> None:
+        await self._world.clock.sleep_s(delay_s)
+        await self._deliver_to_the_host(body, message_id, times)
+
     async def _to_the_host(self, result: StepResult) -> None:
         await self._world.clock.sleep_s(self._world.chance.choice((0, 0.1, 5, 100)))
-        body = result.model_dump_json().encode()
+        self._serial += 1
+        await self._deliver_to_the_host(result.model_dump_json().encode(), f"r-{self._serial}", 0)
+
+    async def _deliver_to_the_host(self, body: bytes, message_id: str, times: int) -> None:
         for _ in range(MAX_DELIVERIES):
             host = self._world.host
             if host is not None and not host.life.is_dead and self._world.clock.steady_at >= self.down_until:
-                message = cast(Any, SimpleNamespace(get_body=lambda: body))
+                properties = {POSTPONED: times} if times else None
+                facts = {"lock_token": "held", "message_id": message_id, "application_properties": properties}
+                message = cast(Any, SimpleNamespace(get_body=lambda: body, **facts))
                 task = host.life.spawn(take_result(message, host.deps, cast(Any, host.client)))
                 await asyncio.wait({task})
                 if not task.cancelled() and task.exception() is None:
@@ -483,6 +504,7 @@ class BusWorld:
             approvals=seen(self.approvals, "approvals"),
             assignments=seen(self.assignments, "assignments"),
             step_queue=cast(Any, self.bus),
+            step_results=cast(Any, self.bus),
         )
 
     def _plan(self) -> dict[str, Any]:

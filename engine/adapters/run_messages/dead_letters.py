@@ -8,6 +8,7 @@ as the SDK itself does for a message whose own link is gone. The host then finds
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -26,21 +27,25 @@ OpenClient = Callable[[], Any]
 
 
 class ServiceBusRunRequests:
-    """Implements ``RunRequestQueue``. A link of its own for each message: dead letters are rare, and opening is simple."""
+    """Implements ``HeldMessages``. A link of its own for each message: dead letters are rare, and opening is simple."""
 
-    def __init__(self, client: OpenClient, queue: str = RUN_REQUESTS_QUEUE) -> None:
-        self._client, self._queue = client, queue
+    def __init__(
+        self, client: OpenClient, queue: str = RUN_REQUESTS_QUEUE, *, content_type: str = "application/jose"
+    ) -> None:
+        self._client, self._queue, self._content_type = client, queue, content_type
 
     async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
-        """See ``RunRequestQueue``. The id gets a suffix, because duplicate detection would drop the message under its own."""
+        """See ``HeldMessages``. The id gets a suffix, because duplicate detection would drop the message under its own."""
         from azure.core.exceptions import AzureError
         from azure.servicebus import ServiceBusMessage
 
-        first = message_id.split(_LATER)[0][:_MAX_ID]
+        first = message_id.split(_LATER)[0]
+        if len(first) > _MAX_ID:
+            first = hashlib.sha256(first.encode()).hexdigest()
         later = ServiceBusMessage(
             body,
             message_id=f"{first}{_LATER}{times}",
-            content_type="application/jose",
+            content_type=self._content_type,
             application_properties={POSTPONED: times},
         )
         try:
@@ -56,7 +61,7 @@ class ServiceBusRunRequests:
             ) from None
 
     async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
-        """See ``RunRequestQueue``."""
+        """See ``HeldMessages``."""
         from azure.core.exceptions import AzureError
 
         try:

@@ -12,7 +12,7 @@ import pytest
 
 from bus_worker import receiving
 from bus_worker.receiving import Service
-from bus_worker.step import StepWorker
+from bus_worker.step import Held, StepWorker
 from engine.adapters.bus_settings import BusSettings, WorkerSettings
 from engine.adapters.service_bus import BusConnection, BusMessage, ServiceBusResults, ServiceBusStepQueue
 from engine.domain.bus import AssignmentStatus, session_of
@@ -191,6 +191,62 @@ async def test_a_store_that_is_away_uses_up_no_deliveries(stage, monkeypatch):
     assert set(failures.values()) == {0}
     assert stage.dead() == []
     assert len(stage.world.invoker.effects) == STEPS
+
+
+@pytest.mark.parametrize("leased", [False, True], ids=["before the lease", "after the lease"])
+async def test_a_store_that_hangs_longer_than_a_lock_costs_no_delivery_and_no_lease(stage, monkeypatch, leased):
+    """The messages are put off while their locks hold; a lease that the store gave after all is made use of."""
+    monkeypatch.setattr(receiving, "PUT_OFF_PAUSES_S", (0.2,))
+    monkeypatch.setattr(receiving, "TAKE_S", 0.1)
+    await stage.begin()
+    service, back, waiting, taken = stage.serve(concurrency=4), asyncio.Event(), 0, []
+    take = service.worker.take
+
+    async def hanging(received):
+        nonlocal waiting
+        waiting += 1
+        found = await take(received) if leased else None
+        await back.wait()
+        found = found if leased else await take(received)
+        taken.append(found)
+        return found
+
+    put_off, really = [], Service._put_off
+
+    async def counted(*arguments):
+        await really(*arguments)
+        put_off.append(arguments)
+
+    monkeypatch.setattr(Service, "_put_off", counted)
+    monkeypatch.setattr(StepWorker, "take", lambda _, received: hanging(received))
+    await stage.until(lambda: asyncio.sleep(0, waiting == 4))  # each slot has one, and nothing else is received
+    await stage.until(lambda: asyncio.sleep(0, len(put_off) == 4 and _held_by_nobody(stage)))
+    assert waiting == 4
+    back.set()
+    await stage.until(stage.all_done)
+    await stage.stop()
+    assert sum(isinstance(one, Held) for one in taken) == STEPS
+    assert stage.dead() == []
+    assert len(stage.world.invoker.effects) == STEPS
+
+
+def _held_by_nobody(stage):
+    return stage.emulator.broker.counts(stage.queue).locked == 0
+
+
+async def test_a_worker_whose_store_hangs_can_be_stopped(stage, monkeypatch):
+    monkeypatch.setattr(receiving, "TAKE_S", 0.1)
+    await stage.begin()
+    service, waiting = stage.serve(concurrency=2, drain_s=1), []
+
+    async def hanging(received):
+        waiting.append(received)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(StepWorker, "take", lambda _, received: hanging(received))
+    await stage.until(lambda: asyncio.sleep(0, len(waiting) == 2))
+    await stage.stop()
+    assert not service._late
 
 
 async def test_a_command_is_not_put_off_for_ever(stage, monkeypatch):

@@ -27,7 +27,6 @@ NOT_A_TENANTS = {
     "EntityDoor": "holds circuits, which are the platform's, and counts of runs under keys that adapters derive from a tenant",
     "EnvelopeVerifier": "finds out which tenant it is",
     "HeldMessages": "settles one message by its lock, whoever it is from",
-    "RunRequestQueue": "settles one message by its lock, whoever it is from",
     "Grants": "signs for the tenant of the request that it is handed, and publishes the platform's own public keys",
     "KeyWrapper": "wraps what it is handed with the platform's key and keeps nothing",
     "PersonalDataDetector": "looks at the text it is handed and keeps nothing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ from engine.domain.bus import AssignmentStatus, StepResult
 from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteSucceeded
 from engine.domain.outcomes import Failed, Succeeded
+from engine.domain.run_messages import POSTPONED
 from engine.domain.status import RunStatus
 from tests.support.world import World, plan_of, step
 from tests.unit.triggers.world import FakeEngine
+from triggers import bus_step_results
 from triggers.bus_step_results import take_result
 from triggers.timer_sweep import sweep
 
@@ -29,12 +32,18 @@ class DeadLetters:
 
     def __init__(self) -> None:
         self.letters: list[tuple[str, str, str]] = []
+        self.put_off: list[tuple[bytes, str, int, float]] = []
         self.is_away = False
 
     async def dead_letter(self, lock_token: str, reason: str, description: str) -> None:
         if self.is_away:
             raise LivoaError("bus.unavailable", "away", status=503)
         self.letters.append((lock_token, reason, description))
+
+    async def postpone(self, body: bytes, message_id: str, *, times: int, delay_s: float) -> None:
+        if self.is_away:
+            raise LivoaError("bus.unavailable", "away", status=503)
+        self.put_off.append((body, message_id, times, delay_s))
 
 
 class Desk:
@@ -61,9 +70,14 @@ class Desk:
         of = {"tenant_id": "contoso", "run_id": "run-1", "key": KEY} | other
         return StepResult(**of, token=token, nonce=nonce, response_ref=ref)
 
-    async def take(self, body: bytes | StepResult) -> None:
+    async def take(self, body: bytes | StepResult, put_off: object = None) -> None:
         data = body if isinstance(body, bytes) else body.model_dump_json().encode()
-        message = SimpleNamespace(get_body=lambda: data, lock_token="held-1")
+        message = SimpleNamespace(
+            get_body=lambda: data,
+            lock_token="held-1",
+            message_id="m-1",
+            application_properties=None if put_off is None else {POSTPONED: put_off},
+        )
         await take_result(message, self.world.deps, self.engine)
 
     async def status(self) -> AssignmentStatus:
@@ -88,6 +102,64 @@ async def test_an_answer_is_stored_and_who_waits_is_told(desk):
     ((waiter, event),) = desk.engine.events
     assert (waiter, event) == ("run-1", (await desk.world.deps.assignments.get(*OF)).event)
     assert await desk.world.perform("fit") == Succeeded()
+
+
+async def test_an_answer_that_comes_while_the_store_is_away_is_put_off_and_uses_up_no_delivery(desk, monkeypatch):
+    """The worker could not store it either: the message is all there is of it."""
+    await desk.lease()
+    result = await desk.result()
+    real = desk.world.deps.assignments.finish
+
+    async def away(*_, **__):
+        raise LivoaError("store.unavailable", "away", status=503)
+
+    monkeypatch.setattr(desk.world.deps.assignments, "finish", away)
+    for put_off, times, delay_s in (
+        (None, 1, 5.0),
+        (1, 2, 10.0),
+        (7, 8, 60.0),
+        ("x", 1, 5.0),
+        (-3, 1, 5.0),
+        (True, 1, 5.0),
+    ):
+        await desk.take(result, put_off)
+        assert desk.dead.put_off.pop() == (result.model_dump_json().encode(), "m-1", times, delay_s)
+    assert desk.engine.events == desk.dead.letters == []
+    monkeypatch.setattr(desk.world.deps.assignments, "finish", real)
+    await desk.take(result, 8)
+    assert await desk.status() is AssignmentStatus.FINISHED
+    assert len(desk.engine.events) == 1
+
+
+async def test_an_answer_for_a_store_that_hangs_is_put_off_while_its_lock_holds(desk, monkeypatch):
+    monkeypatch.setattr(bus_step_results, "STORE_ANSWERS_S", 0.01)
+    await desk.lease()
+    result = await desk.result()
+
+    async def hangs(*_, **__):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(desk.world.deps.assignments, "finish", hangs)
+    async with asyncio.timeout(30):
+        await desk.take(result)
+    assert len(desk.dead.put_off) == 1
+
+
+async def test_an_answer_is_not_put_off_for_ever_and_is_delivered_again_when_it_cannot_be(desk, monkeypatch):
+    await desk.lease()
+    result = await desk.result()
+
+    async def away(*_, **__):
+        raise LivoaError("store.unavailable", "away", status=503)
+
+    monkeypatch.setattr(desk.world.deps.assignments, "finish", away)
+    for much in (bus_step_results.MAX_PUT_OFF, 10**9):
+        await desk.take(result, much)
+        assert desk.dead.letters.pop() == ("held-1", "store.unavailable", "away")
+    assert desk.dead.put_off == []
+    desk.dead.is_away = True
+    with pytest.raises(LivoaError, match="away"):
+        await desk.take(result)
 
 
 async def test_the_same_answer_twice_is_stored_once_and_told_twice(desk):
