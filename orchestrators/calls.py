@@ -6,7 +6,7 @@ Inputs name a run, a step and an attempt. Nothing that a plan, a caller or a ste
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
 from engine.domain import names
@@ -79,6 +79,17 @@ def roll_after(value: Any) -> int | None:
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ValueError("roll_after in the input of the orchestration is no number of at least 1")
     return limit
+
+
+def hold(value: Any) -> timedelta:
+    """How long a history of this run may hold new calls back, once; nothing for runs of versions that hold none. Raises
+    ``ValueError``."""
+    if run_ref(value).version < names.HOLDS_SINCE:
+        return timedelta()
+    hold_ms = value.get("hold_ms", names.HOLD_MS)
+    if not isinstance(hold_ms, int) or isinstance(hold_ms, bool) or hold_ms < 0:
+        raise ValueError("hold_ms in the input of the orchestration is no number of milliseconds")
+    return timedelta(milliseconds=hold_ms)
 
 
 def begun(value: Any) -> tuple[int, AdmittedState]:

@@ -2,7 +2,8 @@
 
 What is known here is the durable engine: a history can end only when no activity, no sub-orchestration and no timer is open,
 and what an open one answers is lost. So in the last stretch of a history new calls for steps are handed on to instances of their
-own, by a short activity; their outcomes come as external events, and those go on to the next history.
+own, by a short activity; their outcomes come as external events, and those go on to the next history. Where all that is open is
+short there is no need: new calls wait a moment until it is over, and the next history makes them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from engine.domain import names
 from engine.scheduler import AdmittedState
 from engine.scheduler.answers import step_crash, step_outcome
 from engine.scheduler.commands import Call, Command, Event, StepAnswered, StepCall
-from engine.scheduler.generations import calls_apart, is_long_enough, name_of, outlasts
+from engine.scheduler.generations import calls_apart, is_long_enough, is_short, name_of, outlasts
+from engine.scheduler.graph import Graph
 from engine.scheduler.steps import is_open
 from orchestrators.calls import RunCalls
 from orchestrators.shell import Pool, Task
@@ -36,10 +38,18 @@ class Generation(Pool[AdmittedState]):
     """The open tasks of one history of a run: calls, those carried out apart, and the handing on of these."""
 
     def __init__(
-        self, context: DurableOrchestrationContext, calls: RunCalls, limit: int, number: int, state: AdmittedState
+        self,
+        context: DurableOrchestrationContext,
+        calls: RunCalls,
+        limit: int,
+        number: int,
+        state: AdmittedState,
+        hold: timedelta,
     ) -> None:
         super().__init__(context, calls)
         self._run_calls, self._limit, self._number = calls, limit, number
+        self._hold = hold
+        self._held_until: Task | None = None
         self._taken_in, self._crashes = 0, 0
         self._apart: dict[Task, StepCall] = {}
         self._starting: dict[Task, tuple[StepCall, ...]] = {}
@@ -49,24 +59,64 @@ class Generation(Pool[AdmittedState]):
             self._await_outcome(call)
 
     def add(self, commands: tuple[Command, ...], state: AdmittedState) -> tuple[Command, ...]:
-        """See `Pool`. A call that is to be carried out apart waits while others are being handed on: it is decided again."""
-        apart = tuple(
-            command for command in commands if isinstance(command, StepCall) and self._is_apart(command, state)
-        )
-        kept = tuple(command for command in commands if command not in apart) if apart else commands
+        """See `Pool`. A call that is to be carried out apart waits while others are being handed on, or while it is held back: it
+        is decided again."""
+        kept, apart, held = self._sorted(commands, state)
         super().add(kept, state)
-        if self._starting:
-            return kept
-        for call in apart:
-            self._await_outcome(call)
-        self._hand_on(apart, state)
-        return commands
+        if not self._starting:
+            for call in apart:
+                self._await_outcome(call)
+            self._hand_on(apart, state)
+            kept += apart
+        self._hold_while(bool(held))
+        return kept
+
+    def _sorted(
+        self, commands: tuple[Command, ...], state: AdmittedState
+    ) -> tuple[tuple[Command, ...], tuple[StepCall, ...], tuple[StepCall, ...]]:
+        """What this history does itself, what is carried out apart, and what is held back."""
+        board, kept, apart, held = state.run.board, list[Command](), list[StepCall](), list[StepCall]()
+        if board is None:
+            return commands, (), ()
+        ending = self._is_ending(state)
+        late = held if ending and self._hold and self._all_short(board.graph) else apart
+        for command in commands:
+            if not isinstance(command, StepCall):
+                kept.append(command)
+            elif outlasts(board.graph, command, self._limit):
+                apart.append(command)
+            else:
+                (late if ending else kept).append(command)
+        return tuple(kept), tuple(apart), tuple(held)
+
+    def _all_short(self, graph: Graph) -> bool:
+        """True when everything that keeps this history open is expected to be over at once."""
+        calls = [
+            command for task, command in self._open.items() if isinstance(command, Call) and task not in self._apart
+        ]
+        return all(isinstance(call, StepCall) and is_short(graph, call, self._hold) for call in calls)
+
+    def _hold_while(self, held: bool) -> None:
+        """Have a timer while something is held back. A history does so once, and only so long."""
+        if held and self._held_until is None:
+            self._held_until = self._context.create_timer(self._context.current_utc_datetime + self._hold)
+            self._open[self._held_until] = None
+        elif not held and self._held_until is not None:
+            self._held_until.cancel()
+            self._hold_no_more(self._held_until)
+
+    def _hold_no_more(self, timer: Task) -> None:
+        self._forget(timer)
+        self._held_until, self._hold = None, timedelta()
 
     def take(self, winner: Task, now: datetime) -> tuple[Event, ...]:
         """See `Pool`."""
         if winner in self._starting:
             # Not counted: the first look of every history is one, and a history must do more than look to be spent.
             return self._handed_on(winner, now)
+        if winner is self._held_until:
+            self._hold_no_more(winner)
+            return ()
         self._taken_in += winner in self._open
         if winner is self._look:
             self._forget(winner)
@@ -103,6 +153,7 @@ class Generation(Pool[AdmittedState]):
     def close(self) -> None:
         """See `Pool`."""
         super().close()
+        self._hold_while(False)
         if self._look is not None:
             self._look.cancel()
             self._forget(self._look)
@@ -110,10 +161,6 @@ class Generation(Pool[AdmittedState]):
 
     def _is_ending(self, state: AdmittedState) -> bool:
         return is_long_enough(state, self._taken_in, self._limit)
-
-    def _is_apart(self, call: StepCall, state: AdmittedState) -> bool:
-        board = state.run.board
-        return self._is_ending(state) or (board is not None and outlasts(board.graph, call, self._limit))
 
     def _await_outcome(self, call: StepCall) -> None:
         wait = self._context.wait_for_external_event(names.outcome_event(name_of(call)))

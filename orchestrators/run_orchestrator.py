@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from engine.scheduler import AdmittedState, decide_admitted, evolve_admitted, progress_admitted
-from orchestrators.calls import RunCalls, begun, handed_on, lease_terms, roll_after, run_ref
+from orchestrators.calls import RunCalls, begun, handed_on, hold, lease_terms, roll_after, run_ref
 from orchestrators.generations import Generation
 from orchestrators.shell import Pool, drive
 
@@ -18,15 +18,15 @@ logger = logging.getLogger("livoa.runs")
 
 
 def run_orchestrator(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any] | None]:
-    """Input: ``{"tenant_id", "run_id", "deadline_at", "v"?, "quota"?, "roll_after"?, "generation"?}``. Output: ``{"status",
-    "code", "recorded"}``, of the last history of the run."""
+    """Input: ``{"tenant_id", "run_id", "deadline_at", "v"?, "quota"?, "roll_after"?, "hold_ms"?, "generation"?}``. Output:
+    ``{"status", "code", "recorded"}``, of the last history of the run."""
     given = context.get_input()
     ref, terms, limit = run_ref(given), lease_terms(given), roll_after(given)
     number, state = begun(given)
     calls = RunCalls(context, ref, terms)
     pool: Pool[AdmittedState] = Pool(context, calls)
     if limit is not None:
-        pool = Generation(context, calls, limit, number, state)
+        pool = Generation(context, calls, limit, number, state, hold(given))
 
     def show(state: AdmittedState) -> None:
         context.set_custom_status(progress_admitted(state))

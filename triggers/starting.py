@@ -9,7 +9,7 @@ from engine.domain.approval import Approval
 from engine.domain.base import iso_utc
 from engine.domain.bus import Assignment
 from engine.domain.errors import LivoaError
-from engine.domain.names import CANCEL_EVENT, INPUT_VERSION, ROLL_AFTER, RUN_ORCHESTRATOR, approval_event
+from engine.domain.names import CANCEL_EVENT, HOLD_MS, INPUT_VERSION, ROLL_AFTER, RUN_ORCHESTRATOR, approval_event
 from engine.domain.run import Run
 from engine.domain.tenant import Quota
 from triggers.http_adapter import DurableClient
@@ -23,7 +23,13 @@ def orchestration_input(run: Run, quota: Quota | None = None) -> dict[str, Any]:
     Without ``quota`` the run takes no place: it is started only to be ended.
     """
     ids = {"tenant_id": run.tenant_id, "run_id": run.run_id}
-    given = {"v": INPUT_VERSION, **ids, "deadline_at": iso_utc(run.deadline_at), "roll_after": ROLL_AFTER}
+    given = {
+        "v": INPUT_VERSION,
+        **ids,
+        "deadline_at": iso_utc(run.deadline_at),
+        "roll_after": ROLL_AFTER,
+        "hold_ms": HOLD_MS,
+    }
     if quota is None:
         return given
     terms = {

@@ -23,16 +23,21 @@ TENANT_QUOTA = "tenant_quota"
 CIRCUIT_BREAKER = "circuit_breaker"
 """Entity of a circuit. Key: ``{capability}--{region}``, with ``--{tenant}`` for a tenant that has its own rules."""
 
-INPUT_VERSION = 4
+INPUT_VERSION = 5
 """Version of the run orchestration's input. From 2 on the items of maps tell the instance that waits for them, so that an
 approval's answer can be announced to it. From 3 on (``REPAIRS_SINCE``) a step that failed for good may have the plan repaired.
-From 4 on (``ROLLS_SINCE``) a long run is handed on to a fresh history (ADR 0001). Running instances keep the version they were
-started with."""
+From 4 on (``ROLLS_SINCE``) a long run is handed on to a fresh history (ADR 0001). From 5 on (``HOLDS_SINCE``) a history that is
+about to end holds steps back for a moment where everything open is short. Running instances keep the version they were started
+with."""
 REPAIRS_SINCE = 3
 ROLLS_SINCE = 4
+HOLDS_SINCE = 5
 
 ROLL_AFTER = 100
 """How much a history takes in before the run goes on in a fresh one, where the input says nothing else."""
+HOLD_MS = 200
+"""How long a history, once, may hold new steps back so that it can end, where the input says nothing else: as long as it takes at
+the least to hand steps on. It is done only for calls that are expected to take half of it."""
 
 CANCEL_EVENT = "cancel"
 """External event that asks a run to stop. Its waiter lives as long as the run."""

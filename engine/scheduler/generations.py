@@ -10,6 +10,7 @@ import base64
 import json
 import zlib
 from dataclasses import replace
+from datetime import timedelta
 from functools import lru_cache
 
 from engine.scheduler.admitted import AdmittedState, LeaseTerms
@@ -50,6 +51,16 @@ def outlasts(graph: Graph, call: StepCall, limit: int) -> bool:
     if count < 2 * limit or not isinstance(call, PerformStep | RunMapPart) or spec.kind in ("wait", "approval"):
         return False
     return spec.expected_s * count > graph.expected_s * limit
+
+
+def is_short(graph: Graph, call: StepCall, hold: timedelta) -> bool:
+    """True for a call that new ones may be held back for: it is expected to be over in half the time that this may take.
+
+    A wait or a question is, however long it takes: the call only begins it.
+    """
+    spec = graph.steps[call.step]
+    begins = spec.kind in ("wait", "approval")
+    return isinstance(call, PerformStep) and (begins or spec.expected_s * 2 <= hold.total_seconds())
 
 
 def calls_apart(state: AdmittedState) -> tuple[StepCall, ...]:

@@ -94,6 +94,17 @@ class Adversary:
         """How little a history of the run takes in; None for as much as it does in earnest."""
         return random.Random(f"rolls/{self.seed}").choice((1, 2, 3, 5, 8, 13)) if self.has("rolls") else None
 
+    @property
+    def history(self) -> dict[str, int]:
+        """What the start document of a run says of its histories: how little one takes in, and how long one holds steps back.
+
+        Calls are expected to take one second or three: all are short enough to be waited for, or some, or none.
+        """
+        if (roll_after := self.roll_after) is None:
+            return {}
+        hold_ms = random.Random(f"holds/{self.seed}").choice((0, 0, 2_500, 6_000, 60_000))
+        return {"roll_after": roll_after, "hold_ms": hold_ms}
+
     def has(self, family: str) -> bool:
         """True when this family takes part."""
         return family in self.families

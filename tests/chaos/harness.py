@@ -63,6 +63,7 @@ class Evidence:
     families: frozenset[str]
     is_store_trouble: bool
     roll_after: int | None
+    hold_s: float
     plan: CheckedPlan
     plans: tuple[CheckedPlan, ...]
     max_parallel: int
@@ -87,8 +88,8 @@ async def _inline(function: Callable[..., Any], *args: Any, **kwargs: Any) -> An
 class Client:
     """The durable client of our triggers, on one engine: what the sweep needs of it."""
 
-    def __init__(self, engine: DurableEngine, roll_after: int | None) -> None:
-        self._engine, self._roll_after = engine, roll_after
+    def __init__(self, engine: DurableEngine, history: dict[str, int]) -> None:
+        self._engine, self._history = engine, history
 
     async def _ask(self, work: Any) -> Any:
         """The answer; ``OSError`` when the host died over it, as for anybody who talks to a process."""
@@ -100,9 +101,8 @@ class Client:
 
     async def start_new(self, name: str, instance_id: str, client_input: Any) -> str:
         """Start, with the input as JSON text inside a JSON document, as the SDK sends it. Histories may have to be short."""
-        if self._roll_after is not None:
-            client_input = client_input | {"roll_after": self._roll_after}
-        return await self._ask(self._engine.start_new(name, instance_id, json.dumps(json.dumps(client_input))))
+        given = json.dumps(json.dumps(client_input | self._history))
+        return await self._ask(self._engine.start_new(name, instance_id, given))
 
     async def get_status(self, instance_id: str) -> Any:
         """What the engine knows."""
@@ -214,7 +214,7 @@ class Chaos:
     def client(self) -> Client | None:
         """The durable client, while there is a host to talk to."""
         host = self._host
-        return Client(host.engine, self.adversary.roll_after) if host is not None and not host.is_dead else None
+        return Client(host.engine, self.adversary.history) if host is not None and not host.is_dead else None
 
     def deps(self) -> Deps:
         """Dependencies of somebody who acts on the run from outside."""
@@ -252,7 +252,7 @@ class Chaos:
                 deps = dataclasses.replace(
                     host.deps, runs=raw.runs, approvals=raw.approvals, tenants=cast(Any, raw.tenants)
                 )
-                await sweep(deps, cast(Any, Client(host.engine, self.adversary.roll_after)))
+                await sweep(deps, cast(Any, Client(host.engine, self.adversary.history)))
 
     async def _cancel(self, at_s: float, *, times: int) -> None:
         """Cancel as the HTTP route does: the store first, then the event, which may be lost or come several times."""
@@ -288,7 +288,7 @@ class Chaos:
                 run = await self.raw.runs.get(TENANT, self.run_id)
                 assert run is not None
                 with contextlib.suppress(LivoaError):
-                    await start(run, cast(Any, Client(host.engine, self.adversary.roll_after)))
+                    await start(run, cast(Any, Client(host.engine, self.adversary.history)))
             elif await self._is_over(host):
                 return
             elif not self.clock.advance_to_next():
@@ -359,6 +359,7 @@ class Chaos:
             families=families,
             is_store_trouble=self.adversary.is_store_trouble,
             roll_after=self.adversary.roll_after,
+            hold_s=self.adversary.history.get("hold_ms", names.HOLD_MS) / 1_000,
             plan=plans[-1],
             plans=plans,
             max_parallel=self.tenant.bounds.max_parallel_steps,

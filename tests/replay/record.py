@@ -2,8 +2,8 @@
 
 Run it when histories of a *new* shape should be kept beside the old ones. Do not run it to make a failing replay test pass: the
 failure says that instances which are running at the moment of an upgrade would break. It starts a stack in a temporary folder,
-lets one run finish, kills the host in the middle of another one, has a third one approved step by step, lets a long one go on in
-a fresh history and, with a scripted model, has the plan of another one repaired, and writes ``histories/{name}-{date}.json``.
+lets one run finish, kills the host in the middle of another one, has a third one approved step by step, lets long ones go on in
+fresh histories and, with a scripted model, has the plan of another one repaired, and writes ``histories/{name}-{date}.json``.
 ``repaired3`` is that last one once more, started by the document that version 3 gave to its runs.
 """
 
@@ -14,17 +14,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from engine.domain.names import STEP_ORCHESTRATOR
+from engine.domain.names import HOLD_MS, STEP_ORCHESTRATOR
 from local_host.durable.history import ExecutionCompleted
 from tests.e2e import test_repair
-from tests.e2e.plans import SAMPLE_INTENT, fit, pause, request_of
+from tests.e2e.plans import SAMPLE_INTENT, fit, pause, request_of, search
 from tests.e2e.stack import ROOT, Stack, up
 from tests.e2e.test_approvals import APPROVER, answer, asked, budget, until
 from tests.e2e.test_crash import PLAN
-from tests.replay.recording import FOLDER, Recording, read_store, save
+from tests.replay.recording import FOLDER, Recording, read_rows, read_store, save, with_actions
 from tests.support.model_server import ModelServer
 
 STARTED_BY_VERSION_3 = """
@@ -33,7 +34,7 @@ names.INPUT_VERSION = 3
 from triggers import starting
 today = starting.orchestration_input
 def then(run, quota=None):
-    return {name: value for name, value in today(run, quota).items() if name != "roll_after"}
+    return {name: value for name, value in today(run, quota).items() if name not in ("roll_after", "hold_ms")}
 starting.orchestration_input = then
 """
 """Run by the interpreter of the host before anything else. What happens to the run is up to the code of today."""
@@ -84,22 +85,18 @@ def repaired(stack: Stack) -> str:
     return run_id
 
 
+WIDTH, COUNT = 15, 195
+"""Of the graphs of long runs: every step needs the one that many before it."""
+
+
 def long(stack: Stack) -> tuple[str, list[Recording]]:
     """A run that goes on in a fresh history: most of the first one, all of the last, and a few calls carried out apart."""
-    client = stack.client()
-    width = 15
     steps = [
         fit(f"s{n}", *needs) if n % 60 == 7 else pause(f"s{n}", 0, *needs)
-        for n in range(195)
-        for needs in [[f"s{n - width}"] if n >= width else []]
+        for n in range(COUNT)
+        for needs in [[f"s{n - WIDTH}"] if n >= WIDTH else []]
     ]
-    run_id = client.submit(request_of(*steps))
-    store, first = stack.data / "host" / "durable.sqlite", Recording("", "", None, [], [])
-    while client.run(run_id)["status"] not in ("succeeded", "partial", "failed"):
-        run = next((one for one in read_store(store, run_id) if one.instance_id == run_id), first)
-        if "generation" not in (run.input_json or "") and len(run.episodes) >= len(first.episodes):
-            first = run
-        time.sleep(0.02)
+    run_id, first = _with_first_history(stack, request_of(*steps))
     assert any(row.get("Name") == "start_steps" for rows in first.episodes for row in rows), (
         "its last stretch was missed"
     )
@@ -108,7 +105,44 @@ def long(stack: Stack) -> tuple[str, list[Recording]]:
     return run_id, [first, *(one for one in whole if one.name != STEP_ORCHESTRATOR), *apart[:3]]
 
 
-RUNS: dict[str, Callable[[Stack], Made]] = {"sample": sample, "crashed": crashed, "approved": approved, "long": long}
+def held(stack: Stack) -> tuple[str, list[Recording]]:
+    """A run of short steps that goes on in a fresh history: most of the first one, with steps held back, and all of the last."""
+    steps = [
+        search(f"s{n}", *([f"s{n - WIDTH}"] if n >= WIDTH else []), timeout_s=2) for n in range(COUNT)
+    ]  # fmt: skip
+    run_id, first = _with_first_history(stack, request_of(*steps))
+    rows = [row for rows in first.episodes for row in rows]
+    assert not any(row.get("Name") == "start_steps" for row in rows), "steps were carried apart"
+    assert any(
+        datetime.fromisoformat(row["FireAt"]) - datetime.fromisoformat(row["Timestamp"])
+        <= timedelta(milliseconds=HOLD_MS)
+        for row in rows
+        if "FireAt" in row
+    ), "what was held back was missed"
+    return run_id, [first, *_when_over(stack, run_id)]
+
+
+def _with_first_history(stack: Stack, request: dict[str, Any]) -> tuple[str, Recording]:
+    """Let a run end; its first history too, as much of it as was seen before it was left."""
+    client = stack.client()
+    run_id = client.submit(request)
+    store = stack.data / "host" / "durable.sqlite"
+    first = following = read_rows(store, run_id)
+    while "generation" not in (following.input_json or ""):
+        first, following = following, read_rows(store, run_id)
+        assert not following.is_whole, "the run stayed in one history"
+        time.sleep(0.002)
+    client.finished(run_id)
+    return run_id, with_actions(first)
+
+
+RUNS: dict[str, Callable[[Stack], Made]] = {
+    "sample": sample,
+    "crashed": crashed,
+    "approved": approved,
+    "long": long,
+    "held": held,
+}
 WITH_MODEL: dict[str, Callable[[Stack], Made]] = {"repaired": repaired}
 
 

@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from azure.durable_functions import Orchestrator
 from engine.domain.names import MAP_ORCHESTRATOR, RUN_ORCHESTRATOR, STEP_ORCHESTRATOR
 from local_host.durable.execution import Execution
 from local_host.durable.history import Event, ExecutionCompleted, OrchestratorCompleted, from_row
-from local_host.durable.records import Instance, get_instance, load_history
+from local_host.durable.records import Instance, get_instance
 from orchestrators.map_orchestrator import map_orchestrator
 from orchestrators.run_orchestrator import run_orchestrator
 from orchestrators.step_orchestrator import step_orchestrator
@@ -92,18 +92,28 @@ def read_store(database: Path, run_id: str) -> list[Recording]:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         query = "SELECT instance_id FROM instances WHERE instance_id = ? OR instance_id LIKE ? ORDER BY instance_id"
         ids = [row[0] for row in connection.execute(query, (run_id, f"{run_id}.%"))]
-        return [_read_instance(connection, instance_id) for instance_id in ids]
+        return [with_actions(_rows_of(connection, instance_id)) for instance_id in ids]
 
 
-def _read_instance(connection: sqlite3.Connection, instance_id: str) -> Recording:
+def read_rows(database: Path, instance_id: str) -> Recording:
+    """What is recorded of one execution at this moment, without its actions: quick enough to be asked often."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        connection.execute("BEGIN")  # one moment for the instance and its history
+        return _rows_of(connection, instance_id)
+
+
+def _rows_of(connection: sqlite3.Connection, instance_id: str) -> Recording:
     instance = get_instance(connection, instance_id)
     assert instance is not None
-    assert load_history(connection, instance_id)[0]
     query = "SELECT events FROM history WHERE instance_id = ? ORDER BY chunk"
     episodes = [json.loads(row[0]) for row in connection.execute(query, (instance_id,))]
-    bare = Recording(instance_id, instance.name, instance.input_json, episodes, [])
-    actions = replay(bare, BODIES[instance.name]).listing.raw
-    return Recording(instance_id, instance.name, instance.input_json, episodes, actions)
+    return Recording(instance_id, instance.name, instance.input_json, episodes, [])
+
+
+def with_actions(recording: Recording) -> Recording:
+    """The recording, with the actions that its orchestrator lists."""
+    assert recording.episodes
+    return replace(recording, actions=replay(recording, BODIES[recording.name]).listing.raw)
 
 
 def save(path: Path, description: str, recordings: list[Recording]) -> None:

@@ -44,7 +44,7 @@ CONTROL = {
 
 def test_there_are_histories_of_a_finished_and_of_a_crashed_run_and_of_a_map() -> None:
     stems = {path.stem.split("-")[0] for path in FILES}
-    assert {"sample", "crashed", "approved", "repaired", "repaired3"} <= stems
+    assert {"sample", "crashed", "approved", "repaired", "repaired3", "long", "held"} <= stems
     assert {recording.name for _, recording in RECORDINGS} == set(BODIES)
 
 
@@ -160,6 +160,19 @@ def test_a_run_of_version_3_repairs_and_stays_in_one_history(monkeypatch: pytest
     monkeypatch.setattr(repairing, "REPAIRS_SINCE", 4)
     with pytest.raises(NonDeterministicError):
         replay(third, run_orchestrator)
+
+
+def test_a_run_of_version_5_holds_steps_back_and_one_of_version_4_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above: what holds back steps makes timers of its own, and schedules no `start_steps`."""
+    by_version: dict[int, list[Recording]] = {}
+    for one in RUNS:
+        by_version.setdefault(json.loads(json.loads(one.input_json or "null")).get("v", 1), []).append(one)
+    held = by_version[5][0]
+    rows = [row for rows in held.episodes for row in rows if row["EventType"] == EventType.TASK_SCHEDULED]
+    assert names.START_STEPS not in {row["Name"] for row in rows}
+    monkeypatch.setattr(names, "HOLDS_SINCE", 6)
+    with pytest.raises(NonDeterministicError):
+        replay(held, run_orchestrator)
 
 
 BROKEN = sorted((FOLDER / "broken").glob("*.json"))

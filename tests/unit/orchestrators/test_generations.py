@@ -20,7 +20,7 @@ from tests.unit.local_host.durable_app import START_AT, Bench, running
 from tests.unit.orchestrators.test_on_embedded_host import RunApp, flaky, random_skeleton
 from tests.unit.orchestrators.test_run_orchestrator import OK, REF
 
-V4 = REF | {"v": 4, "deadline_at": "2026-01-03T00:00:00.000000Z"}
+V5 = REF | {"v": 5, "deadline_at": "2026-01-03T00:00:00.000000Z"}
 
 
 class RollingApp(RunApp):
@@ -66,20 +66,21 @@ def layers(count: int, width: int, **fields: Any) -> Skeleton:
     return Skeleton(tuple(steps), 64, "0" * 64)
 
 
-async def play(app: RollingApp, path: Path, *, roll_after: int, warm: bool, **options: Any) -> Any:
+async def play(app: RollingApp, path: Path, *, roll_after: int, warm: bool, hold_ms: int = 200, **options: Any) -> Any:
     async with running(app, path, warm=warm, **options) as bench:
         app.bench = bench
-        await bench.start("run_orchestrator", V4 | {"roll_after": roll_after}, "run-1")
+        await bench.start("run_orchestrator", V5 | {"roll_after": roll_after, "hold_ms": hold_ms}, "run-1")
         return await bench.run_to_end("run-1", max_alarms=20_000)
 
 
+@pytest.mark.parametrize("hold_ms", [0, 9_000, 90_000])
 @pytest.mark.parametrize("max_batch", [None, 1])
 @pytest.mark.parametrize("seed", range(3))
 async def test_random_graphs_with_retries_and_maps_end_well_over_many_histories(
-    tmp_path: Path, warm: bool, max_batch: int | None, seed: int
+    tmp_path: Path, warm: bool, max_batch: int | None, seed: int, hold_ms: int
 ) -> None:
     app = RollingApp(random_skeleton(seed), lambda value: random.Random(value["step_id"]).uniform(1, 30), flaky)
-    item = await play(app, tmp_path, roll_after=3, warm=warm, max_batch=max_batch)
+    item = await play(app, tmp_path, roll_after=3, warm=warm, max_batch=max_batch, hold_ms=hold_ms)
     assert item.status == "Completed", item.output
     assert json.loads(item.output) == {"status": "succeeded", "code": None, "recorded": True}
     assert set(app.performed().values()) == {1}
@@ -92,7 +93,7 @@ async def test_a_wide_plan_of_many_steps_keeps_every_history_bounded_and_wastes_
     async with running(app, tmp_path) as bench:
         app.bench = bench
         begun_at = bench.clock.now()
-        await bench.start("run_orchestrator", V4, "run-1")
+        await bench.start("run_orchestrator", V5, "run-1")
         item = await bench.run_to_end("run-1", max_alarms=20_000)
         took_s = (bench.clock.now() - begun_at).total_seconds()
     assert json.loads(item.output)["status"] == "succeeded"
@@ -100,6 +101,60 @@ async def test_a_wide_plan_of_many_steps_keeps_every_history_bounded_and_wastes_
     assert app.count("checkpoint_run") >= 4
     assert max(app.rows) < 900
     assert took_s == pytest.approx(30.0, abs=0.5)
+
+
+def jittered_s(value: Any) -> float:
+    return random.Random(value["step_id"]).uniform(0.02, 0.1)
+
+
+async def seconds_of(app: RollingApp, path: Path, hold_ms: int) -> float:
+    """How long a run of it takes, by its clock."""
+    async with running(app, path) as bench:
+        app.bench = bench
+        begun_at = bench.clock.now()
+        await bench.start("run_orchestrator", V5 | {"hold_ms": hold_ms}, "run-1")
+        item = await bench.run_to_end("run-1", max_alarms=20_000)
+        took_s = (bench.clock.now() - begun_at).total_seconds()
+    assert json.loads(item.output)["status"] == "succeeded"
+    assert set(app.performed().values()) == {1}
+    return took_s
+
+
+async def test_where_all_steps_are_short_none_is_carried_apart_and_little_time_is_lost(tmp_path: Path) -> None:
+    app, others = (RollingApp(layers(600, 20, expected_s=0.06), jittered_s) for _ in range(2))
+    took_s = await seconds_of(app, tmp_path / "held", 200)
+    without_s = await seconds_of(others, tmp_path / "not", 0)
+    assert (app.count("start_steps"), app.count("tell_outcome")) == (0, 0)
+    assert others.count("start_steps") >= 4
+    histories = app.count("checkpoint_run")
+    assert histories >= 4
+    assert max(app.rows) < min(900, max(others.rows))
+    assert took_s - without_s <= 0.1 * histories
+
+
+async def test_a_step_that_was_expected_to_be_short_holds_others_back_for_a_moment_once_in_a_history(
+    tmp_path: Path,
+) -> None:
+    slow = SkeletonStep("slow", expected_s=0.05)
+    app = RollingApp(
+        Skeleton((*layers(300, 3, expected_s=0.05).steps, slow), 16, ""),
+        lambda value: 60.0 if value["step_id"] == "slow" else 0.05,
+    )
+    await seconds_of(app, tmp_path, 200)
+    assert app.count("start_steps") >= 1
+    last_s = max(started_s for step, started_s in app.started_s.items() if step != "slow")
+    assert last_s <= 99 * 0.05 + 0.2 + 0.01
+
+
+async def test_nothing_is_held_back_for_a_step_that_is_expected_to_take_long(tmp_path: Path) -> None:
+    slow = SkeletonStep("slow", expected_s=1.6)
+    app = RollingApp(
+        Skeleton((*layers(300, 3, expected_s=0.05).steps, slow), 16, ""),
+        lambda value: 3.0 if value["step_id"] == "slow" else 0.05,
+    )
+    await seconds_of(app, tmp_path, 200)
+    assert app.count("start_steps") >= 1
+    assert app.started_s["s298"] == pytest.approx(99 * 0.05, abs=0.01)
 
 
 @pytest.mark.parametrize("count", [1, 20, 100])
@@ -178,6 +233,19 @@ async def test_what_comes_while_a_history_ends_is_neither_lost_nor_done_again(
     assert app.count("checkpoint_run") >= 3
 
 
+async def test_a_cancel_that_comes_while_steps_are_held_back_is_heard(tmp_path: Path, warm: bool) -> None:
+    app = RollingApp(layers(60, 3), lambda value: 10.0 if value["step_id"] == "s4" else 1.0)
+    async with running(app, tmp_path, warm=warm) as bench:
+        app.bench = bench
+        await bench.start("run_orchestrator", V5 | {"roll_after": 4, "hold_ms": 60_000}, "run-1")
+        await advance(bench, 5.0)
+        assert set(app.started_s) == {"s0", "s1", "s2", "s3", "s4"}, "s5 is not held back"
+        await bench.engine.raise_event("run-1", "cancel", "null")
+        item = await bench.run_to_end("run-1")
+    assert json.loads(item.output) == {"status": "cancelled", "code": "run.cancelled", "recorded": True}
+    assert len(app.performed()) == 5
+
+
 async def test_a_cancel_that_comes_while_a_history_ends_is_heard(tmp_path: Path, warm: bool) -> None:
     app = RollingApp(layers(60, 3), lambda value: 10.0)
 
@@ -194,7 +262,10 @@ async def test_a_cancel_that_comes_while_a_history_ends_is_heard(tmp_path: Path,
     assert len(app.performed()) < 60
 
 
-async def test_a_run_of_many_histories_survives_a_host_that_dies_again_and_again(tmp_path: Path, warm: bool) -> None:
+@pytest.mark.parametrize("hold_ms", [0, 3_000, 60_000])
+async def test_a_run_of_many_histories_survives_a_host_that_dies_again_and_again(
+    tmp_path: Path, warm: bool, hold_ms: int
+) -> None:
     apps: list[RollingApp] = []
     clock = None
     for life in range(12):
@@ -203,7 +274,7 @@ async def test_a_run_of_many_histories_survives_a_host_that_dies_again_and_again
         async with running(app, tmp_path, clock, warm=warm) as bench:
             app.bench, clock = bench, bench.clock
             if not life:
-                await bench.start("run_orchestrator", V4 | {"roll_after": 3}, "run-1")
+                await bench.start("run_orchestrator", V5 | {"roll_after": 3, "hold_ms": hold_ms}, "run-1")
             if life == 11:
                 item = await bench.run_to_end("run-1", max_alarms=5_000)
             else:
@@ -257,7 +328,7 @@ async def test_an_approval_that_is_answered_histories_later_is_announced(tmp_pat
 
     async with running(app, tmp_path, warm=warm) as bench:
         app.bench = bench
-        await bench.start("run_orchestrator", V4 | {"roll_after": 3}, "run-1")
+        await bench.start("run_orchestrator", V5 | {"roll_after": 3}, "run-1")
         await advance(bench, 155)
         before = app.count("checkpoint_run")
         decided.append(True)
@@ -280,7 +351,7 @@ async def test_a_place_is_taken_once_kept_through_all_histories_and_given_back_o
     async with running(app, tmp_path) as bench:
         app.bench = bench
         terms = {"limit": 3, "lease_ms": 60_000, "max_wait_s": 10.0}
-        await bench.start("run_orchestrator", V4 | {"roll_after": 5, "quota": terms}, "run-1")
+        await bench.start("run_orchestrator", V5 | {"roll_after": 5, "quota": terms}, "run-1")
         item = await bench.run_to_end("run-1", max_alarms=5_000)
         await bench.settle()
     assert json.loads(item.output)["status"] == "succeeded"
@@ -316,9 +387,15 @@ async def test_a_step_that_outlasts_many_histories_holds_none_of_them_open(tmp_p
     assert max(app.rows) < 250
 
 
-@pytest.mark.parametrize("roll_after", [0, -1, "many", True])
-async def test_an_unusable_length_fails_the_instance_without_calling_anything(tmp_path: Path, roll_after: Any) -> None:
+@pytest.mark.parametrize(("name", "value"), [
+    ("roll_after", 0), ("roll_after", -1), ("roll_after", "many"), ("roll_after", True),
+    ("hold_ms", -1), ("hold_ms", 0.5), ("hold_ms", True),
+])  # fmt: skip
+async def test_an_unusable_length_fails_the_instance_without_calling_anything(
+    tmp_path: Path, name: str, value: Any
+) -> None:
     app = RollingApp(layers(3, 3), lambda value: 1.0)
-    item = await play(app, tmp_path, roll_after=roll_after, warm=True)
+    lengths: dict[str, Any] = {"roll_after": 3, name: value}
+    item = await play(app, tmp_path, warm=True, **lengths)
     assert item.status == "Failed"
     assert app.calls == []

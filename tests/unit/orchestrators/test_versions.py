@@ -23,6 +23,8 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "3": {"v": 3, "quota": TERMS},
     "4": {"v": 4, "quota": TERMS, "roll_after": 20},
     "4 as long as usual": {"v": 4, "quota": TERMS},
+    "5": {"v": 5, "quota": TERMS, "roll_after": 20, "hold_ms": 60_000},
+    "5 as long as usual": {"v": 5, "quota": TERMS},
 }
 
 

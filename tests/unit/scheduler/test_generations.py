@@ -23,7 +23,7 @@ from engine.scheduler.commands import (
     StepCall,
     WakeAt,
 )
-from engine.scheduler.generations import calls_apart, is_long_enough, name_of, outlasts, pack, unpack
+from engine.scheduler.generations import calls_apart, is_long_enough, is_short, name_of, outlasts, pack, unpack
 from engine.scheduler.steps import is_open
 from engine.scheduler.transitions import RunPhase
 from tests.unit.scheduler.simulate import REF, START_AT, World, simulate
@@ -143,6 +143,24 @@ def test_a_step_that_outlasts_a_history_is_carried_apart_and_no_step_of_a_small_
     assert not outlasts(graph, ExpandMap(0, 1), 100)
     small = compile_graph(Skeleton((slow, *others[:150]), 10, ""))
     assert not outlasts(small, PerformStep(0, 1), 100)
+
+
+@pytest.mark.parametrize(("expected_s", "short"), [(0.0, True), (0.1, True), (0.11, False), (1.0, False)])
+def test_a_call_is_short_that_is_expected_to_take_half_of_what_may_be_waited_for_it(
+    expected_s: float, short: bool
+) -> None:
+    graph = compile_graph(Skeleton((SkeletonStep("s", expected_s=expected_s),), 64, ""))
+    assert is_short(graph, PerformStep(0, 2, look=1), timedelta(seconds=0.2)) is short
+
+
+def test_beginning_to_wait_or_to_ask_is_short_and_counting_items_and_running_them_is_not() -> None:
+    steps = (SkeletonStep("days", kind="wait", expected_s=9e5), SkeletonStep("ask", kind="approval", expected_s=9e5))
+    graph = compile_graph(Skeleton((*steps, SkeletonStep("m", kind="map", expected_s=0.0)), 64, ""))
+    hold = timedelta(seconds=0.2)
+    assert all(is_short(graph, PerformStep(step, 1), hold) for step in (0, 1))
+    assert not any(
+        is_short(graph, call, hold) for call in (ExpandMap(2, 1), CollectMap(2, 1, 5), RunMapPart(2, 0, 5, 1))
+    )
 
 
 def test_a_wait_is_never_carried_apart_however_long_it_is() -> None:

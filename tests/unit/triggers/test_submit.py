@@ -46,11 +46,12 @@ async def test_a_submission_is_accepted_recorded_and_started(world: World) -> No
     }
     quota = {"limit": 20, "lease_ms": 600_000, "max_wait_s": 600.0}
     started = {
-        "v": 4,
+        "v": 5,
         "tenant_id": "contoso",
         "run_id": run.run_id,
         "deadline_at": "2026-11-22T12:10:00.000000Z",
         "roll_after": 100,
+        "hold_ms": 200,
         "quota": quota,
     }
     assert world.engine.instances == {run.run_id: (RUN_ORCHESTRATOR, started)}
