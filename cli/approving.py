@@ -57,6 +57,8 @@ def lines_of(approval: Mapping[str, Any], people: People | None = None) -> list[
     what = clean(approval.get("capability") or approval.get("kind") or "")
     until = f" until {clean(approval['expires_at'])}" if approval["status"] == "pending" else ""
     lines = [f"{named(approval)}  {what}  {clean(approval['status'])}{until}"]
+    if approval.get("void"):
+        lines.append(f"  void: {one_line(approval['void']['code'])}: {one_line(approval['void']['message'])}")
     if approval.get("decided_by"):
         comment = f": {one_line(approval['comment'])}" if approval.get("comment") else ""
         lines.append(f"  answered by {people.shown(approval['decided_by'])}{comment}")

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
-from cli.paths import ROOT
+from cli.paths import known_tenants
 
 T = TypeVar("T")
 
@@ -338,7 +338,7 @@ _HINTS = {
 
 
 def _known_tenants() -> str:
-    names = ", ".join(sorted(path.stem for path in (ROOT / "catalog" / "tenants").glob("*.yaml")))
+    names = ", ".join(known_tenants())
     return f"choose a tenant with --tenant; the catalog here has {names}" if names else _HINTS[401]
 
 
@@ -351,6 +351,9 @@ _HINTS_OF_CODES = {
     "approval.self": _SOMEBODY_ELSE,
     "audit.no_such_content": "./livoa audit show RUN lists the hashes",
     "auth.tenant_suspended": "only the operator lets it go on: a higher version in catalog/tenants/TENANT.yaml, docs/tenants.md",
+    "idempotency.in_flight": "the same request is being taken at this moment: send it again in a few seconds",
+    "idempotency.mismatch": "this key has made a run of another request: take another --idempotency-key, or leave it out; to see "
+    "the run of the first request, send that one again",
     "plan.invalid": "./livoa plan check FILE tells the same without a host",
     "run.erased": "./livoa audit show RUN has what is left: its audit records",
     "run.finished": "./livoa show RUN has its end, ./livoa rerun RUN does it again",

@@ -17,6 +17,12 @@ def home(override: str | os.PathLike[str] | None = None) -> Path:
     return Path(override or os.environ.get("LIVOA_HOME") or ROOT / ".livoa").expanduser().resolve()
 
 
+def known_tenants() -> list[str]:
+    """Names of the tenants in the catalog that a host on this machine reads (LIVOA_CATALOG). Empty when it cannot be read."""
+    catalog = Path(os.environ.get("LIVOA_CATALOG") or ROOT / "catalog")
+    return sorted(path.stem for path in (catalog / "tenants").glob("*.yaml"))
+
+
 def running_stack(data: Path) -> dict[str, Any] | None:
     """What `up` wrote about the stack that uses this folder, while its process lives; else None."""
     try:

@@ -112,6 +112,8 @@ def _approval_line(word: str, data: Mapping[str, Any]) -> str:
     said = f"until {one_line(data['expires_at'])}" if word == "requested" and data.get("expires_at") else ""
     if data.get("approver"):
         said = f"by {one_line(data['approver'])}"
+    if word == "voided":
+        said = one_line(data.get("message") or "")
     if word == "requested":
         word = "waits for a person"
     mark = _APPROVAL_MARK.get(word, "?")

@@ -306,6 +306,7 @@ _ASKED: dict[str, Any] = {
     "expires_at": "2026-11-22T13:00:00Z",
     "decided_by": None,
     "decided_at": None,
+    "void": None,
     "answer": f"{_PATH}/approvals/tell_finance",
 }
 PENDING_APPROVALS: dict[str, Any] = {"approvals": [_ASKED]}

@@ -7,16 +7,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from engine.domain.approval import MAX_COMMENT_CHARS, Approval, ApprovalStatus
+from engine.domain.approval import MAX_COMMENT_CHARS, VOID_WORDS, Approval, ApprovalStatus
 from engine.domain.base import Frozen, JsonValue, UtcDatetime
 from engine.domain.ids import WireId
 from engine.domain.policy import PolicyFinding
+from engine.domain.run import ErrorInfo
 from engine.ports.deps import Deps
 from triggers.views import run_path
 
 
 class ApprovalSummary(Frozen):
-    """One question to a person. ``subject`` is ``plan`` or the id of a step; ``answer`` is where the answer goes."""
+    """One question to a person. ``subject`` is ``plan`` or the id of a step; ``answer`` is where the answer goes; ``void`` says why
+    nobody can answer it any more."""
 
     run_id: str
     approval_id: str
@@ -31,6 +33,7 @@ class ApprovalSummary(Frozen):
     expires_at: UtcDatetime
     decided_by: str | None
     decided_at: UtcDatetime | None
+    void: ErrorInfo | None = None
     answer: str
 
 
@@ -92,8 +95,14 @@ def summary_of(approval: Approval) -> ApprovalSummary:
         expires_at=approval.expires_at,
         decided_by=approval.decided_by,
         decided_at=approval.decided_at,
+        void=_void(approval),
         answer=f"{run_path(approval.run_id)}/approvals/{approval.subject}",
     )
+
+
+def _void(approval: Approval) -> ErrorInfo | None:
+    code = approval.void_code
+    return ErrorInfo(code=code, message=VOID_WORDS[code]) if code is not None else None
 
 
 async def view_of(approval: Approval, deps: Deps, *, omitted: bool = False) -> ApprovalView:

@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("intent", help=f"{INTENT_HELP}; or the word {_CHECK}")
     parser.add_argument("file", nargs="?", help=f"with {_CHECK}: the plan as JSON; - reads standard input")
     parser.add_argument("--catalog", type=Path, default=ROOT / "catalog", help=f"with {_CHECK}: folder of the catalog")
+    parser.add_argument("-v", "--verbose", action="store_true", help="every note, also of edges that references imply")
     add_request_options(parser)
     add_options(parser)
 
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         judged = {"decision": decision.model_dump(mode="json")} if decision is not None else {}
         print_json(result.to_json() | judged | {"ok": result.ok and not denied})
     else:
-        _show(result)
+        _show(result, verbose=options.verbose)
         if decision is not None:
             _show_decision(decision)
     return ExitCode.OK if result.ok and not denied else ExitCode.FAILED
@@ -71,18 +72,18 @@ def _plan(options: argparse.Namespace) -> ExitCode:
     if options.json:
         print_json(preview)
     else:
-        _show_preview(preview)
+        _show_preview(preview, verbose=options.verbose)
     verdict = (preview.get("decision") or {}).get("verdict")
     return ExitCode.OK if preview["ok"] and verdict not in (None, "deny") else ExitCode.FAILED
 
 
-def _show_preview(preview: dict[str, Any]) -> None:
+def _show_preview(preview: dict[str, Any], *, verbose: bool) -> None:
     from cli.render.previews import preview_lines
     from cli.render.views import plan_tree
 
     if preview.get("plan"):
         human_console().print(plan_tree(preview["plan"], preview["plan_hash"]))
-    for line in preview_lines(preview):
+    for line in preview_lines(preview, verbose=verbose):
         say(line)
 
 
@@ -110,11 +111,17 @@ def _judge(document: bytes, tenant_id: str, catalog_dir: Path) -> tuple[CheckRes
         raise CliError(str(err), hint=f"mend the catalog in {catalog_dir}", code=err.code) from err
 
 
-def _show(result: CheckResult) -> None:
-    for mark, findings in (("error", result.violations), ("note", result.warnings)):
+def _show(result: CheckResult, *, verbose: bool) -> None:
+    from cli.render.previews import notes_of
+
+    notes, summary = notes_of([note.model_dump() for note in result.warnings], verbose=verbose)
+    for mark, findings in (("error", [found.model_dump() for found in result.violations]), ("note", notes)):
         for found in findings:
-            say(f"{mark}  {found.pointer or '/'}  {found.code}\n       {found.message}")
-    facts: dict[str, Any] = {"steps": result.steps, "edges": result.edges}
+            say(f"{mark}  {found['pointer'] or '/'}  {found['code']}\n       {found['message']}")
+    if summary:
+        say(summary)
+    # Of what is no plan at all there is nothing to count.
+    facts: dict[str, Any] = {"steps": result.steps, "edges": result.edges} if result.steps else {}
     if result.critical_path:
         facts["critical path"] = " → ".join(result.critical_path) + f" ({result.critical_path_s:.0f} s expected)"
     if result.plan_hash:

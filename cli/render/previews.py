@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cli.render.text import money, one_line, planner_words
+from cli.render.text import counted, money, one_line, planner_words
 
 
-def preview_lines(preview: Mapping[str, Any]) -> Iterator[str]:
+INFERRED = "plan.edge_inferred"
+"""The note that comes with every reference a planner writes: true, and of no use to most who read it."""
+
+
+def notes_of(warnings: Iterable[Mapping[str, Any]], *, verbose: bool) -> tuple[list[Mapping[str, Any]], str]:
+    """The notes to show one by one, and a line about those that only count (empty when there are none)."""
+    found = list(warnings)
+    shown = [note for note in found if verbose or note["code"] != INFERRED]
+    return shown, _inferred(len(found) - len(shown))
+
+
+def _inferred(count: int) -> str:
+    many = f"{counted(count, 'edge')} {'is' if count == 1 else 'are'}"
+    return f"note  {many} inferred from references (-v shows each)" if count else ""
+
+
+def preview_lines(preview: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
     """What there is to say about a preview, the plan itself apart."""
     if preview.get("planner"):
         yield f"planned {planner_words(preview['planner'])}"
@@ -18,8 +34,11 @@ def preview_lines(preview: Mapping[str, Any]) -> Iterator[str]:
         refusal = preview["refusal"]
         yield f"no plan  {one_line(refusal['code'])}: {one_line(refusal['message'])}"
         yield from (f"  you could ask: {one_line(suggestion)}" for suggestion in refusal["suggestions"])
-    for mark, name in (("error", "errors"), ("note", "warnings")):
-        yield from (f"{mark}  {_finding(found)}" for found in preview[name])
+    notes, summary = notes_of(preview["warnings"], verbose=verbose)
+    for mark, findings in (("error", preview["errors"]), ("note", notes)):
+        yield from (f"{mark}  {_finding(found)}" for found in findings)
+    if summary:
+        yield summary
     for found in preview["serial_edges"]:
         yield f"note  step {one_line(found['step_id'])} {one_line(found['message'])}"
     if preview.get("critical_path"):

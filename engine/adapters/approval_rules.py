@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from engine.domain.approval import Approval, ApprovalAnswer, answered, event_of, expired, voided
+from engine.domain.approval import Approval, ApprovalAnswer, answered, event_of, expired, replaced_by, voided
 from engine.domain.errors import ConflictError, NotFoundError
 from engine.domain.events import NewEvent
 from engine.domain.run import Run, StepRecord
@@ -54,7 +54,11 @@ def requested(
     """
     if run.status.is_final or run.status is RunStatus.CANCELLING:
         raise ConflictError("run.finished", f"the run is {run.status.value}; nothing is asked any more")
-    stale = tuple(after for before in others if (after := voided(before, now)) is not before)
+    stale = tuple(
+        after
+        for before in others
+        if (after := voided(before, now, replaced_by(before.binding, approval.binding))) is not before
+    )
     if known is None:
         return ApprovalWrite(approval, (*stale, approval), _asking_status(run, approval, busy=busy))
     current = expired(known, now)
@@ -75,7 +79,7 @@ def replied(run: Run, approval: Approval, answer: ApprovalAnswer, now: datetime)
 
 def closed(approvals: Iterable[Approval], now: datetime) -> tuple[Approval, ...]:
     """What a run's end makes of its pending approvals."""
-    return tuple(voided(approval, now) for approval in approvals if approval.is_pending)
+    return tuple(voided(approval, now, "approval.run_over") for approval in approvals if approval.is_pending)
 
 
 def _asking_status(run: Run, approval: Approval, *, busy: bool) -> RunStatus | None:

@@ -41,6 +41,23 @@ class ApprovalStatus(StrEnum):
     VOID = "void"
 
 
+VoidCode = Literal[
+    "approval.plan_changed",
+    "approval.arguments_changed",
+    "approval.policies_changed",
+    "approval.asked_again",
+    "approval.run_over",
+]
+VOID_WORDS: dict[VoidCode, str] = {
+    "approval.plan_changed": "the run has another plan now, and asks about that",
+    "approval.arguments_changed": "the arguments are not those that were shown; it is asked about what would be used now",
+    "approval.policies_changed": "the policies have changed since; it is asked under those of now",
+    "approval.asked_again": "the same was asked anew",
+    "approval.run_over": "the run ended before anybody answered",
+}
+"""Why an approval is void, for people."""
+
+
 class ApprovalBinding(Frozen):
     """What an approval is good for, and for nothing else. ``arguments_sha256`` is over what the call will be made with."""
 
@@ -67,7 +84,7 @@ class Approval(Frozen):
 
     ``expires_at`` is by when it must be answered; a grant then lasts as long as the run asks the same. ``waiter`` is the durable
     instance to wake with the answer. ``step_hash`` is over capability, bound inputs, condition and transitive needs: what would
-    have to be unchanged for the step to be the same one in a later version of the plan.
+    have to be unchanged for the step to be the same one in a later version of the plan. ``void_code`` says why it is void.
     """
 
     tenant_id: WireId
@@ -90,6 +107,7 @@ class Approval(Frozen):
     decided_by: str | None = None
     decided_at: UtcDatetime | None = None
     comment: str | None = Field(default=None, max_length=MAX_COMMENT_CHARS)
+    void_code: VoidCode | None = None
 
     @property
     def subject(self) -> str:
@@ -154,7 +172,8 @@ def answered(approval: Approval, answer: ApprovalAnswer, now: datetime) -> Appro
     if approval.status is ApprovalStatus.EXPIRED or (approval.is_pending and now >= approval.expires_at):
         raise LivoaError("approval.expired", "The time to answer this is over.", status=410)
     if not approval.is_pending:
-        raise ConflictError("approval.closed", f"This is {approval.status.value} and cannot be answered any more.")
+        why = f" ({VOID_WORDS[approval.void_code]})" if approval.void_code is not None else ""
+        raise ConflictError("approval.closed", f"This is {approval.status.value}{why} and cannot be answered any more.")
     fields = {"status": answer.status, "decided_by": answer.by, "decided_at": now, "comment": answer.comment}
     return Approval(**(dict(approval) | fields))
 
@@ -166,11 +185,22 @@ def expired(approval: Approval, now: datetime) -> Approval:
     return Approval(**(dict(approval) | {"status": ApprovalStatus.EXPIRED, "decided_at": now}))
 
 
-def voided(approval: Approval, now: datetime) -> Approval:
-    """The approval, void when it was open or granted: what it was asked for will not be done any more."""
+def replaced_by(before: ApprovalBinding, now: ApprovalBinding) -> VoidCode:
+    """Why a question about the same place takes the place of an earlier one: the first of what differs."""
+    if before.plan_hash != now.plan_hash:
+        return "approval.plan_changed"
+    if before.arguments_sha256 != now.arguments_sha256:
+        return "approval.arguments_changed"
+    if before.policy_set_hash != now.policy_set_hash:
+        return "approval.policies_changed"
+    return "approval.asked_again"
+
+
+def voided(approval: Approval, now: datetime, code: VoidCode) -> Approval:
+    """The approval, void when it was open or granted: what it was asked for will not be done any more, for the reason given."""
     if approval.status not in (ApprovalStatus.PENDING, ApprovalStatus.GRANTED):
         return approval
-    return Approval(**(dict(approval) | {"status": ApprovalStatus.VOID, "decided_at": approval.decided_at or now}))
+    return Approval(**(dict(approval) | {"status": ApprovalStatus.VOID, "decided_at": approval.decided_at or now, "void_code": code}))
 
 
 _EVENTS = {
@@ -193,5 +223,7 @@ def event_of(approval: Approval) -> NewEvent:
         capability=approval.capability,
         expires_at=approval.expires_at,
         approver=approval.decided_by,
+        code=approval.void_code,
+        message=VOID_WORDS[approval.void_code] if approval.void_code is not None else None,
     )
     return new_event(event_type, data, f"{event_type.value}/{approval.approval_id}")

@@ -125,7 +125,8 @@ class StepEventData(Frozen):
 class ApprovalEventData(Frozen):
     """Data of ``approval.*``: what is to be approved (``plan`` or a step id), by when, and who answered.
 
-    ``kind`` says who asks: policy about the plan or a step, or an ``approval`` step its question.
+    ``kind`` says who asks: policy about the plan or a step, or an ``approval`` step its question. ``code`` and ``message`` say why
+    an approval is void.
     """
 
     subject: str
@@ -135,6 +136,8 @@ class ApprovalEventData(Frozen):
     capability: str | None = None
     expires_at: UtcDatetime | None = None
     approver: str | None = None
+    code: str | None = None
+    message: str | None = None
 
 
 class BudgetEventData(Frozen):

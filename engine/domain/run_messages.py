@@ -23,7 +23,7 @@ put off."""
 
 CLOUD_EVENT_JSON = "application/cloudevents+json; charset=UTF-8"
 _OF_RUN = ("code", "cost_micro_usd", "request_id")
-_OF_APPROVAL = ("subject", "approval_id", "kind", "item", "capability", "expires_at")
+_OF_APPROVAL = ("subject", "approval_id", "kind", "item", "capability", "expires_at", "code")
 
 _TOLD: Mapping[EventType, tuple[str, ...]] = {
     EventType.RUN_ACCEPTED: _OF_RUN,

@@ -33,6 +33,7 @@ def approval_entry(approval: Approval) -> AuditEntry:
         "capability": approval.capability,
         "vetting_id": approval.vetting_id or None,
         "step_hash": approval.step_hash or None,
+        "void_code": approval.void_code,
         "redacted": list(approval.redacted) or None,
     }
     return AuditEntry(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from engine.domain.approval import Approval, ApprovalAnswer, ApprovalStatus
+from engine.domain.approval import VOID_WORDS, Approval, ApprovalAnswer, ApprovalStatus
 from engine.domain.errors import ConflictError, LivoaError, NotFoundError
 from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.status import RunStatus, StepStatus
@@ -103,8 +104,13 @@ async def test_a_grant_outlives_the_time_to_answer(started: Stores) -> None:
     assert (await started.approvals.request(question(started))).status is ApprovalStatus.GRANTED
 
 
-@pytest.mark.parametrize("change", [{"arguments": "b"}, {"policy_set_hash": "s2"}])
-async def test_another_question_of_the_same_step_voids_the_answer(started: Stores, change: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [({"arguments": "b"}, "approval.arguments_changed"), ({"policy_set_hash": "s2"}, "approval.policies_changed")],
+)
+async def test_another_question_of_the_same_step_voids_the_answer(
+    started: Stores, change: dict[str, str], why: str
+) -> None:
     asked = await started.approvals.request(question(started))
     await started.approvals.answer("contoso", "run-1", asked.approval_id, YES)
     other = await started.approvals.request(question(started, **change))
@@ -112,7 +118,11 @@ async def test_another_question_of_the_same_step_voids_the_answer(started: Store
     assert other.status is ApprovalStatus.PENDING
     before = await started.approvals.get("contoso", "run-1", asked.approval_id)
     assert before is not None
-    assert before.status is ApprovalStatus.VOID
+    assert (before.status, before.void_code) == (ApprovalStatus.VOID, why)
+    told = (await started.events.read("contoso", "run-1", after_seq=0, limit=100))[-2].data
+    assert (told["code"], told["message"]) == (why, VOID_WORDS[before.void_code])
+    with pytest.raises(ConflictError, match=re.escape(VOID_WORDS[before.void_code])):
+        await started.approvals.answer("contoso", "run-1", asked.approval_id, NO)
     assert (await events(started))[-2:] == ["approval.voided", "approval.requested"]
     assert (await started.approvals.request(question(started))).status is ApprovalStatus.VOID
 
@@ -178,7 +188,7 @@ async def test_closing_a_run_voids_what_is_pending_once(started: Stores) -> None
     done = await started.approvals.request(question(started, "done"))
     await started.approvals.answer("contoso", "run-1", done.approval_id, YES)
     voided = await started.approvals.close("contoso", "run-1")
-    assert [each.approval_id for each in voided] == [pending.approval_id]
+    assert [(each.approval_id, each.void_code) for each in voided] == [(pending.approval_id, "approval.run_over")]
     assert await started.approvals.close("contoso", "run-1") == ()
     assert (await events(started))[-1] == "approval.voided"
     kept = await started.approvals.get("contoso", "run-1", done.approval_id)

@@ -10,6 +10,7 @@ import pytest
 from cli.approving import command_for, lines_of, without_user
 from cli.exit_codes import ExitCode
 from cli.run_state import RunState
+from cli.watch import line_of
 from tests.unit.cli.api_double import EVENTS, PLAN, RUN_ID, asking, event, problem
 
 ASKED = event(7, "approval.requested", subject="tell", approval_id="ap-1", expires_at="2026-11-22T13:00:00Z")
@@ -24,6 +25,14 @@ def test_the_list_says_what_who_why_with_what_and_how_to_answer(connected, doubl
     assert "\x1b" not in result.out
     assert f"./livoa approve {RUN_ID} tell" in result.err
     assert connected("approvals", RUN_ID, "--json").json["approvals"] == [asking()]
+
+
+def test_a_void_one_says_why():
+    why = {"code": "approval.arguments_changed", "message": "the arguments are not those that were shown"}
+    said = lines_of(asking(status="void") | {"void": why, "decided_by": "tid:ben"})
+    assert said[1] == "  void: approval.arguments_changed: the arguments are not those that were shown"
+    line = line_of(event(9, "approval.voided", subject="tell", approver="tid:ben", **why))
+    assert line.endswith("voided  the arguments are not those that were shown")
 
 
 def test_a_way_that_the_reason_tells_is_told_once():

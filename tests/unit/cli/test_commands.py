@@ -431,6 +431,40 @@ def test_no_development_token_outside_the_local_environment(livoa, monkeypatch):
     assert livoa("token").code == ExitCode.FORBIDDEN
 
 
+def test_no_token_for_a_tenant_that_is_not_there_unless_asked_for(livoa, monkeypatch, tmp_path):
+    refused = livoa("token", "--tenant", "nobody", "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (ExitCode.USAGE, "cli.tenant")
+    assert "one of contoso, fabrikam; --any-tenant" in refused.json["error"]["hint"]
+    assert livoa("token", "--tenant", "nobody", "--any-tenant").out.count(".") == 2
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "tenants" / "nobody.yaml").touch()
+    monkeypatch.setenv("LIVOA_CATALOG", str(tmp_path))
+    assert livoa("token", "--tenant", "nobody").code == ExitCode.OK
+    assert livoa("token").code == ExitCode.USAGE
+
+
+def test_of_what_is_no_json_only_the_fault_is_told(livoa, tmp_path):
+    (tmp_path / "plan.json").write_text("this is no json")
+    said = livoa("plan", "check", f"{tmp_path}/plan.json")
+    assert said.out.splitlines()[0].split() == ["error", "/", "plan.syntax"]
+    assert ("steps:" in said.out, "edges:" in said.out, said.code) == (False, False, ExitCode.FAILED)
+
+
+def test_notes_of_inferred_edges_are_counted_unless_asked_for(livoa):
+    plan = str(ROOT / "catalog" / "samples" / "plans" / "mail_report.json")
+    short, whole = livoa("plan", "check", plan), livoa("plan", "check", plan, "-v")
+    assert short.out.splitlines()[0] == "note  1 edge is inferred from references (-v shows each)"
+    assert ("plan.edge_inferred" in short.out, "plan.edge_inferred" in whole.out) == (False, True)
+    assert "plan.edge_inferred" in {one["code"] for one in livoa("plan", "check", plan, "--json").json["warnings"]}
+
+
+def test_a_key_that_was_used_for_another_request_comes_with_a_way_out(connected, double):
+    double.scripts["POST /api/runs"] = lambda asked: (422, problem("idempotency.mismatch", 422, "used"))
+    said = connected("run", "why?", "--idempotency-key", "k", "--json").json["error"]
+    assert said["code"] == "idempotency.mismatch"
+    assert "take another --idempotency-key, or leave it out" in said["hint"]
+
+
 def test_plan_check_lists_every_fault_at_once_offline(livoa, tmp_path):
     plan = {
         "schema_version": "1.0", "goal": "g", "rationale": "r",

@@ -61,6 +61,17 @@ def test_a_preview_says_what_it_would_take(connected, double, preview, code, sai
     assert all(text in result.out for text in said), result.out
 
 
+def test_edges_of_a_preview_that_are_inferred_are_counted_unless_asked_for(connected, double):
+    notes = [{"code": "plan.edge_inferred", "pointer": f"/steps/{n}", "message": "by a reference"} for n in (1, 2)]
+    notes.append({"code": "plan.cache_ignored", "pointer": "/steps/3", "message": "no cache"})
+    planned(double, PLAN_PREVIEW | {"warnings": notes})
+    short, whole = connected("plan", "why?").out, connected("plan", "why?", "--verbose").out
+    assert "2 edges are inferred from references" in short
+    assert ("plan.edge_inferred" in short, "plan.cache_ignored" in short) == (False, True)
+    assert (whole.count("plan.edge_inferred"), "2 edges" in whole) == (2, False)
+    assert connected("plan", "why?", "--json").json["warnings"] == notes
+
+
 def test_a_route_is_shown(connected, double):
     double.scripts["POST /api/route"] = lambda asked: (200, ROUTE)
     assert connected("route", "why?", "--json").json == ROUTE

@@ -322,3 +322,12 @@ async def test_without_an_audit_record_the_answer_is_not_confirmed_and_can_be_re
     again = await desk.answer()
     assert (again.status, again.json["approval_id"]) == (200, approval.approval_id)
     assert (await desk.audit())[-1] == "approval.granted"
+
+
+async def test_a_void_one_says_why_in_code_and_words(desk: Desk) -> None:
+    await desk.ask()
+    await desk.ask(arguments_sha256="c" * 64)
+    path = f"/api/runs/{desk.run_id}/approvals"
+    shown = (await desk.world.get(path, token=desk.world.token(roles=APPROVER))).json["approvals"]
+    assert [one["void"] and one["void"]["code"] for one in shown] == ["approval.arguments_changed", None]
+    assert "not those that were shown" in shown[0]["void"]["message"]
