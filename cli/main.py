@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "tenant": ("cli.commands.tenant", "show or narrow a tenant's configuration, list its changes"),
     "policy": ("cli.commands.policy", "try policies offline: golden requests, a linter, the schema"),
+    "catalog": ("cli.commands.catalog", "check the catalog offline: capabilities, playbooks, tenants, policies"),
     "message": ("cli.commands.message", "submit a run by signed message: a sender's key, sign, send"),
     "dlq": ("cli.commands.dlq", "messages that the bus has put aside: list, show, replay"),
     "agent": ("cli.commands.agent", "write an agent, or check one against the contract"),

@@ -274,6 +274,7 @@ READY: dict[str, Any] = {
     "parts": {"tenants": "ok", "runs": "ok", "audit": "ok"},
     "version": "0.1.0",
     "catalog": PLAN_HASH,
+    "catalog_files": "as_loaded",
 }
 SCHEMA_LIST: dict[str, Any] = {"schemas": [{"name": "plan", "path": "/api/schemas/plan"}]}
 

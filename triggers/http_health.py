@@ -36,7 +36,14 @@ async def ready(call: Call) -> HttpResponse:
     parts = {name: "ok" if passed else "failing" for name, passed in zip(checks, results, strict=True)}
     well = all(results)
     status = "ok" if well else "failing"
-    body = {"status": status, "parts": parts, "version": VERSION, "catalog": call.deps.catalog.version}
+    body = {
+        "status": status,
+        "parts": parts,
+        "version": VERSION,
+        "catalog": call.deps.catalog.version,
+        # What is broken stands in the log: a tenant's people are not the catalog's owner.
+        "catalog_files": (await call.deps.catalog_watch.look()).state,
+    }
     return json_response(body, 200 if well else 503, () if well else (("retry-after", "5"),))
 
 

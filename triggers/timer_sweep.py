@@ -69,6 +69,7 @@ def care_for(run: Run, *, started: bool, now: datetime) -> Care:
 async def sweep(deps: Deps, client: DurableClient) -> SweepReport:
     """Look after the oldest unfinished runs. One run's failure does not keep the others waiting."""
     now = deps.clock.now()
+    await deps.catalog_watch.look()  # tells the log what has changed
     counts: dict[str, int] = {"none": 0, "start": 0, "remind": 0}
     trouble: Counter[str] = Counter()
     runs = await deps.runs.unfinished(MAX_RUNS, statuses=CARED_FOR)

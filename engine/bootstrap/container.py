@@ -54,7 +54,7 @@ def build_deps(settings: Settings, *, decides: bool = True) -> Deps:
     Without ``decides`` there are no policies, planner and models, and none of their libraries is loaded: for a process that only
     carries out what was decided.
     """
-    from engine.adapters.files import FilesCatalog
+    from engine.adapters.files import FilesCatalog, FilesCatalogWatch
     from engine.adapters.http_agents import HttpAgentInvoker
     from engine.adapters.memory import SystemClock
     from engine.adapters.otel.logs import configure_logging
@@ -79,6 +79,7 @@ def build_deps(settings: Settings, *, decides: bool = True) -> Deps:
         settings=AppSettings(environment=settings.environment, http_streaming=settings.http_streaming),
         clock=clock,
         catalog=catalog,
+        catalog_watch=FilesCatalogWatch(settings.catalog_dir, catalog, clock),
         audit=audit,
         checkpoints=checkpoints,
         rejections=AuditedRejections(audit, clock),

@@ -12,6 +12,7 @@ from engine.ports.audit_log import AuditLog
 from engine.ports.breakers import Circuits, NoCircuits
 from engine.ports.budget import BudgetLedger
 from engine.ports.catalog import Catalog
+from engine.ports.catalog_files import CatalogWatch, NoCatalogWatch
 from engine.ports.checkpoints import Checkpoints, NoCheckpoints
 from engine.ports.clock import Clock
 from engine.ports.commitments import Commitments, NoCommitments
@@ -99,6 +100,7 @@ class Deps:
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     grants: Grants = field(default_factory=NoGrants)
     personal_data: PersonalDataDetector = field(default_factory=NoDetector)
+    catalog_watch: CatalogWatch = field(default_factory=NoCatalogWatch)
 
 
 DepsProvider = Callable[[], Deps]

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from engine.adapters.catalog_rules import catalog_findings, catalog_remarks, catalog_version
-from engine.adapters.files.pages import read_pages
+from engine.adapters.files.pages import FileState, file_states, read_pages
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError, Violation
 from engine.domain.playbook import Playbook
@@ -23,6 +23,8 @@ class FilesCatalog:
     """
 
     def __init__(self, root: Path) -> None:
+        # Before the files are read: a change in between is then seen as one.
+        self.files = catalog_states(root)
         capabilities, findings = read_pages(
             root, "capabilities", Capability, lambda page: page.name, "catalog.page_invalid"
         )
@@ -50,6 +52,11 @@ class FilesCatalog:
     def playbooks(self) -> Mapping[str, Playbook]:
         """See ``Catalog.playbooks``."""
         return MappingProxyType(self._playbooks)
+
+
+def catalog_states(root: Path) -> tuple[tuple[FileState, ...], ...]:
+    """The states of the catalog's files, by folder: a change of any of them is another value."""
+    return tuple(file_states(root / folder) for folder in ("capabilities", "playbooks"))
 
 
 def _invalid(root: Path, findings: list[Violation]) -> LivoaError:

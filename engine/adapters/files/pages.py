@@ -43,6 +43,22 @@ class _RefusedError(Exception):
         self.message = message
 
 
+FileState = tuple[str, int, int, int]
+"""Name, time of the last change (ns), size and inode."""
+
+
+def file_states(directory: Path) -> tuple[FileState, ...]:
+    """What tells that a file was changed, put there or taken away, for every file of a folder; nothing for one that is not there."""
+    states = []
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue  # removed while we looked
+        states.append((path.name, found.st_mtime_ns, found.st_size, found.st_ino))
+    return tuple(states)
+
+
 def read_pages(
     root: Path, folder: str, model: type[M], name_of: Callable[[M], str], code: str
 ) -> tuple[dict[str, M], list[Violation]]:

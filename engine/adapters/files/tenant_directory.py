@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from engine.adapters.files.pages import read_pages
+from engine.adapters.files.pages import FileState, file_states, read_pages
 from engine.adapters.memory.tenant_directory import MemoryTenantDirectory
 from engine.domain.errors import LivoaError, Violation
 from engine.domain.tenant import TenantConfig
@@ -20,12 +20,10 @@ from engine.ports.clock import Clock
 LOOK_AGAIN_AFTER_S = 2.0
 """How long tenants are taken from memory before the files are looked at again."""
 
-_FileState = tuple[str, int, int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    files: tuple[_FileState, ...]
+    files: tuple[FileState, ...]
     looked_at: datetime
     tenants: MemoryTenantDirectory
 
@@ -65,21 +63,10 @@ class FilesTenantDirectory:
 
     def _look(self, loaded: _Loaded | None, now: datetime) -> _Loaded:
         # The state of the files before they are read: a change in between is seen next time.
-        files = _file_states(self._root / "tenants")
+        files = file_states(self._root / "tenants")
         if loaded is not None and loaded.files == files:
             return _Loaded(files, now, loaded.tenants)
         return _Loaded(files, now, _load(self._root))
-
-
-def _file_states(directory: Path) -> tuple[_FileState, ...]:
-    states = []
-    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            continue  # removed while we looked
-        states.append((path.name, found.st_mtime_ns, found.st_size, found.st_ino))
-    return tuple(states)
 
 
 def _load(root: Path) -> MemoryTenantDirectory:

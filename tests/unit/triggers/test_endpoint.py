@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from engine import VERSION
-from engine.domain.errors import LivoaError
+from engine.domain.errors import LivoaError, Violation
+from engine.ports.catalog_files import CatalogFiles
 from tests.unit.triggers.world import INTENT, World
 
 FORGED = {
@@ -174,7 +175,7 @@ async def test_tokens_and_queries_are_in_no_span_and_no_line(world: World, caplo
 
 async def test_readiness_names_what_does_not_answer_and_not_why(world: World) -> None:
     well = (await world.get("/api/health/ready", token=world.token(roles=()))).json
-    assert (well["status"], well["version"]) == ("ok", VERSION)
+    assert (well["status"], well["version"], well["catalog_files"]) == ("ok", VERSION, "unwatched")
 
     class Broken:
         async def read(self, *_: object, **__: object) -> None:
@@ -183,6 +184,17 @@ async def test_readiness_names_what_does_not_answer_and_not_why(world: World) ->
     world.with_deps(audit=Broken())
     answer = await world.get("/api/health/ready")
     assert (answer.status, answer.json["parts"]) == (503, {"tenants": "ok", "runs": "ok", "audit": "failing"})
+    assert b"SECRET" not in answer.body
+
+
+async def test_broken_files_of_the_catalog_are_told_and_the_host_stays_ready(world: World) -> None:
+    class Broken:
+        async def look(self) -> CatalogFiles:
+            return CatalogFiles("broken", (Violation(code="catalog.page_invalid", pointer="x", message="SECRET"),))
+
+    world.with_deps(catalog_watch=Broken())
+    answer = await world.get("/api/health/ready")
+    assert (answer.status, answer.json["catalog_files"]) == (200, "broken")
     assert b"SECRET" not in answer.body
 
 

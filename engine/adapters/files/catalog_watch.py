@@ -1,0 +1,79 @@
+"""Looks whether the files of the catalog still say what was loaded, and tells the log when that changes.
+
+The catalog is loaded once, because plans, policies and runs refer to its version; a page that breaks while the host runs would
+otherwise be noticed when the host starts the next time, and does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from engine.adapters.files.catalog import FilesCatalog, catalog_states
+from engine.adapters.files.pages import FileState
+from engine.domain.errors import LivoaError, Violation
+from engine.ports.catalog_files import CatalogFiles
+from engine.ports.clock import Clock
+
+LOOK_AGAIN_AFTER_S = 2.0
+"""How long an answer holds before the files are looked at again."""
+_MAX_FAULTS = 50
+_MAX_WORDS = 5
+
+_LOG = logging.getLogger("livoa.catalog")
+
+
+class FilesCatalogWatch:
+    """Implements ``CatalogWatch`` for the catalog that was loaded from ``root``. One per process."""
+
+    def __init__(self, root: Path, loaded: FilesCatalog, clock: Clock) -> None:
+        self._root, self._clock = root, clock
+        self._version = loaded.version
+        self._files: tuple[tuple[FileState, ...], ...] | None = loaded.files
+        self._found = CatalogFiles("as_loaded")
+        self._looked_at: datetime | None = None
+
+    async def look(self) -> CatalogFiles:
+        """See ``CatalogWatch.look``."""
+        now, before = self._clock.now(), self._looked_at
+        # The lower bound: after a clock was set back, "not yet" could last for hours.
+        if before is not None and timedelta() <= now - before < timedelta(seconds=LOOK_AGAIN_AFTER_S):
+            return self._found
+        self._looked_at = now
+        found = await asyncio.to_thread(self._look)
+        if found != self._found:
+            self._found = found
+            _tell(found)
+        return found
+
+    def _look(self) -> CatalogFiles:
+        try:
+            files = catalog_states(self._root)
+            if files == self._files:
+                return self._found
+            self._files = files
+            version = FilesCatalog(self._root).version
+        except LivoaError as err:
+            return CatalogFiles("broken", tuple(err.violations[:_MAX_FAULTS]))
+        except OSError as err:
+            self._files = None  # whatever comes next is to be read
+            fault = Violation(code="catalog.page_invalid", pointer="", message=f"cannot be read: {err.strerror}")
+            return CatalogFiles("broken", (fault,))
+        return CatalogFiles("as_loaded" if version == self._version else "changed")
+
+
+def _tell(found: CatalogFiles) -> None:
+    match found.state:
+        case "broken":
+            words = "; ".join(f"{fault.pointer}: {fault.message}" for fault in found.faults[:_MAX_WORDS])
+            _LOG.error(
+                "the files of the catalog are broken; the catalog loaded at start stays in use, but the next start would fail: %s",
+                words,
+                extra={"code": "catalog.invalid"},
+            )
+        case "changed":
+            _LOG.warning("the files of the catalog have changed; the catalog loaded at start stays in use until a restart")
+        case _:
+            _LOG.info("the files of the catalog say again what was loaded at start")

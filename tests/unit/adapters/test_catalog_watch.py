@@ -1,0 +1,79 @@
+"""A running host and the catalog's files: what changed is said once, and what was loaded stays in use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.adapters.files import FilesCatalog, FilesCatalogWatch
+from engine.adapters.memory import FixedClock
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for folder in ("capabilities", "playbooks"):
+        shutil.copytree(ROOT / "catalog" / folder, tmp_path / folder)
+    return tmp_path
+
+
+class Watched:
+    def __init__(self, root: Path) -> None:
+        self.catalog = FilesCatalog(root)
+        self.clock = FixedClock()
+        self.watch = FilesCatalogWatch(root, self.catalog, self.clock)
+
+    async def state(self) -> str:
+        self.clock.advance(3)
+        return (await self.watch.look()).state
+
+
+async def test_files_that_break_and_are_mended_are_told_once_each(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "livoa.catalog")
+    watched = Watched(root)
+    version, page = watched.catalog.version, root / "capabilities" / "rag.search.yaml"
+    good = page.read_text()
+    assert [await watched.state() for _ in range(2)] == ["as_loaded"] * 2
+    page.write_text("name: [")
+    assert [await watched.state() for _ in range(3)] == ["broken"] * 3
+    found = await watched.watch.look()
+    assert [fault.pointer for fault in found.faults] == ["capabilities/rag.search.yaml#"]
+    page.write_text(good.replace("title: ", "title: New ", 1))
+    assert [await watched.state() for _ in range(2)] == ["changed"] * 2
+    page.write_text(good)
+    assert await watched.state() == "as_loaded"
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "INFO"]
+    assert "capabilities/rag.search.yaml#" in caplog.records[0].getMessage()
+    assert (watched.catalog.version, len(watched.catalog.capabilities)) == (version, len(FilesCatalog(root).capabilities))
+
+
+async def test_another_fault_in_broken_files_is_told_too(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(root)
+    for name in ("rag.search", "mmm.fit"):
+        (root / "capabilities" / f"{name}.yaml").write_text("")
+        assert await watched.state() == "broken"
+    assert len(caplog.records) == 2
+
+
+async def test_files_are_looked_at_once_in_two_seconds(root: Path) -> None:
+    watched = Watched(root)
+    await watched.watch.look()
+    (root / "capabilities" / "rag.search.yaml").unlink()
+    assert (await watched.watch.look()).state == "as_loaded"
+    assert await watched.state() != "as_loaded"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+async def test_a_folder_that_cannot_be_read_is_broken_until_it_can(root: Path) -> None:
+    watched = Watched(root)
+    (root / "capabilities").chmod(0)
+    try:
+        assert await watched.state() == "broken"
+    finally:
+        (root / "capabilities").chmod(0o755)
+    assert await watched.state() == "as_loaded"
