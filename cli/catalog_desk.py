@@ -71,7 +71,9 @@ def _note_unknown_names(tenants: tuple[TenantConfig, ...], catalog: FilesCatalog
             for index, one in enumerate(getattr(tenant, name) or ()):
                 if one not in pages:
                     place = f"tenants/{tenant.tenant_id}.yaml#/{name}/{index}"
-                    found.notes.append(Violation(code="tenants.unknown_name", pointer=place, message=f"there is no {one}"))
+                    found.notes.append(
+                        Violation(code="tenants.unknown_name", pointer=place, message=f"there is no {one}")
+                    )
 
 
 async def _policies(root: Path, catalog: FilesCatalog, tenants: tuple[TenantConfig, ...], found: Examined) -> None:

@@ -163,7 +163,7 @@ RUN_DOCS: dict[str, Doc] = {
         "The output that a link is for, as a download. Needs no token; its first use is on record.",
         {200: Answer("The stored bytes.", {JSON: ({}, {"rows": []})}, ("Content-Disposition",))},
         refusals=(
-            {404: ("link.invalid",), 410: ("link.expired",), 500: ("payload.corrupt",)},
+            {404: ("link.invalid",), 410: ("link.expired", "link.used_up"), 500: ("payload.corrupt",)},
             {503: ("audit.unavailable", "payload.unavailable", "payload.key_unavailable")},
         ),
     ),

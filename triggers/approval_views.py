@@ -17,8 +17,8 @@ from triggers.views import run_path
 
 
 class ApprovalSummary(Frozen):
-    """One question to a person. ``subject`` is ``plan`` or the id of a step; ``answer`` is where the answer goes; ``void`` says why
-    nobody can answer it any more."""
+    """One question to a person. ``subject`` is ``plan`` or the id of a step; ``answer`` is where the answer goes, ``void`` why
+    none is taken any more."""
 
     run_id: str
     approval_id: str

@@ -33,6 +33,7 @@ from engine.domain.strict_json import Place, parse, pointer_of
 from engine.domain.tenant import PLATFORM_MAX_JSON_DEPTH, TenantConfig
 from engine.ports.deps import Deps
 from engine.ports.identity import Rejection, Speaker
+from engine.ports.quota import Door
 from engine.ports.run_store import IdempotencyClaim
 from engine.step_runner.on_record import put_on_record
 from triggers.http_adapter import JSON, DurableClient, HttpRequest, read_body
@@ -223,12 +224,13 @@ async def append_audit(entry: AuditEntry, deps: Deps) -> None:
     try:
         await put_on_record(entry, deps.audit)
     except Exception as err:
-        raise LivoaError(
-            "audit.unavailable",
-            "This cannot be recorded at the moment, so it is not done.",
-            status=503,
-            retry_after_s=5,
-        ) from err
+        raise not_recorded() from err
+
+
+def not_recorded() -> LivoaError:
+    """What is answered when the audit log does not take what must be on record first."""
+    message = "This cannot be recorded at the moment, so it is not done."
+    return LivoaError("audit.unavailable", message, status=503, retry_after_s=5)
 
 
 async def require_admission(tenant: TenantConfig, principal: Principal, route: str, deps: Deps) -> None:
@@ -238,10 +240,17 @@ async def require_admission(tenant: TenantConfig, principal: Principal, route: s
 
 
 async def require_permit(
-    tenant: TenantConfig, principal: Principal, route: str, deps: Deps, *, code: str, message: str
+    tenant: TenantConfig,
+    principal: Principal,
+    route: str,
+    deps: Deps,
+    *,
+    code: str,
+    message: str,
+    door: Door = "submissions",
 ) -> None:
-    """Take one of the tenant's permits. Raises ``LivoaError(code, status=429)`` when there is none, which is on record."""
-    admitted = await deps.admission.admit(tenant.tenant_id, tenant.quota)
+    """Take a permit of the tenant for this door. Without one raises ``LivoaError(code, status=429)``, which is on record."""
+    admitted = await deps.admission.admit(tenant.tenant_id, tenant.quota, door)
     if not admitted.granted:
         speaker = Speaker(principal.tenant_id, principal.subject, principal.client_app)
         await deps.rejections.record(Rejection(code, route, speaker))

@@ -7,7 +7,6 @@ from typing import Any
 
 from cli.render.text import counted, money, one_line, planner_words
 
-
 INFERRED = "plan.edge_inferred"
 """The note that comes with every reference a planner writes: true, and of no use to most who read it."""
 

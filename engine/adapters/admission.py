@@ -1,4 +1,4 @@
-"""The door for submissions: a token bucket per tenant, of which every process takes a block at a time.
+"""The doors for submissions and for links: for each a token bucket per tenant, of which every process takes a block at a time.
 
 Permits of a block are good for ``BLOCK_MS``; what is left of it then is lost, so that no process hoards. Blocks begin with one
 permit and double while they are used up in time: a tenant whose requests are spread over many processes loses little.
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from engine.domain.tenant import Quota
 from engine.limits.token_bucket import BucketRules
 from engine.ports.clock import Clock
-from engine.ports.quota import Admitted, PermitLedger
+from engine.ports.quota import Admitted, Door, PermitLedger
 
 BLOCK_MS = 10_000
 OUTAGE_RETRY_S = 5
@@ -42,17 +42,17 @@ class BlockAdmission:
 
     def __init__(self, ledger: PermitLedger, clock: Clock) -> None:
         self._ledger, self._clock = ledger, clock
-        self._blocks: dict[str, _Block] = {}
+        self._blocks: dict[tuple[str, Door], _Block] = {}
 
-    async def admit(self, tenant_id: str, quota: Quota) -> Admitted:
+    async def admit(self, tenant_id: str, quota: Quota, door: Door = "submissions") -> Admitted:
         """See ``Admission``."""
-        if tenant_id not in self._blocks and len(self._blocks) >= MAX_TENANTS:
+        if (tenant_id, door) not in self._blocks and len(self._blocks) >= MAX_TENANTS:
             self._blocks.clear()
-        block = self._blocks.setdefault(tenant_id, _Block())
+        block = self._blocks.setdefault((tenant_id, door), _Block())
         async with block.lock:  # one process takes one block at a time
             if (known := self._known(block)) is not None:
                 return known
-            return await self._leased(tenant_id, quota, block)
+            return await self._leased(tenant_id, quota, block, door)
 
     def _known(self, block: _Block) -> Admitted | None:
         """The answer that needs nobody: a permit in hand, or a refusal that still holds."""
@@ -64,11 +64,11 @@ class BlockAdmission:
             return _refused(block.refused_until_ms - now_ms)
         return None
 
-    async def _leased(self, tenant_id: str, quota: Quota, block: _Block) -> Admitted:
+    async def _leased(self, tenant_id: str, quota: Quota, block: _Block, door: Door) -> Admitted:
         was_used_up = not block.permits and self._now_ms() < block.until_ms
         size = min(2 * block.size if was_used_up else 1, quota.permits_per_block)
         try:
-            taken = await self._ledger.lease(tenant_id, quota, size)
+            taken = await self._ledger.lease(tenant_id, quota, size, door)
         except Exception:
             # Whatever the store has: the count is unknown.
             _LOG.warning("permits cannot be counted, %d emergency permits used", block.emergency_used, exc_info=True)
@@ -88,8 +88,10 @@ class BlockAdmission:
         return int(self._clock.now().timestamp() * 1_000)
 
 
-def bucket_rules(quota: Quota) -> BucketRules:
-    """A tenant's bucket of submissions."""
+def bucket_rules(quota: Quota, door: Door = "submissions") -> BucketRules:
+    """A tenant's bucket for a door."""
+    if door == "links":
+        return BucketRules(quota.links_per_minute, quota.link_burst, period_s=60)
     return BucketRules(quota.submissions_per_minute, quota.burst, period_s=60)
 
 

@@ -200,7 +200,12 @@ def voided(approval: Approval, now: datetime, code: VoidCode) -> Approval:
     """The approval, void when it was open or granted: what it was asked for will not be done any more, for the reason given."""
     if approval.status not in (ApprovalStatus.PENDING, ApprovalStatus.GRANTED):
         return approval
-    return Approval(**(dict(approval) | {"status": ApprovalStatus.VOID, "decided_at": approval.decided_at or now, "void_code": code}))
+    return Approval(
+        **(
+            dict(approval)
+            | {"status": ApprovalStatus.VOID, "decided_at": approval.decided_at or now, "void_code": code}
+        )
+    )
 
 
 _EVENTS = {

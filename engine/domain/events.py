@@ -125,8 +125,8 @@ class StepEventData(Frozen):
 class ApprovalEventData(Frozen):
     """Data of ``approval.*``: what is to be approved (``plan`` or a step id), by when, and who answered.
 
-    ``kind`` says who asks: policy about the plan or a step, or an ``approval`` step its question. ``code`` and ``message`` say why
-    an approval is void.
+    ``kind`` says who asks: policy about the plan or a step, or an ``approval`` step its question. ``code`` and ``message`` say
+    why an approval is void.
     """
 
     subject: str

@@ -101,6 +101,7 @@ class Budgets(Frozen):
 class Quota(Frozen):
     """How much of the platform a tenant may take at once.
 
+    Submissions and links to outputs each have a rate and a burst: a flood of one keeps nothing of the other out.
     Admission takes permits in blocks of up to ``permits_per_block``, so that the shared count is off the path of a request; a
     process that cannot reach it goes on with ``emergency_permits`` and then refuses. A run's lease lasts ``lease_s`` unless
     renewed. A run that finds no place waits for one up to ``max_wait_s`` and is refused then; 0 refuses it at once.
@@ -109,6 +110,8 @@ class Quota(Frozen):
     max_concurrent_runs: int = Field(default=20, ge=1, le=1_000)
     submissions_per_minute: int = Field(default=120, ge=1, le=60_000)
     burst: int = Field(default=20, ge=1, le=1_000)
+    links_per_minute: int = Field(default=60, ge=1, le=60_000)
+    link_burst: int = Field(default=20, ge=1, le=1_000)
     permits_per_block: int = Field(default=20, ge=1, le=1_000)
     emergency_permits: int = Field(default=5, ge=0, le=100)
     lease_s: float = Field(default=600, ge=10, le=86_400)

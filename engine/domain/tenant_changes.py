@@ -31,7 +31,7 @@ NARROWED_NUMBERS: Mapping[str, tuple[str, ...]] = {
         "max_steps", "max_depth", "max_fan_out", "max_parallel_steps", "max_wall_time_s", "max_cost_micro_usd", "max_tokens",
     ),
     "budgets": ("daily_cost_micro_usd", "daily_tokens"),
-    "quota": ("max_concurrent_runs", "submissions_per_minute", "burst"),
+    "quota": ("max_concurrent_runs", "submissions_per_minute", "burst", "links_per_minute", "link_burst"),
     "planner": ("max_repairs", "max_run_repairs", "max_repair_cost_micro_usd"),
     "approvals": ("timeout_s",),
     "retention": ("content_days", "run_days", "instance_days"),

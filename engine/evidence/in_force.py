@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from datetime import datetime, timedelta
 
 from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditRecord, AuditType
 from engine.domain.base import JsonObject
+from engine.domain.errors import LivoaError
 from engine.ports.audit_log import AuditLog
 from engine.ports.clock import Clock
 from engine.ports.in_force import Kind
@@ -22,6 +24,7 @@ _TYPES = {"policy": AuditType.POLICY_CHANGED, "config": AuditType.CONFIG_CHANGED
 _MAX_NOTED = 20_000
 _MAX_TRIES = 8
 """How often somebody else may be quicker before the next decision is left to try again."""
+WARN_EVERY = timedelta(minutes=1)
 
 _LOG = logging.getLogger("livoa.audit")
 
@@ -34,6 +37,8 @@ class InForceRecords:
     def __init__(self, audit: AuditLog, clock: Clock) -> None:
         self._audit, self._clock = audit, clock
         self._noted: OrderedDict[tuple[str, Kind], tuple[int, str]] = OrderedDict()
+        self._warned_at: datetime | None = None
+        self._unsaid = 0
 
     def is_noted(self, tenant_id: str, kind: Kind, version_sha256: str) -> bool:
         """See ``InForceLog.is_noted``."""
@@ -50,12 +55,26 @@ class InForceRecords:
             return
         try:
             number = await self._written(tenant_id, kind, version_sha256, facts)
-        except Exception:
-            _LOG.warning("what is in force cannot be audited", exc_info=True, extra={"tenant_id": tenant_id})
+        except Exception as err:
+            self._warn(err, tenant_id)
             return
         self._noted[tenant_id, kind] = (number, version_sha256)
         while len(self._noted) > _MAX_NOTED:
             self._noted.popitem(last=False)
+
+    def _warn(self, err: Exception, tenant_id: str) -> None:
+        """One line a minute at most: while the audit log is down every decision comes by here."""
+        now = self._clock.now()
+        # The lower bound: after a clock was set back, "not yet" could last for hours.
+        if self._warned_at is not None and timedelta() <= now - self._warned_at < WARN_EVERY:
+            self._unsaid += 1
+            return
+        cause = err.code if isinstance(err, LivoaError) else type(err).__name__
+        more = f"; {self._unsaid} more times since this was said last" if self._unsaid else ""
+        _LOG.warning(
+            "what is in force cannot be audited: %s%s", cause, more, extra={"tenant_id": tenant_id, "code": cause}
+        )
+        self._warned_at, self._unsaid = now, 0
 
     async def _written(self, tenant_id: str, kind: Kind, version_sha256: str, facts: JsonObject) -> int:
         number, last = await self._last(tenant_id, kind)

@@ -2,19 +2,21 @@
 
 Knocking is free for whoever does it, so both are bounded. Per tenant and five minutes, one reason of one caller at one route is
 one record, and there are at most ``MAX_RECORDS`` of them. What goes beyond, repetitions too, is counted by its code, and the
-counts are records of their own when the five minutes are over, so that nothing is invisible. Unknown callers share ``MAX_LINES``
+counts are records of their own ``FLUSH_AFTER_S`` after the first of them and when the five minutes are over, so that nothing is
+invisible and a process that is killed takes half a minute of counts with it. Unknown callers share ``MAX_LINES``
 lines a minute of a process; what goes beyond is counted, and the count is told. Nothing of the token is kept but what its
 verified claims say about the caller.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditType
 from engine.domain.base import iso_utc
@@ -23,6 +25,8 @@ from engine.ports.clock import Clock
 from engine.ports.identity import Rejection, Speaker
 
 WINDOW_S = 300
+FLUSH_AFTER_S = 30.0
+"""How long a count waits for its record: at most ten records of a kind in five minutes, for each process and tenant."""
 MAX_RECORDS = 100
 MAX_LINES = 30
 LINES_WINDOW_S = 60
@@ -43,17 +47,22 @@ class _Window:
     number: int
     told: dict[str, set[str]] = field(default_factory=dict)
     untold: dict[str, Counter[str]] = field(default_factory=dict)
+    since: datetime | None = None
 
-    def count(self, tenant_id: str, code: str) -> None:
+    def count(self, tenant_id: str, code: str, now: datetime) -> None:
         """One more that has no record of its own."""
+        if not self.untold:
+            self.since = now
         self.untold.setdefault(tenant_id, Counter())[code] += 1
 
 
 class AuditedRejections:
     """Implements ``RejectionLog`` over the audit log of the tenants."""
 
-    def __init__(self, audit: AuditLog, clock: Clock) -> None:
-        self._audit, self._clock = audit, clock
+    def __init__(self, audit: AuditLog, clock: Clock, *, flush_after_s: float = FLUSH_AFTER_S) -> None:
+        self._audit, self._clock, self._flush_after_s = audit, clock, flush_after_s
+        self._flush: asyncio.Task[None] | None = None
+        self._flushed = 0
         self._process = secrets.token_hex(8)
         self._window = _Window(-1)
         self._due: list[AuditEntry] = []
@@ -71,27 +80,43 @@ class AuditedRejections:
         window = self._window
         entry = self._entry(rejection, speaker, now)
         if entry is None:
-            window.count(speaker.tenant_id, rejection.code)
+            self._count(window, speaker.tenant_id, rejection.code, now)
             return
         try:
             await self._audit.append(entry)
         except Exception:
             # The caller is refused whether or not it can be recorded.
-            window.count(speaker.tenant_id, rejection.code)
+            self._count(window, speaker.tenant_id, rejection.code, now)
             _LOG.warning("rejection cannot be audited", extra={"code": rejection.code, "route": rejection.route})
 
     async def close(self) -> None:
         """See ``RejectionLog.close``."""
         await self._write_counts(at_most=MAX_DUE)
 
+    def _count(self, window: _Window, tenant_id: str, code: str, now: datetime) -> None:
+        """Count it, and have the counts written in a while: there may be no other call of this process before it is killed."""
+        window.count(tenant_id, code, now)
+        if self._flush is None or self._flush.done() or self._flush.get_loop().is_closed():
+            self._flush = asyncio.create_task(self._flush_later())
+
+    async def _flush_later(self) -> None:
+        await asyncio.sleep(self._flush_after_s)
+        self._settle(self._window)
+        await self._write_counts(at_most=MAX_DUE)
+
+    def _settle(self, window: _Window) -> None:
+        """What a window has counted so far is to be written."""
+        self._due += self._counted(window)
+        window.untold = {}
+        if len(self._due) > MAX_DUE:
+            _LOG.error("counts of rejections are given up: %d", len(self._due) - MAX_DUE)
+            del self._due[:-MAX_DUE]
+
     async def _write_counts(self, *, at_most: int) -> None:
         number = int(self._clock.now().timestamp()) // WINDOW_S
         if number != self._window.number:
             over, self._window = self._window, _Window(number)
-            self._due += self._counted(over)
-            if len(self._due) > MAX_DUE:
-                _LOG.error("counts of rejections are given up: %d", len(self._due) - MAX_DUE)
-                del self._due[:-MAX_DUE]
+            self._settle(over)
         due, self._due = self._due[:at_most], self._due[at_most:]
         for index, entry in enumerate(due):
             try:
@@ -106,8 +131,9 @@ class AuditedRejections:
         return speaker.tenant_id in told or len(told) < MAX_TENANTS
 
     def _counted(self, window: _Window) -> list[AuditEntry]:
-        """The closing records of a window: how often each code was refused without a record of its own."""
-        since = datetime.fromtimestamp(window.number * WINDOW_S, UTC) if window.untold else self._clock.now()
+        """How often each code was refused in a window without a record of its own, since that was last told."""
+        since = window.since or self._clock.now()
+        self._flushed += 1
         found = []
         for tenant_id, counts in window.untold.items():
             for kind in (AuditType.AUTH_REJECTED, AuditType.QUOTA_REFUSED):
@@ -117,8 +143,8 @@ class AuditedRejections:
                 found.append(
                     AuditEntry(
                         tenant_id=tenant_id,
-                        # Every process has counts of its own.
-                        entry_id=f"{_word(kind)}/{window.number}/{self._process}/counted/{kind.value}",
+                        # Every process has counts of its own, and tells them more than once.
+                        entry_id=f"{_word(kind)}/{window.number}/{self._process}/counted/{kind.value}/{self._flushed}",
                         type=kind,
                         at=self._clock.now(),
                         actor=ENGINE_ACTOR,

@@ -4,9 +4,12 @@ the run itself, from the durable entity of its tenant."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from engine.domain.tenant import Quota
+
+Door = Literal["submissions", "links"]
+"""What is let in: each has a rate and a burst of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +31,15 @@ class PermitBlock:
 class PermitLedger(Protocol):
     """The one count of a tenant's permits that all processes share."""
 
-    async def lease(self, tenant_id: str, quota: Quota, permits: int) -> PermitBlock:
-        """Take up to ``permits`` (at least 1) out of the tenant's bucket. Raises what a store raises."""
+    async def lease(self, tenant_id: str, quota: Quota, permits: int, door: Door = "submissions") -> PermitBlock:
+        """Take up to ``permits`` (at least 1) out of the tenant's bucket for this door. Raises what a store raises."""
         ...
 
 
 class Admission(Protocol):
     """The door."""
 
-    async def admit(self, tenant_id: str, quota: Quota) -> Admitted:
+    async def admit(self, tenant_id: str, quota: Quota, door: Door = "submissions") -> Admitted:
         """May one more request of this tenant come in now? Does not raise: without the shared count a few more may, then none."""
         ...
 
@@ -44,6 +47,6 @@ class Admission(Protocol):
 class NoAdmission:
     """A door without a limit. For tests of something else; the composition root always gives a real one."""
 
-    async def admit(self, tenant_id: str, quota: Quota) -> Admitted:
+    async def admit(self, tenant_id: str, quota: Quota, door: Door = "submissions") -> Admitted:
         """See ``Admission``."""
         return Admitted(granted=True)

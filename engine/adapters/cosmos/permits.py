@@ -1,4 +1,4 @@
-"""Permits of tenants: one document per tenant, a token bucket, changed under its etag."""
+"""Permits of tenants: one document per tenant and door, a token bucket, changed under its etag."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.adapters.cosmos.repository import Document, TenantRepository
 from engine.domain.tenant import Quota
 from engine.limits.token_bucket import Bucket, draw_up_to
 from engine.ports.clock import Clock
-from engine.ports.quota import PermitBlock
+from engine.ports.quota import Door, PermitBlock
 
 
 class CosmosPermitLedger:
@@ -18,13 +18,14 @@ class CosmosPermitLedger:
     def __init__(self, connection: CosmosConnection, clock: Clock) -> None:
         self._connection, self._clock = connection, clock
 
-    async def lease(self, tenant_id: str, quota: Quota, permits: int) -> PermitBlock:
+    async def lease(self, tenant_id: str, quota: Quota, permits: int, door: Door = "submissions") -> PermitBlock:
         """See ``PermitLedger.lease``."""
-        now_ms, rules = int(self._clock.now().timestamp() * 1_000), bucket_rules(quota)
+        now_ms, rules = int(self._clock.now().timestamp() * 1_000), bucket_rules(quota, door)
 
         def draw(found: Document | None) -> tuple[PermitBlock, Document]:
             bucket = Bucket(found["left"], found["atMs"]) if found is not None else Bucket.full(rules, now_ms)
             bucket, taken, retry_after_ms = draw_up_to(bucket, permits, now_ms, rules)
             return PermitBlock(taken, retry_after_ms), {"kind": "permits", "left": bucket.left, "atMs": bucket.at_ms}
 
-        return await TenantRepository(self._connection, TENANTS, tenant_id).update("permits", "bucket", draw)
+        name = "bucket" if door == "submissions" else door
+        return await TenantRepository(self._connection, TENANTS, tenant_id).update("permits", name, draw)

@@ -69,11 +69,13 @@ def _tell(found: CatalogFiles) -> None:
         case "broken":
             words = "; ".join(f"{fault.pointer}: {fault.message}" for fault in found.faults[:_MAX_WORDS])
             _LOG.error(
-                "the files of the catalog are broken; the catalog loaded at start stays in use, but the next start would fail: %s",
+                "the files of the catalog are broken; what was loaded at start stays in use, but the next start would fail: %s",
                 words,
                 extra={"code": "catalog.invalid"},
             )
         case "changed":
-            _LOG.warning("the files of the catalog have changed; the catalog loaded at start stays in use until a restart")
+            _LOG.warning(
+                "the files of the catalog have changed; the catalog loaded at start stays in use until a restart"
+            )
         case _:
             _LOG.info("the files of the catalog say again what was loaded at start")

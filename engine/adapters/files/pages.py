@@ -48,7 +48,7 @@ FileState = tuple[str, int, int, int]
 
 
 def file_states(directory: Path) -> tuple[FileState, ...]:
-    """What tells that a file was changed, put there or taken away, for every file of a folder; nothing for one that is not there."""
+    """What tells that a file was changed, put there or taken away, for every file of a folder; nothing without the folder."""
     states = []
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         try:

@@ -317,6 +317,30 @@ async def test_what_is_not_told_one_by_one_is_counted_when_its_time_is_over(door
     assert counted["not_one_by_one"] == {"auth.client_not_allowed": 50, "auth.token_expired": 7}
 
 
+async def test_counts_are_on_record_before_their_time_is_over_lest_a_killed_process_takes_them(door: Door) -> None:
+    rejections = AuditedRejections(door.world.audit, door.world.clock, flush_after_s=0.01)
+    door.world.with_deps(rejections=rejections)
+
+    async def knock_and_wait(times: int, records: int) -> None:
+        for _ in range(times):
+            await door.send(Token(user_claims(azp=OTHER_TID)).sign())
+        for _ in range(3_000):
+            if len(await door.audited()) >= records:
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail("the counts are not on record")
+
+    await knock_and_wait(4, 2)
+    door.world.clock.pass_s(1)
+    await knock_and_wait(5, 3)
+    _, *counted = await door.audited()
+    # A slow machine may tell them in more than one record; together they are all of them.
+    assert sum(one["not_one_by_one"]["auth.client_not_allowed"] for one in counted) == 3 + 5
+    door.world.clock.pass_s(WINDOW_S)
+    await rejections.close()
+    assert len(await door.audited()) == 1 + len(counted), "what is told is not told again"
+
+
 async def test_counts_wait_for_a_store_that_is_away(door: Door) -> None:
     class Flaky(MemoryAuditLog):
         down = True

@@ -70,6 +70,16 @@ async def test_a_tenants_permits_are_its_own(ledger: PermitLedger) -> None:
     assert (await ledger.lease("fabrikam", QUOTA, 8)).permits == 8
 
 
+async def test_links_and_submissions_have_permits_of_their_own(ledger: PermitLedger) -> None:
+    quota = Quota(submissions_per_minute=30, burst=20, links_per_minute=60, link_burst=4)
+    for _ in range(4):
+        await ledger.lease("contoso", quota, 8)
+    assert (await ledger.lease("contoso", quota, 8, "links")).permits == 4
+    assert await ledger.lease("contoso", quota, 8, "links") == PermitBlock(0, 1_000)
+    assert (await ledger.lease("t" * 100, quota, 8, "links")).permits == 4
+    assert (await ledger.lease("t" * 100, quota, 8)).permits == 8
+
+
 async def test_processes_share_the_count(another: Callable[[], Database]) -> None:
     processes = [SqlPermitLedger(another()) for _ in range(3)]
     assert sum([(await process.lease("contoso", QUOTA, 8)).permits for process in processes]) == 20

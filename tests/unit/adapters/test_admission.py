@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.adapters.admission import BLOCK_MS, BlockAdmission
 from engine.adapters.memory import FixedClock, MemoryPermitLedger
 from engine.domain.tenant import Quota
-from engine.ports.quota import Admitted, PermitBlock
+from engine.ports.quota import Admitted, Door, PermitBlock
 
 
 class CountedLedger(MemoryPermitLedger):
@@ -18,11 +18,11 @@ class CountedLedger(MemoryPermitLedger):
         super().__init__(clock)
         self.asked, self.down = 0, False
 
-    async def lease(self, tenant_id: str, quota: Quota, permits: int) -> PermitBlock:
+    async def lease(self, tenant_id: str, quota: Quota, permits: int, door: Door = "submissions") -> PermitBlock:
         self.asked += 1
         if self.down:
             raise OSError("the store is down")
-        return await super().lease(tenant_id, quota, permits)
+        return await super().lease(tenant_id, quota, permits, door)
 
 
 async def test_a_block_is_handed_out_without_asking_and_the_refusal_says_when_to_come_back() -> None:

@@ -49,7 +49,10 @@ async def test_files_that_break_and_are_mended_are_told_once_each(root: Path, ca
     assert await watched.state() == "as_loaded"
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "INFO"]
     assert "capabilities/rag.search.yaml#" in caplog.records[0].getMessage()
-    assert (watched.catalog.version, len(watched.catalog.capabilities)) == (version, len(FilesCatalog(root).capabilities))
+    assert (watched.catalog.version, len(watched.catalog.capabilities)) == (
+        version,
+        len(FilesCatalog(root).capabilities),
+    )
 
 
 async def test_another_fault_in_broken_files_is_told_too(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ NOT_A_TENANTS = {
     "AnswerComposer": "makes an answer of what it is handed with the run's own request, and looks nothing up",
     "AnswerSink": "one answer of one run, made for it",
     "Catalog": "the platform's own manifests, the same for all",
+    "CatalogWatch": "looks at the files of the platform's own manifests, the same for all",
     "ChatModels": "carries a prompt to a model and keeps nothing",
     "Clock": "the time",
     "Committer": "a keyed hash of one run, made for it",

@@ -42,6 +42,15 @@ def test_a_policy_that_went_missing_fails_the_golden_requests(
     }
 
 
+def test_the_slow_sample_plan_leaves_time_to_hold_and_to_stop_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert int(main(["plan", "check", str(PLANS / "slow.json"), "--json"])) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    said = json.loads(line)
+    assert said["critical_path"] == ["first", "pause", "second"]
+    assert said["critical_path_s"] >= 60
+    assert said["decision"]["verdict"] == "allow"
+
+
 @pytest.mark.parametrize(
     ("plan", "verdict", "step", "policy"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from engine.adapters.memory import FixedClock, MemoryAuditLog
 from engine.domain.audit import AuditEntry, AuditRecord
+from engine.domain.errors import LivoaError
 from engine.evidence.in_force import VERSION, InForceRecords
 
 CLOCK = FixedClock(datetime(2026, 11, 23, 9, tzinfo=UTC))
@@ -89,3 +90,20 @@ async def test_what_could_not_be_written_is_tried_again(caplog: pytest.LogCaptur
     await records.note("contoso", "policy", "a", {})
     assert await story(audit) == [("policy.changed", "a", None)]
     assert "cannot be audited" in caplog.text
+
+
+async def test_an_audit_log_that_is_away_is_one_line_a_minute_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    class Down(MemoryAuditLog):
+        async def find(self, tenant_id: str, entry_id: str) -> AuditRecord | None:
+            raise LivoaError("store.unavailable", "no", status=503)
+
+    clock = FixedClock()
+    records = InForceRecords(Down(), clock)
+    for _ in range(50):
+        await records.note("contoso", "policy", "a", {})
+    clock.advance(60)
+    for _ in range(2):
+        await records.note("fabrikam", "policy", "a", {})
+    said = "what is in force cannot be audited: store.unavailable"
+    assert caplog.messages == [said, f"{said}; 49 more times since this was said last"]
+    assert [record.exc_info for record in caplog.records] == [None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from engine.domain.principal import Role
 from tests.support.payloads import keyring
 from tests.unit.triggers.test_runs import planned, put_step
 from tests.unit.triggers.world import Answered, World
+from triggers.http_links import MAX_USES
 
 OUTPUT = b'{"rows": [1, 2, 3]}'
 
@@ -60,18 +62,32 @@ async def test_a_link_opens_the_output_without_a_token_as_a_download(world: Worl
     assert answer.headers["referrer-policy"] == "no-referrer"
 
 
-async def test_making_and_first_use_are_on_record_by_id_and_never_by_token(world: World) -> None:
+async def test_making_and_every_use_are_on_record_by_id_and_never_by_token(world: World) -> None:
     run_id, target = await linked(world)
     for _ in range(3):
-        await follow(world, target)
-    (made,), (read,) = await records(world, AuditType.CONTENT_LINKED), await records(world, AuditType.CONTENT_READ)
-    assert made.body["link"] == read.body["link"]
-    assert (made.run_id, made.body["step"], read.actor) == (run_id, "first", f"link:{read.body['link']}")
+        assert (await follow(world, target)).status == 200
+    (made,), read = await records(world, AuditType.CONTENT_LINKED), await records(world, AuditType.CONTENT_READ)
+    assert [one.body["number"] for one in read] == [1, 2, 3]
+    assert {one.body["link"] for one in read} == {made.body["link"]}
+    assert {one.actor for one in read} == {f"link:{made.body['link']}"}
+    assert (made.run_id, made.body["step"]) == (run_id, "first")
     token = target.rpartition("/")[2]
     assert token not in str(await world.audit.read("contoso", after_seq=0, limit=999))
 
 
-async def test_links_take_the_permits_of_the_tenant_and_are_refused_without_one(world: World) -> None:
+async def test_a_link_is_used_up_and_its_uses_are_counted_one_by_one(world: World) -> None:
+    _, target = await linked(world)
+    answers = await asyncio.gather(*(follow(world, target) for _ in range(MAX_USES + 5)))
+    assert sorted(answer.status for answer in answers) == [200] * MAX_USES + [410] * 5
+    assert {(answer.status, answer.code) for answer in answers} == {(200, None), (410, "link.used_up")}
+    read = await records(world, AuditType.CONTENT_READ)
+    assert [one.body["number"] for one in read] == list(range(1, MAX_USES + 1))
+    assert (await follow(world, target)).code == "link.used_up"
+    _, another = await linked(world)
+    assert (await follow(world, another)).status == 200
+
+
+async def test_links_have_permits_of_their_own_and_are_refused_without_one(world: World) -> None:
     run_id, _ = await linked(world)
     world.with_deps(admission=BlockAdmission(MemoryPermitLedger(world.clock), world.clock))
     body = {"step_id": "first"}
@@ -83,6 +99,7 @@ async def test_links_take_the_permits_of_the_tenant_and_are_refused_without_one(
     assert len(await records(world, AuditType.CONTENT_LINKED)) == 1 + 20
     (refused,) = await records(world, AuditType.QUOTA_REFUSED)
     assert (refused.body["code"], refused.body["route"]) == ("quota.links", "POST runs/{run_id}/links")
+    await world.submitted()  # a flood of links keeps no run out
 
 
 async def test_what_an_agent_calls_html_is_never_shown_as_such(world: World) -> None:

@@ -199,7 +199,7 @@ class Full:
     def __init__(self, times: int) -> None:
         self.left = times
 
-    async def admit(self, tenant_id: str, quota: Quota) -> Admitted:
+    async def admit(self, tenant_id: str, quota: Quota, door: str = "submissions") -> Admitted:
         self.left -= 1
         return Admitted(self.left < 0, 7)
 
