@@ -38,10 +38,10 @@ from engine.domain.run import PayloadRef
 from engine.domain.status import StepStatus
 from engine.evidence.checkpoints import Checkpointer
 from engine.evidence.commitments import KeyedAuditLog
+from engine.evidence.on_record import put_on_record
 from engine.evidence.watched import WatchedAuditLog
 from engine.ports.audit_log import AuditLog
 from engine.step_runner.evidence import intent_entry, result_entry
-from engine.step_runner.on_record import put_on_record
 from engine.step_runner.task import StepTask
 
 PARALLEL_RUNS = 16

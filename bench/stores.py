@@ -3,9 +3,11 @@
     .venv/bin/python -m bench.stores --steps 300
 
 Prints one JSON object; times in milliseconds. ``cpu`` is the median process time (all threads) of an operation; ``p50`` and
-``p95`` are wall time, which on SQLite is mostly the sync to disk. ``step`` is everything ``perform_step`` asks of the stores
-around one call of a capability: reserve, start, intent, payload, result, success, settle. ``parallel`` is the same work by
-eight runs at once. On a machine that does other work, the figures are those of a machine that does other work.
+``p95`` are wall time, which on SQLite is mostly the sync to disk. ``step`` is everything that ``perform_step`` writes around one
+call of a capability: the call opened (reserve, start, intent), its output stored, the call closed (result, settle, success).
+``in_turn`` is the same by the single stores, one operation after the other, as where the stores are not one database; steps of
+both kinds take turns. ``parallel`` is the work of ``step`` by eight runs at once. On a machine that does other work, the figures
+are those of a machine that does other work.
 """
 
 from __future__ import annotations
@@ -24,12 +26,21 @@ from engine.adapters.files import FilesPayloadObjects
 from engine.adapters.files.key_wrapper import FileKeyWrapper
 from engine.adapters.memory import SystemClock
 from engine.adapters.sealed import RunKeyring, SealedPayloadStore
-from engine.adapters.sql import Database, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunKeys, SqlRunStore
+from engine.adapters.sql import (
+    Database,
+    SqlAuditLog,
+    SqlBudgetLedger,
+    SqlCallLedger,
+    SqlEventLog,
+    SqlRunKeys,
+    SqlRunStore,
+)
 from engine.domain.audit import AuditEntry, AuditType
 from engine.domain.events import EventType, NewEvent, StepEventData, new_event
 from engine.domain.principal import Principal
 from engine.domain.run import PayloadRef, Run, StepRecord
 from engine.domain.status import RunStatus, StepStatus
+from engine.ports.calls import Closing, Opening, StepWrite
 
 TENANT = "bench"
 OUTPUT = json.dumps({"rows": [{"week": n, "spend": n * 1.5, "channel": "paid_search"} for n in range(40)]}).encode()
@@ -46,6 +57,7 @@ class World:
         self.events = SqlEventLog(self.database, clock)
         self.audit = SqlAuditLog(self.database)
         self.budgets = SqlBudgetLedger(self.database)
+        self.calls = SqlCallLedger(self.database, self.audit)
         wrapper = FileKeyWrapper(data_dir / "payload-keys", create=True)
         self.keyring = RunKeyring(SqlRunKeys(self.database), wrapper, clock)
         self.payloads = SealedPayloadStore(FilesPayloadObjects(data_dir), self.keyring)
@@ -111,8 +123,26 @@ def entry(kind: AuditType, run_id: str, step_id: str) -> AuditEntry:
     )
 
 
-def operations(world: World, run_id: str, step_id: str) -> dict[str, Callable[[], Awaitable[object]]]:
+Operations = dict[str, Callable[[], Awaitable[object]]]
+
+
+def operations(world: World, run_id: str, step_id: str) -> Operations:
     """The store work of one step, in order."""
+    key = f"{run_id}/{step_id}#1"
+    start = StepWrite(record(run_id, step_id, StepStatus.RUNNING), (event(EventType.STEP_STARTED, run_id, step_id),))
+    done = StepWrite(
+        record(run_id, step_id, StepStatus.SUCCEEDED), (event(EventType.STEP_SUCCEEDED, run_id, step_id),), 5
+    )
+    intent, result = (entry(kind, run_id, step_id) for kind in (AuditType.DISPATCH_INTENDED, AuditType.DISPATCH_RESULT))
+    return {
+        "call.open": lambda: world.calls.open(Opening(start, intent, key, 5)),
+        "payload.put": lambda: world.payloads.put(TENANT, run_id, OUTPUT + step_id.encode()),
+        "call.close": lambda: world.calls.close(Closing(done, result, key, 5)),
+    }
+
+
+def operations_in_turn(world: World, run_id: str, step_id: str) -> Operations:
+    """The same by the single stores."""
     key = f"{run_id}/{step_id}#1"
     done = [event(EventType.STEP_SUCCEEDED, run_id, step_id)]
     return {
@@ -138,25 +168,39 @@ def figures(wall_ms: list[float], cpu_ms: list[float]) -> dict[str, float]:
     }
 
 
-async def one_run(world: World, steps: int) -> dict[str, dict[str, float]]:
-    await world.start("run-serial")
-    for name, operation in operations(world, "run-serial", "warm-up").items():
-        assert name
-        await operation()
-    wall: dict[str, list[float]] = {}
-    cpu: dict[str, list[float]] = {}
-    for number in range(steps):
+class Times:
+    """What each operation took."""
+
+    def __init__(self) -> None:
+        self.wall: dict[str, list[float]] = {}
+        self.cpu: dict[str, list[float]] = {}
+
+    async def of(self, step: Operations) -> None:
         total = cpu_total = 0.0
-        for name, operation in operations(world, "run-serial", f"step-{number}").items():
+        for name, operation in step.items():
             cpu_before, before = time.process_time(), time.perf_counter()
             await operation()
             took, used = (time.perf_counter() - before) * 1e3, (time.process_time() - cpu_before) * 1e3
-            wall.setdefault(name, []).append(took)
-            cpu.setdefault(name, []).append(used)
+            self.add(name, took, used)
             total, cpu_total = total + took, cpu_total + used
-        wall.setdefault("step", []).append(total)
-        cpu.setdefault("step", []).append(cpu_total)
-    return {name: figures(times, cpu[name]) for name, times in wall.items()}
+        self.add("step", total, cpu_total)
+
+    def add(self, name: str, wall_ms: float, cpu_ms: float) -> None:
+        self.wall.setdefault(name, []).append(wall_ms)
+        self.cpu.setdefault(name, []).append(cpu_ms)
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        return {name: figures(times, self.cpu[name]) for name, times in self.wall.items()}
+
+
+async def one_run(world: World, steps: int) -> dict[str, object]:
+    await world.start("run-serial")
+    await Times().of(operations(world, "run-serial", "warm-up"))
+    together, in_turn = Times(), Times()
+    for number in range(steps):
+        await together.of(operations(world, "run-serial", f"step-{number}"))
+        await in_turn.of(operations_in_turn(world, "run-serial", f"turn-{number}"))
+    return {**together.figures(), "in_turn": in_turn.figures()}
 
 
 async def many_runs(world: World, steps: int) -> dict[str, float]:

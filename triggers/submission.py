@@ -31,11 +31,11 @@ from engine.domain.run import MAX_TITLE_CHARS, PayloadRef, Run, RunRequest
 from engine.domain.status import RunStatus
 from engine.domain.strict_json import Place, parse, pointer_of
 from engine.domain.tenant import PLATFORM_MAX_JSON_DEPTH, TenantConfig
+from engine.evidence.on_record import put_on_record
 from engine.ports.deps import Deps
 from engine.ports.identity import Rejection, Speaker
 from engine.ports.quota import Door
 from engine.ports.run_store import IdempotencyClaim
-from engine.step_runner.on_record import put_on_record
 from triggers.http_adapter import JSON, DurableClient, HttpRequest, read_body
 from triggers.starting import is_started, start, try_start
 

@@ -82,6 +82,7 @@ def build_deps(settings: Settings, *, decides: bool = True) -> Deps:
         catalog_watch=FilesCatalogWatch(settings.catalog_dir, catalog, clock),
         audit=audit,
         checkpoints=checkpoints,
+        calls=stores.calls(audit),
         rejections=AuditedRejections(audit, clock),
         personal_data=detector,
         grants=grants,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -11,6 +12,7 @@ from engine.adapters.wakeups import Wakeups
 from engine.bootstrap.settings import Settings
 from engine.domain.errors import LivoaError
 from engine.ports.audit_log import AuditLog
+from engine.ports.calls import CallLedger
 from engine.ports.clock import Clock
 from engine.ports.quota import PermitLedger
 from engine.ports.telemetry import Telemetry
@@ -18,12 +20,14 @@ from engine.ports.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """``audit``, ``versions`` and ``permits`` are wrapped before they become ports; ``ports`` are fields of ``Deps`` already."""
+    """``audit``, ``versions`` and ``permits`` are wrapped before they become ports; ``ports`` are fields of ``Deps`` already.
+    ``calls`` makes the ledger of calls around the wrapped audit log, or None where the stores are not one database."""
 
     audit: AuditLog
     versions: VersionStore
     permits: PermitLedger
     ports: dict[str, Any]
+    calls: Callable[[AuditLog], CallLedger | None]
 
 
 def open_stores(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
@@ -40,6 +44,7 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         SqlAssignments,
         SqlAuditLog,
         SqlBudgetLedger,
+        SqlCallLedger,
         SqlEndedRuns,
         SqlEventLog,
         SqlModelResults,
@@ -64,7 +69,8 @@ def _sql(settings: Settings, clock: Clock) -> Stores:
         "outbox": SqlOutbox(database),
         "ended_runs": SqlEndedRuns(database),
     }
-    return Stores(SqlAuditLog(database), SqlTenantVersions(database), SqlPermitLedger(database), ports)
+    audit, versions, permits = SqlAuditLog(database), SqlTenantVersions(database), SqlPermitLedger(database)
+    return Stores(audit, versions, permits, ports, lambda wrapped: SqlCallLedger(database, wrapped))
 
 
 def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
@@ -102,7 +108,7 @@ def _cosmos(settings: Settings, clock: Clock, telemetry: Telemetry) -> Stores:
         "ended_runs": CosmosEndedRuns(partitions),
     }
     audit, versions = CosmosAuditLog(connection), CosmosTenantVersions(connection)
-    return Stores(audit, versions, CosmosPermitLedger(connection, clock), ports)
+    return Stores(audit, versions, CosmosPermitLedger(connection, clock), ports, lambda _: None)
 
 
 def _wakeups(settings: Settings) -> Wakeups:

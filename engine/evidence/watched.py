@@ -25,12 +25,16 @@ class WatchedAuditLog:
     async def append(self, entry: AuditEntry) -> AuditRecord:
         """See ``AuditLog.append``."""
         record = await self._inner.append(entry)
+        await self.chained(record)
+        return record
+
+    async def chained(self, record: AuditRecord) -> None:
+        """See ``WatchingAuditLog.chained``."""
         if record.seq % self._every == 0:
             try:
                 await self._checkpoints.make(record.tenant_id)
             except Exception:
                 _LOG.exception("no checkpoint could be made", extra={"tenant_id": record.tenant_id})
-        return record
 
     async def as_recorded(self, entry: AuditEntry) -> AuditEntry:
         """See ``RewritingAuditLog.as_recorded``."""

@@ -39,6 +39,24 @@ async def as_recorded(entry: AuditEntry, log: AuditLog) -> AuditEntry:
     return await log.as_recorded(entry) if _rewrites(log) else entry
 
 
+class WatchingAuditLog(AuditLog, Protocol):
+    """An audit log that does something once a record stands."""
+
+    async def chained(self, record: AuditRecord) -> None:
+        """What ``append`` does after it chained ``record``. Raises nothing: the record stands."""
+        ...
+
+
+async def chained(record: AuditRecord, log: AuditLog) -> None:
+    """Tell the log of a record that was chained together with other writes, and not by its ``append``."""
+    if _watches(log):
+        await log.chained(record)
+
+
+def _watches(log: AuditLog) -> TypeGuard[WatchingAuditLog]:
+    return hasattr(log, "chained")
+
+
 def _rewrites(log: AuditLog) -> TypeGuard[RewritingAuditLog]:
     # Not isinstance: that would look at every member of the protocol, twice for each record.
     return hasattr(log, "as_recorded")

@@ -11,6 +11,7 @@ from engine.ports.assignments import Assignments, NoAssignments
 from engine.ports.audit_log import AuditLog
 from engine.ports.breakers import Circuits, NoCircuits
 from engine.ports.budget import BudgetLedger
+from engine.ports.calls import CallLedger
 from engine.ports.catalog import Catalog
 from engine.ports.catalog_files import CatalogWatch, NoCatalogWatch
 from engine.ports.checkpoints import Checkpoints, NoCheckpoints
@@ -60,7 +61,7 @@ class AppSettings:
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """The ports, resolved. One instance per process."""
+    """The ports, resolved. One instance per process. Without ``calls`` the writes around a call are made in turn."""
 
     settings: AppSettings
     clock: Clock
@@ -101,6 +102,7 @@ class Deps:
     grants: Grants = field(default_factory=NoGrants)
     personal_data: PersonalDataDetector = field(default_factory=NoDetector)
     catalog_watch: CatalogWatch = field(default_factory=NoCatalogWatch)
+    calls: CallLedger | None = None
 
 
 DepsProvider = Callable[[], Deps]

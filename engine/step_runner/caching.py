@@ -17,12 +17,12 @@ from engine.domain.errors import LivoaError
 from engine.domain.outcomes import StepOutcome
 from engine.domain.status import StepStatus
 from engine.evidence.canonical import canonical_sha256
+from engine.evidence.on_record import put_on_record
 from engine.plan import Step, validate_output
 from engine.ports.deps import Deps
 from engine.ports.result_cache import CachedResult
 from engine.step_runner.authorise import CallInQuestion, Cleared
 from engine.step_runner.evidence import reused_entry
-from engine.step_runner.on_record import put_on_record
 from engine.step_runner.records import Journal
 
 _LOG = logging.getLogger("livoa.steps")

@@ -16,11 +16,12 @@ from engine.domain.outcomes import StepOutcome
 from engine.domain.run import PayloadRef
 from engine.domain.telemetry_names import METRIC_STEP_DURATION
 from engine.plan import validate_output
+from engine.ports.calls import Closing
 from engine.ports.deps import Deps
 from engine.step_runner.evidence import result_entry
-from engine.step_runner.on_record import put_on_record
+from engine.step_runner.in_turn import close_call
 from engine.step_runner.persistence import persistently
-from engine.step_runner.records import Journal
+from engine.step_runner.records import Ending, Journal
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView
 
@@ -70,7 +71,7 @@ def request_of(call: Call, capability: Capability, deadline_at: datetime) -> Exe
 
 
 async def conclude(call: Call, capability: Capability, response: ExecuteResponse, reserved: int) -> StepOutcome:
-    """Check, store, write down, settle. A result that cannot be written down is asked for again under the same key."""
+    """Check, store, and close the call. A result that cannot be written down is asked for again under the same key."""
     output, error, cost = await _assess(call, capability, response, reserved)
     status = "succeeded" if error is None else "failed"
     entry = result_entry(
@@ -82,8 +83,15 @@ async def conclude(call: Call, capability: Capability, response: ExecuteResponse
         output=output,
         cost_micro_usd=cost,
     )
-    await persistently(lambda: put_on_record(entry, call.deps.audit))
-    await persistently(lambda: settle(call, cost))
+    ending = _ending(call.journal, output, error, cost, agents_words=isinstance(response, ExecuteFailed))
+    closing = Closing(ending.step, entry, call.task.attempt_key, cost)
+    outcome = await call.journal.end(ending, lambda: close_call(closing, call.deps))
+    _tell(call, capability, status, error)
+    return outcome
+
+
+def _tell(call: Call, capability: Capability, status: str, error: ExecuteError | None) -> None:
+    """Telemetry of a call that is closed."""
     started_at = call.journal.started_at
     if started_at is not None:
         elapsed_s = (call.deps.clock.now() - started_at).total_seconds()
@@ -100,16 +108,14 @@ async def conclude(call: Call, capability: Capability, response: ExecuteResponse
             "code": error.code if error else None,
         },
     )
-    agents_words = isinstance(response, ExecuteFailed)
-    return await persistently(lambda: _record(call, output, error, cost, agents_words))
 
 
-async def _record(
-    call: Call, output: PayloadRef | None, error: ExecuteError | None, cost: int, agents_words: bool
-) -> StepOutcome:
+def _ending(
+    journal: Journal, output: PayloadRef | None, error: ExecuteError | None, cost: int, *, agents_words: bool
+) -> Ending:
     if error is None:
-        return await call.journal.succeeded(output, cost_micro_usd=cost)
-    return await call.journal.failed(
+        return journal.success(output, cost_micro_usd=cost)
+    return journal.failure(
         error.code,
         error.message,
         retryable=error.retryable,

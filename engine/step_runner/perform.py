@@ -1,7 +1,7 @@
 """One attempt of one step, in the order that makes it safe.
 
-principal → bind → policy (and its cures) → circuit → budget → record start → audit intent → call → check output → store →
-audit result → settle.
+principal → bind → policy (and its cures) → circuit → [budget, record start, audit intent] → call → check output → store →
+[audit result, settle, record]. What stands in brackets is one commit where the stores are one database (``in_turn``).
 The intent is durable before the call; when it cannot be written the call does not happen. Everything may be delivered
 twice: finished work answers from its record, unfinished work repeats the call under the same idempotency key.
 """
@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from engine.domain.audit import AuditRecord
+from engine.domain.audit import AuditEntry, AuditRecord
 from engine.domain.base import iso_utc
 from engine.domain.capability import Capability
 from engine.domain.errors import LivoaError
@@ -37,6 +37,7 @@ from engine.domain.telemetry_names import (
     TOOL_NAME,
 )
 from engine.evidence.canonical import canonical_sha256
+from engine.evidence.on_record import put_on_record
 from engine.plan import (
     Approval,
     Bound,
@@ -47,6 +48,7 @@ from engine.plan import (
     evaluate_when,
     falls_back,
 )
+from engine.ports.calls import NotIntended, Opening, OutOfBudget, Void
 from engine.ports.deps import Deps
 from engine.ports.invoker import LEAVE_RUNNING
 from engine.ports.telemetry import Attribute
@@ -57,7 +59,7 @@ from engine.step_runner.caching import remember, reused
 from engine.step_runner.call import Call, call_deadline, conclude, request_of, settle
 from engine.step_runner.evidence import decision_entry, degraded_entry, intent_entry
 from engine.step_runner.handover import hand_on, handed_on_before, is_handed_on, new_assignment, take_up
-from engine.step_runner.on_record import put_on_record
+from engine.step_runner.in_turn import open_call
 from engine.step_runner.progress import ProgressReporter
 from engine.step_runner.records import Journal, allowed_attempts, answered, reason_to_fall_back
 from engine.step_runner.suspension import OUT_OF_BUDGET, held, suspend_for_budget
@@ -250,16 +252,32 @@ async def _hand_on(call: Call, capability: Capability, deadline_at: datetime, am
 
 async def _prepare(call: Call, cleared: Cleared, inputs_sha256: str, amount: int) -> StepOutcome | None:
     """Everything between the decision and the call. An outcome when there will be no call."""
-    if not await _reserve(call, amount):
+    intent = _intent(call, cleared, inputs_sha256, amount)
+    opening = Opening(call.journal.start(), intent, call.task.attempt_key, amount, _abandoned(call.task))
+    opened = await open_call(opening, call.deps)
+    if isinstance(opened, OutOfBudget):
+        await _tell_exhausted(call)
         if call.task.purpose != "compensation":
             return await suspend_for_budget(call.task, call.deps)
         return await call.journal.failed(OUT_OF_BUDGET, "the run's budget does not cover this step", retryable=False)
-    if not await call.journal.started():
-        return await _already_settled(call, amount)
-    if not await _intend(call, cleared, inputs_sha256, amount):
-        await settle(call, 0)
-        return await call.journal.failed("audit.unavailable", "the intent could not be recorded", retryable=True)
+    if isinstance(opened, Void):
+        return await call.journal.known()
+    if isinstance(opened, NotIntended):
+        return await _unannounced(call, opened.error)
+    if cleared.capability.side_effect == "external":  # beyond recall, so not even the store may deny it later
+        try:
+            await _anchored(opened.intent, call.deps)
+        except Exception as err:
+            return await _unannounced(call, err)
     return None
+
+
+async def _unannounced(call: Call, error: Exception) -> StepOutcome:
+    """Whatever keeps the intent from being written, or anchored, keeps the effect from happening."""
+    where = {"run_id": call.task.run_id, "step_id": call.task.step_id}
+    _LOG.error("audit intent failed", exc_info=error, extra=where)
+    await settle(call, 0)
+    return await call.journal.failed("audit.unavailable", "the intent could not be recorded", retryable=True)
 
 
 async def _denied(call: Call, barred: Barred, inputs_sha256: str) -> StepOutcome:
@@ -279,17 +297,19 @@ async def _denied(call: Call, barred: Barred, inputs_sha256: str) -> StepOutcome
     return await call.journal.denied(barred.code, barred.message)
 
 
-async def _reserve(call: Call, amount: int) -> bool:
+def _abandoned(task: StepTask) -> tuple[str, ...]:
+    """Keys of attempts that may have died with their reservations: this one repeats their call, and pays for it."""
+    purposes = ("fallback", "step") if task.purpose == "fallback" else (task.purpose,)
+    earlier = [
+        task.model_copy(update={"attempt": attempt, "purpose": purpose})
+        for attempt in range(1, task.attempt)
+        for purpose in purposes
+    ]
+    return tuple(one.attempt_key for one in earlier)
+
+
+async def _tell_exhausted(call: Call) -> None:
     task, deps = call.task, call.deps
-    for attempt in range(1, task.attempt):
-        # One that died with its reservation: this attempt repeats its call under the same key, and pays for it.
-        earlier = task.model_copy(update={"attempt": attempt})
-        await deps.budgets.settle(task.tenant_id, task.run_id, earlier.attempt_key, spent_micro_usd=0)
-        if task.purpose == "fallback":
-            own = earlier.model_copy(update={"purpose": "step"})
-            await deps.budgets.settle(task.tenant_id, task.run_id, own.attempt_key, spent_micro_usd=0)
-    if await deps.budgets.reserve(task.tenant_id, task.run_id, task.attempt_key, amount_micro_usd=amount):
-        return True
     state = await deps.budgets.state(task.tenant_id, task.run_id)
     data = BudgetEventData(
         step_id=task.record_id,
@@ -299,18 +319,10 @@ async def _reserve(call: Call, amount: int) -> bool:
     )
     event = new_event(EventType.BUDGET_EXHAUSTED, data, f"budget.exhausted/{task.attempt_key}")
     await deps.events.append(task.tenant_id, task.run_id, [event])
-    return False
 
 
-async def _already_settled(call: Call, amount: int) -> StepOutcome:
-    """Another delivery finished the step, or a later attempt began, between our read and our write."""
-    await settle(call, 0)
-    record = await call.deps.runs.get_step(call.task.tenant_id, call.task.run_id, call.task.record_id, call.task.item)
-    return (record and answered(record, call.task.attempt)) or Failed(code="step.superseded")
-
-
-async def _intend(call: Call, cleared: Cleared, inputs_sha256: str, amount: int) -> bool:
-    entry = intent_entry(
+def _intent(call: Call, cleared: Cleared, inputs_sha256: str, amount: int) -> AuditEntry:
+    return intent_entry(
         call.task,
         call.view.run.principal,
         call.deps.clock.now(),
@@ -323,15 +335,6 @@ async def _intend(call: Call, cleared: Cleared, inputs_sha256: str, amount: int)
         redacted=cleared.call.redacted,
         masked=cleared.call.masked,
     )
-    try:
-        record = await put_on_record(entry, call.deps.audit)
-        if cleared.capability.side_effect == "external":  # beyond recall, so not even the store may deny it later
-            await _anchored(record, call.deps)
-    except Exception:
-        # Whatever keeps the intent from being written, or anchored, keeps the effect from happening.
-        _LOG.exception("audit intent failed", extra={"run_id": call.task.run_id, "step_id": call.task.step_id})
-        return False
-    return True
 
 
 async def _anchored(record: AuditRecord, deps: Deps) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,9 +15,18 @@ from engine.domain.skeleton import StepKind
 from engine.domain.status import StepStatus
 from engine.domain.telemetry_names import METRIC_STEPS_FINISHED
 from engine.plan import Step, max_attempts
+from engine.ports.calls import StepWrite
 from engine.ports.catalog import Catalog
 from engine.ports.deps import Deps
 from engine.step_runner.task import StepTask
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ends: what the scheduler is told, and what is written down for it."""
+
+    outcome: StepOutcome
+    step: StepWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +63,35 @@ class Journal:
 
     async def started(self, *, item_count: int | None = None) -> bool:
         """Record the start. False when a final or later record exists: the caller must not go on."""
+        return await self._put(self.start(item_count=item_count))
+
+    def start(self, *, item_count: int | None = None) -> StepWrite:
+        """The record of the start, with its event."""
         event = new_event(EventType.STEP_STARTED, self._data(), f"step.started/{self.task.attempt_key}")
-        return await self.deps.runs.put_step(self._record(StepStatus.RUNNING, item_count=item_count), [event])
+        return StepWrite(self._record(StepStatus.RUNNING, item_count=item_count), (event,))
 
     async def succeeded(
         self, output: PayloadRef | None, *, cost_micro_usd: int = 0, item_count: int | None = None
     ) -> StepOutcome:
         """Record success with its output."""
+        return await self.end(self.success(output, cost_micro_usd=cost_micro_usd, item_count=item_count))
+
+    def success(self, output: PayloadRef | None, *, cost_micro_usd: int = 0, item_count: int | None = None) -> Ending:
+        """The ending of an attempt that succeeded with this output."""
         now = self.deps.clock.now()
         record = self._record(
             StepStatus.SUCCEEDED, output_ref=output, finished_at=now, cost=cost_micro_usd, item_count=item_count
         )
         data = self._data(duration_ms=record.duration_ms, item_count=item_count)
-        outcome = Succeeded(item_count=item_count)
-        return await self._settle(outcome, record, EventType.STEP_SUCCEEDED, data, cost_micro_usd)
+        return self._ending(Succeeded(item_count=item_count), record, EventType.STEP_SUCCEEDED, data, cost_micro_usd)
 
     async def failed(
+        self, code: str, message: str, *, retryable: bool, retry_after_s: float | None = None
+    ) -> StepOutcome:
+        """Record a failure. See ``failure``."""
+        return await self.end(self.failure(code, message, retryable=retryable, retry_after_s=retry_after_s))
+
+    def failure(
         self,
         code: str,
         message: str,
@@ -77,10 +100,10 @@ class Journal:
         retry_after_s: float | None = None,
         cost_micro_usd: int = 0,
         agents_words: bool = False,
-    ) -> StepOutcome:
-        """Record a failure. With attempts left and hope, the step waits for the next one; otherwise it has failed, or is
-        skipped with the failure's code when the plan can do without it (``on_failure: skip``). ``agents_words``: the message is
-        not ours and may quote what the agent was given, so it stands in the step's record and in no event."""
+    ) -> Ending:
+        """The ending of an attempt that failed. With attempts left and hope, the step waits for the next one; otherwise it has
+        failed, or is skipped with the failure's code when the plan can do without it (``on_failure: skip``). ``agents_words``:
+        the message is not ours and may quote what the agent was given, so it stands in the step's record and in no event."""
         message = mask(message[:500])
         again = self.has_another(retryable)
         skips = self.skips_failures and not again
@@ -97,7 +120,7 @@ class Journal:
         data = self._data(code=code, message=said, duration_ms=record.duration_ms)
         failed = Failed(code=code, retryable=retryable or again, retry_after_s=retry_after_s)
         outcome: StepOutcome = Skipped(code=code) if skips else failed
-        return await self._settle(outcome, record, event_type, data, cost_micro_usd)
+        return self._ending(outcome, record, event_type, data, cost_micro_usd)
 
     async def awaiting(self, approval_id: str) -> bool:
         """Record that the step waits for this approval; who asks for it tells the event log. False as in ``started``."""
@@ -110,7 +133,7 @@ class Journal:
             StepStatus.DENIED, error=ErrorInfo(code=code, message=message[:500]), finished_at=self.deps.clock.now()
         )
         data = self._data(code=code, message=message[:500])
-        return await self._settle(Denied(code=code), record, EventType.STEP_DENIED, data)
+        return await self.end(self._ending(Denied(code=code), record, EventType.STEP_DENIED, data))
 
     async def skipped(self, code: str, message: str) -> StepOutcome:
         """Record a skip."""
@@ -118,7 +141,7 @@ class Journal:
             StepStatus.SKIPPED, error=ErrorInfo(code=code, message=message), finished_at=self.deps.clock.now()
         )
         data = self._data(code=code, message=message)
-        return await self._settle(Skipped(code=code), record, EventType.STEP_SKIPPED, data)
+        return await self.end(self._ending(Skipped(code=code), record, EventType.STEP_SKIPPED, data))
 
     def _data(
         self,
@@ -180,18 +203,25 @@ class Journal:
         stored = await self.deps.runs.get_step(task.tenant_id, task.run_id, task.record_id, task.item)
         return answered(stored, task.attempt) if stored is not None else None
 
-    async def _settle(
+    def _ending(
         self,
         outcome: StepOutcome,
         record: StepRecord,
         event_type: EventType,
         data: StepEventData,
         cost_micro_usd: int = 0,
-    ) -> StepOutcome:
-        """Write the record. When another delivery was first, its record is the outcome and ours is void."""
+    ) -> Ending:
         event = new_event(event_type, data, f"{event_type.value}/{self.task.attempt_key}")
+        return Ending(outcome, StepWrite(record, (event,), cost_micro_usd))
+
+    async def _put(self, step: StepWrite) -> bool:
+        return await self.deps.runs.put_step(step.record, step.events, add_cost_micro_usd=step.add_cost_micro_usd)
+
+    async def end(self, ending: Ending, write: Callable[[], Awaitable[bool]] | None = None) -> StepOutcome:
+        """Write the record, alone or by ``write``, which answers like ``put_step``. When another delivery was first, its record
+        is the outcome and ours is void."""
         try:
-            written = await self.deps.runs.put_step(record, [event], add_cost_micro_usd=cost_micro_usd)
+            written = await (write() if write is not None else self._put(ending.step))
         except LivoaError:
             # The store may have done it and lost its answer; raising then would count a finished step as a lost one.
             known = await self._known()
@@ -200,8 +230,8 @@ class Journal:
             return known
         if not written:
             return await self.known()
-        self.deps.telemetry.count(METRIC_STEPS_FINISHED, attributes={"status": record.status.value})
-        return outcome
+        self.deps.telemetry.count(METRIC_STEPS_FINISHED, attributes={"status": ending.step.record.status.value})
+        return ending.outcome
 
 
 def allowed_attempts(step: Step, catalog: Catalog) -> int:

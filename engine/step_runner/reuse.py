@@ -15,9 +15,9 @@ from engine.domain.events import EventType, StepEventData, new_event
 from engine.domain.ids import undo_id
 from engine.domain.run import Run, StepRecord
 from engine.domain.status import StepStatus
+from engine.evidence.on_record import put_on_record
 from engine.plan import CheckedPlan
 from engine.ports.deps import Deps
-from engine.step_runner.on_record import put_on_record
 
 _WHEN_FALSE = "step.when_false"
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from engine.domain.audit import AuditEntry, AuditRecord, AuditType
 from engine.domain.run import Run
+from engine.evidence.on_record import put_on_record
 from engine.ports.deps import Deps
-from engine.step_runner.on_record import put_on_record
 
 _ENDED_BY = {
     AuditType.DISPATCH_INTENDED: AuditType.DISPATCH_RESULT,

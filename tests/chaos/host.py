@@ -124,6 +124,7 @@ class Host:
             planner=Repairer(self),
             composer=Composer(self),
             telemetry=QuietTelemetry(),
+            calls=raw.calls(self),
         )
 
     def die(self, place: str) -> None:

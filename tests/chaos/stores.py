@@ -22,9 +22,18 @@ from engine.adapters.memory import (
     MemoryPayloadStore,
     MemoryRunStore,
 )
-from engine.adapters.sql import Database, SqlApprovalStore, SqlAuditLog, SqlBudgetLedger, SqlEventLog, SqlRunStore
+from engine.adapters.sql import (
+    Database,
+    SqlApprovalStore,
+    SqlAuditLog,
+    SqlBudgetLedger,
+    SqlCallLedger,
+    SqlEventLog,
+    SqlRunStore,
+)
 from engine.domain.errors import LivoaError
 from engine.domain.tenant import TenantConfig
+from engine.ports.calls import CallLedger, Closing, Opening
 from local_host.durable.clock import VirtualClock
 from local_host.durable.storage import Storage, StorageError
 from tests.chaos.adversary import Adversary
@@ -125,6 +134,7 @@ class RawStores:
         self.payloads = MemoryPayloadStore()
         self.tenants = RevocableTenants(tenant)
         self.database = InlineDatabase(f"sqlite:///{path / 'livoa.db'}", clock) if lane == "sqlite" else None
+        self.ledger: type[SqlCallLedger] = SqlCallLedger
         self.runs: Any
         self.events: Any
         self.audit: Any
@@ -138,6 +148,10 @@ class RawStores:
             self.runs = MemoryRunStore(clock)
             self.events, self.audit, self.budgets = MemoryEventLog(self.runs), MemoryAuditLog(), MemoryBudgetLedger()
             self.approvals = MemoryApprovalStore(self.runs, clock)
+
+    def calls(self, host: Mortal) -> CallLedger | None:
+        """The ledger of calls as one host has it."""
+        return observed(self.ledger)(FaultyCommits(self.database, host), self.audit) if self.database else None
 
     async def close(self) -> None:
         """Close what is open."""
@@ -161,6 +175,53 @@ class RevocableTenants:
     async def get(self, tenant_id: str) -> TenantConfig | None:
         """See ``TenantDirectory.get``."""
         return self._tenant if tenant_id == self._tenant.tenant_id else None
+
+
+class FaultyCommits:
+    """The database as a ledger of calls has it: each commit may be refused, or made and denied, or its host dies around it.
+
+    Faults of all stores whose writes are in it are faults of the commit.
+    """
+
+    def __init__(self, database: InlineDatabase, host: Mortal) -> None:
+        self._database, self._host = database, host
+        self.clock, self.wakeups = database.clock, database.wakeups
+        self.done: list[tuple[str, Any, Any]] = []
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """See ``Database.write``."""
+        host = self._host
+        await host.point("calls.commit:before")
+        for store in ("runs", "budgets", "audit"):
+            if (refusal := host.adversary.refusal(store, host.clock.steady_at)) is not None:
+                host.observer.faults["calls.commit refused"] += 1
+                raise refusal
+        self.done.clear()
+        result = await self._database.write(work)
+        for method, writes, said in self.done:
+            host.observer.wrote("calls", method, (writes,), said)
+        await host.point("calls.commit:after")
+        if host.adversary.loses_answer("calls"):
+            host.observer.faults["calls.commit answer lost"] += 1
+            raise LivoaError("store.unavailable", "the answer was lost", status=503)
+        return result
+
+
+def observed(ledger: type[SqlCallLedger]) -> type[Any]:
+    """The same ledger, which tells its database what each transaction was about."""
+
+    class Observed(ledger):  # type: ignore[valid-type, misc]  # made for the ledger that a test plants
+        def _open(self, connection: Connection, opening: Opening, wanted: Any) -> Any:
+            result = super()._open(connection, opening, wanted)
+            self._database.done.append(("open", opening, result))
+            return result
+
+        def _close(self, connection: Connection, closing: Closing, wanted: Any) -> Any:
+            result = super()._close(connection, closing, wanted)
+            self._database.done.append(("close", closing, result))
+            return result
+
+    return Observed
 
 
 class Chaotic:

@@ -8,6 +8,7 @@ from engine.adapters.sql.approvals import SqlApprovalStore
 from engine.adapters.sql.assignments import SqlAssignments
 from engine.adapters.sql.audit_log import SqlAuditLog
 from engine.adapters.sql.budget import SqlBudgetLedger
+from engine.adapters.sql.calls import SqlCallLedger
 from engine.adapters.sql.ended_runs import SqlEndedRuns
 from engine.adapters.sql.engine import Database
 from engine.adapters.sql.event_log import SqlEventLog
@@ -25,6 +26,7 @@ __all__ = [
     "SqlAssignments",
     "SqlAuditLog",
     "SqlBudgetLedger",
+    "SqlCallLedger",
     "SqlEndedRuns",
     "SqlEventLog",
     "SqlModelResults",

@@ -15,6 +15,7 @@ from engine.adapters.sql.tables import AUDIT_HEADS, AUDIT_RECORDS
 from engine.adapters.store_rules import bounded
 from engine.domain.audit import AuditEntry, AuditRecord
 from engine.evidence import Head, chain
+from engine.evidence.on_record import beside, entry_taken, says
 
 _KNOWN = (
     select(AUDIT_RECORDS.c.document)
@@ -69,6 +70,18 @@ class SqlAuditLog:
         parameters = {"p_tenant": tenant_id, "p_entry": entry_id}
         document = await self._database.read(lambda connection: _FIND.scalar(connection, parameters))
         return None if document is None else AuditRecord.model_validate_json(document)
+
+
+def record_in(connection: Connection, wanted: AuditEntry) -> AuditRecord:
+    """``put_on_record`` within a transaction, which holds the tenant's head from then on. ``wanted``: the entry as recorded."""
+    record = _append(connection, wanted)
+    if says(record, wanted):
+        return record
+    own = beside(wanted, wanted)
+    record = _append(connection, own)
+    if not says(record, own):
+        raise entry_taken()
+    return record
 
 
 def _append(connection: Connection, entry: AuditEntry) -> AuditRecord:

@@ -143,7 +143,7 @@ class SqlBudgetLedger:
         amount = Amount(amount_micro_usd, tokens)
         day = self._database.clock.now().date().isoformat()
         return await self._database.write(
-            lambda connection: _reserve(connection, tenant_id, run_id, key, amount, day, share)
+            lambda connection: reserve_in(connection, tenant_id, run_id, key, amount, day, share)
         )
 
     async def settle(
@@ -151,13 +151,7 @@ class SqlBudgetLedger:
     ) -> None:
         """See ``BudgetLedger.settle``."""
         spent = Amount(spent_micro_usd, spent_tokens)
-        run = {"p_tenant": tenant_id, "p_run": run_id}
-
-        def work(connection: Connection) -> None:
-            for row in _OPEN_OF_KEY.all(connection, run | {"p_key": key}):
-                _end(connection, run, row, spent)
-
-        await self._database.write(work)
+        await self._database.write(lambda connection: settle_in(connection, tenant_id, run_id, key, spent))
 
     async def close(self, tenant_id: str, run_id: str, *, prefix: str = "", as_spent: bool = False) -> int:
         """See ``BudgetLedger.close``."""
@@ -197,9 +191,23 @@ class SqlBudgetLedger:
         return DailyState(*row) if row is not None else DailyState()
 
 
-def _reserve(
-    connection: Connection, tenant_id: str, run_id: str, key: str, amount: Amount, day: str, share: Share | None
+def settle_in(connection: Connection, tenant_id: str, run_id: str, key: str, spent: Amount) -> None:
+    """``settle`` within a transaction, which holds the accounts of the run and of the day from then on."""
+    run = {"p_tenant": tenant_id, "p_run": run_id}
+    for row in _OPEN_OF_KEY.all(connection, run | {"p_key": key}):
+        _end(connection, run, row, spent)
+
+
+def reserve_in(
+    connection: Connection,
+    tenant_id: str,
+    run_id: str,
+    key: str,
+    amount: Amount,
+    day: str,
+    share: Share | None = None,
 ) -> bool:
+    """``reserve`` within a transaction, which holds the accounts of the run and of the day from then on."""
     run = {"p_tenant": tenant_id, "p_run": run_id}
     row = _ACCOUNT_AND_KEY.first(connection, run | {"p_key": key})
     if row is None:

@@ -32,6 +32,7 @@ from engine.domain.base import iso_utc
 from engine.domain.events import NewEvent
 from engine.domain.run import Run, StepRecord
 from engine.domain.status import RunStatus
+from engine.ports.calls import StepWrite
 from engine.ports.clock import Clock
 from engine.ports.run_store import (
     ALL_RUNS,
@@ -173,21 +174,10 @@ class SqlRunStore:
         """See ``RunStore.put_step``."""
 
         def work(connection: Connection) -> bool:
-            row = _locked(connection, step.tenant_id, step.run_id)
-            if is_over(row.status) or not _put_step(connection, step):
+            place = place_of_step(connection, step)
+            if place is None:
                 return False
-            now = self._clock.now()
-            appended = insert_events(connection, step.tenant_id, step.run_id, row.last_seq, events, now)
-            last_seq = row.last_seq + len(appended)
-            going_on = resumed(run_of_row(row), step, now) if row.status == RunStatus.AWAITING_APPROVAL.value else None
-            if going_on is not None:
-                store_run(connection, going_on, last_seq)
-            elif add_cost_micro_usd and (appended or not events):
-                cost = RunChange(add_cost_micro_usd=add_cost_micro_usd)
-                run = changed(run_of_row(row), cost, now, only_from=None, repeated=False)
-                _SET_RUN.run(connection, _run_values(run, last_seq))
-            elif appended:
-                _SET_LAST_SEQ.run(connection, {"p_tenant": step.tenant_id, "p_run": step.run_id, "p_seq": last_seq})
+            write_step(connection, StepWrite(step, tuple(events), add_cost_micro_usd), place, self._clock.now())
             return True
 
         written = await self._database.write(work)
@@ -261,19 +251,49 @@ def _existing(connection: Connection, run: Run, claim: IdempotencyClaim | None) 
     return CreateResult("existing" if same_request(existing, run) else "mismatch", existing)
 
 
-def _put_step(connection: Connection, step: StepRecord) -> bool:
-    key = _step_key(step.tenant_id, step.run_id, step.step_id, step.item)
-    document = _STEP.scalar(connection, key)
+@dataclass(frozen=True, slots=True)
+class PlaceOfStep:
+    """Where a step's record may be written: the run's row, which this transaction holds, and whether there is a record."""
+
+    run: Row[Any]
+    is_new: bool
+
+
+def place_of_step(connection: Connection, step: StepRecord) -> PlaceOfStep | None:
+    """Take the run's row. None when the record is void, as in ``RunStore.put_step``. Raises as ``lock_run`` does."""
+    row = _locked(connection, step.tenant_id, step.run_id)
+    if is_over(row.status):
+        return None
+    document = _STEP.scalar(connection, _step_key(step.tenant_id, step.run_id, step.step_id, step.item))
     stored = StepRecord.model_validate_json(document) if document is not None else None
-    if not replaces(stored, step):
-        return False
+    return PlaceOfStep(row, stored is None) if replaces(stored, step) else None
+
+
+def write_step(connection: Connection, write: StepWrite, place: PlaceOfStep, now: datetime) -> None:
+    """Write a step's record, its events and its cost where ``place_of_step`` said in this transaction."""
+    step, row = write.record, place.run
+    _write_record(connection, step, is_new=place.is_new)
+    appended = insert_events(connection, step.tenant_id, step.run_id, row.last_seq, write.events, now)
+    last_seq = row.last_seq + len(appended)
+    going_on = resumed(run_of_row(row), step, now) if row.status == RunStatus.AWAITING_APPROVAL.value else None
+    if going_on is not None:
+        store_run(connection, going_on, last_seq)
+    elif write.add_cost_micro_usd and (appended or not write.events):
+        cost = RunChange(add_cost_micro_usd=write.add_cost_micro_usd)
+        run = changed(run_of_row(row), cost, now, only_from=None, repeated=False)
+        _SET_RUN.run(connection, _run_values(run, last_seq))
+    elif appended:
+        _SET_LAST_SEQ.run(connection, {"p_tenant": step.tenant_id, "p_run": step.run_id, "p_seq": last_seq})
+
+
+def _write_record(connection: Connection, step: StepRecord, *, is_new: bool) -> None:
+    key = _step_key(step.tenant_id, step.run_id, step.step_id, step.item)
     content = {"status": step.status.value, "attempt": step.attempt, "document": step.model_dump_json()}
-    if stored is None:
+    if is_new:
         row = {"tenant_id": step.tenant_id, "run_id": step.run_id, "step_id": step.step_id, "item": key["p_item"]}
         _ADD_STEP.run(connection, row | content)
     else:
         _SET_STEP.run(connection, key | {f"p_{name}": value for name, value in content.items()})
-    return True
 
 
 def _narrowed(query: Select[Any], tenant_id: str, which: RunFilter, position: tuple[str, str] | None) -> Select[Any]:

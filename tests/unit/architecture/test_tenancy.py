@@ -81,7 +81,7 @@ ASKED = [
 
 
 def names_a_tenant(annotation: Any) -> bool:
-    """True for a model that says whose it is: by its id, or by carrying the tenant, its run or its principal."""
+    """True for a model that says whose it is: by its id, or by carrying the tenant, its run, a step's record or its principal."""
     if not inspect.isclass(annotation):
         return False
     if issubclass(annotation, BaseModel):
@@ -91,7 +91,8 @@ def names_a_tenant(annotation: Any) -> bool:
     else:
         return False
     return "tenant_id" in fields or any(
-        name in ("tenant", "run", "principal") and names_a_tenant(kind) for name, kind in fields.items()
+        name in ("tenant", "run", "step", "record", "principal") and names_a_tenant(kind)
+        for name, kind in fields.items()
     )
 
 

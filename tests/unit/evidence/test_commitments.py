@@ -16,7 +16,7 @@ from engine.domain.errors import LivoaError
 from engine.evidence import verify
 from engine.evidence.canonical import canonical_sha256
 from engine.evidence.commitments import COMMITTED, COMMITTED_WITH, ERASED, KeyedAuditLog
-from engine.step_runner.on_record import put_on_record
+from engine.evidence.on_record import put_on_record
 from tests.support.payloads import keyring
 from tests.unit.identity.tokens import NOW
 

@@ -16,9 +16,9 @@ from engine.domain.run import StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.evidence import canonical_sha256
 from engine.evidence.commitments import KeyedAuditLog
+from engine.evidence.on_record import put_on_record
 from engine.evidence.watched import WatchedAuditLog
 from engine.ports.checkpoints import NoCheckpoints
-from engine.step_runner.on_record import put_on_record
 from tests.support.payloads import keyring
 from tests.support.world import START, World, plan_of, step
 

@@ -20,19 +20,30 @@ async def put_on_record(entry: AuditEntry, audit: AuditLog) -> AuditRecord:
     """
     wanted = await as_recorded(entry, audit)
     record = await audit.append(entry)
-    if _says(record, wanted):
+    if says(record, wanted):
         return record
-    own = entry.model_copy(update={"entry_id": f"{entry.entry_id}/{canonical_sha256(wanted.body)[:16]}"})
+    own = beside(entry, wanted)
     record = await audit.append(own)
-    if not _says(record, await as_recorded(own, audit)):
-        raise LivoaError("audit.entry_taken", "the audit log holds something else under this entry's id", status=500)
+    if not says(record, await as_recorded(own, audit)):
+        raise entry_taken()
     return record
 
 
-def _says(record: AuditRecord, entry: AuditEntry) -> bool:
+def says(record: AuditRecord, entry: AuditEntry) -> bool:
+    """True when the record is of this fact. ``entry`` as it is recorded."""
     return (record.type, record.run_id, record.actor, record.body) == (
         entry.type,
         entry.run_id,
         entry.actor,
         entry.body,
     )
+
+
+def beside(entry: AuditEntry, wanted: AuditEntry) -> AuditEntry:
+    """The entry under an id of its own, for when its id is another fact's. ``wanted`` is the entry as it is recorded."""
+    return entry.model_copy(update={"entry_id": f"{entry.entry_id}/{canonical_sha256(wanted.body)[:16]}"})
+
+
+def entry_taken() -> LivoaError:
+    """Something else stands under both ids."""
+    return LivoaError("audit.entry_taken", "the audit log holds something else under this entry's id", status=500)
