@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from engine.domain.errors import LivoaError
 from engine.domain.run_messages import POSTPONED
 from engine.ports.deps import Deps, DepsProvider
-from engine.step_runner import parse_result, take_back
+from engine.step_runner import parse_result, record_meanwhile, take_back
 from triggers.http_adapter import CLIENT_PARAMETER, DurableClient
 from triggers.starting import tell_step_ended
 
@@ -75,6 +75,7 @@ async def take_result(message: Message, deps: Deps, client: DurableClient) -> No
         await _put_off(message, err, deps)
         return
     if assignment is not None:
+        await record_meanwhile(assignment, deps)
         await tell_step_ended(assignment, client)
 
 

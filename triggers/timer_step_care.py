@@ -13,7 +13,7 @@ from engine.domain.bus import Assignment, AssignmentStatus
 from engine.domain.errors import LivoaError
 from engine.domain.status import StepStatus
 from engine.ports.deps import Deps
-from engine.step_runner import send_command
+from engine.step_runner import record_meanwhile, send_command
 from triggers.http_adapter import DurableClient
 from triggers.starting import tell_step_ended
 
@@ -57,6 +57,7 @@ async def care_for_steps(deps: Deps, client: DurableClient, now: datetime) -> Bu
             _LOG.warning("sweep could not help a step", exc_info=True, extra={"run_id": assignment.run_id})
     for assignment in await deps.assignments.ended_since(now - timedelta(seconds=TELL_FOR_S), LIMIT):
         if await _is_unheard(assignment, deps, now):
+            await record_meanwhile(assignment, deps)
             done.told += await tell_step_ended(assignment, client)
     return done
 
@@ -67,6 +68,7 @@ async def _take_back(assignment: Assignment, deps: Deps, client: DurableClient, 
     void = await deps.assignments.void(*of, now=now, lapsed_only=True)
     if void is None:
         return False
+    await record_meanwhile(void, deps)
     await tell_step_ended(void, client)
     return True
 

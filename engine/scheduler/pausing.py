@@ -1,8 +1,9 @@
 """A suspended run from the scheduler's side: what has begun ends, nothing starts, and everything goes on where it was.
 
-The store is the truth. A call that finds the run suspended answers so without having done anything; from then on its board (or
-the run itself, while it plans or composes) issues nothing. It looks again when the resumption is announced, and by itself after a
-while, in case the announcement was lost. Suspensions are numbered, so that no announcement can be taken for another.
+The store is the truth. A call that finds the run suspended answers so without having done anything, unless it is about what ended
+elsewhere: then it says how. From then on its board (or the run itself, while it plans or composes) issues nothing. It looks again
+when the resumption is announced, and by itself after a while, in case the announcement was lost. Suspensions are numbered, so
+that no announcement can be taken for another.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from engine.step_runner.asked import known_question
 from engine.step_runner.closing import finish_run
 from engine.step_runner.handover import send_command
 from engine.step_runner.maps import collect_map, expand_map
+from engine.step_runner.meanwhile import record_meanwhile
 from engine.step_runner.perform import perform_step
 from engine.step_runner.progress import ProgressReporter
 from engine.step_runner.returns import parse_command, parse_result, take_back
@@ -27,6 +28,7 @@ __all__ = [
     "parse_command",
     "parse_result",
     "perform_step",
+    "record_meanwhile",
     "reuse_finished",
     "send_command",
     "take_back",

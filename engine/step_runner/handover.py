@@ -47,6 +47,7 @@ DEFAULT_LEASE_S = 60.0
 """How long a worker may be silent, where the manifest does not say."""
 NO_BUS = "bus.not_configured"
 _READ_AGAIN_AFTER = timedelta(seconds=30)
+_ENDED = (AssignmentStatus.FINISHED, AssignmentStatus.VOID)
 _NOT_A_WORKERS = ENGINE_WORDS - {"payload", "store"}
 """A worker reads the request from the stores and may say what kept it from that; it decides nothing."""
 
@@ -73,6 +74,16 @@ async def handed_on_before(asked: CallInQuestion, deps: Deps) -> Assignment | No
         return None
     known = await deps.assignments.get(task.tenant_id, task.run_id, task.key)
     return known if known is not None and known.attempt >= task.attempt else None
+
+
+async def has_ended(task: StepTask, deps: Deps) -> bool:
+    """Whether this attempt was handed on and is over, so that nothing begins by taking it up."""
+    for purpose in ("step", "fallback"):
+        key = task.model_copy(update={"purpose": purpose}).key
+        known = await deps.assignments.get(task.tenant_id, task.run_id, key)
+        if known is not None and known.attempt == task.attempt and known.status in _ENDED:
+            return True
+    return False
 
 
 async def hand_on(call: Call, capability: Capability, assignment: Assignment, reserved: int) -> StepOutcome:
@@ -161,7 +172,7 @@ async def _remember(asked: CallInQuestion, ended: Assignment, capability: Capabi
 
 async def _ended(assignment: Assignment, deps: Deps) -> Assignment | Dispatched | Failed:
     """The assignment once it is finished or void; one that has lapsed is ended here."""
-    if assignment.status in (AssignmentStatus.FINISHED, AssignmentStatus.VOID):
+    if assignment.status in _ENDED:
         return assignment
     of = (assignment.tenant_id, assignment.run_id, assignment.key)
     void = await deps.assignments.void(*of, assignment.token, now=deps.clock.now(), lapsed_only=True)
@@ -170,7 +181,7 @@ async def _ended(assignment: Assignment, deps: Deps) -> Assignment | Dispatched 
     current = await deps.assignments.get(*of)
     if current is None or current.token != assignment.token:
         return Failed(code="step.superseded")
-    if current.status in (AssignmentStatus.FINISHED, AssignmentStatus.VOID):
+    if current.status in _ENDED:
         return current
     if current.sent_at is None:
         await _send(current, deps)
@@ -246,4 +257,13 @@ def _failed(code: str, message: str, *, retryable: bool) -> ExecuteFailed:
     return ExecuteFailed(error=ExecuteError(code=code, message=message, retryable=retryable))
 
 
-__all__ = ["LEASE_LOST", "hand_on", "handed_on_before", "is_handed_on", "new_assignment", "send_command", "take_up"]
+__all__ = [
+    "LEASE_LOST",
+    "hand_on",
+    "handed_on_before",
+    "has_ended",
+    "is_handed_on",
+    "new_assignment",
+    "send_command",
+    "take_up",
+]

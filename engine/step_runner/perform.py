@@ -58,7 +58,7 @@ from engine.step_runner.authorise import Barred, CallInQuestion, Cleared, author
 from engine.step_runner.caching import remember, reused
 from engine.step_runner.call import Call, call_deadline, conclude, request_of, settle
 from engine.step_runner.evidence import decision_entry, degraded_entry, intent_entry
-from engine.step_runner.handover import hand_on, handed_on_before, is_handed_on, new_assignment, take_up
+from engine.step_runner.handover import hand_on, handed_on_before, has_ended, is_handed_on, new_assignment, take_up
 from engine.step_runner.in_turn import open_call
 from engine.step_runner.progress import ProgressReporter
 from engine.step_runner.records import Journal, allowed_attempts, answered, reason_to_fall_back
@@ -84,7 +84,7 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
         await record_unknown_results(run, deps)
     if run.status.is_final or run.status is RunStatus.CANCELLING:
         return Cancelled()
-    if (suspended := held(run)) is not None:
+    if (suspended := held(run)) is not None and not await has_ended(task, deps):
         return suspended
     attributes: dict[str, Attribute] = {
         RUN_ID: run.run_id,
@@ -208,6 +208,8 @@ async def dispatch(asked: CallInQuestion, deps: Deps) -> StepOutcome:
     """Make one call that is bound, if it may be made: from asking policy to the last record, or to handing it on."""
     if (assignment := await handed_on_before(asked, deps)) is not None:
         return await take_up(asked, assignment, deps)
+    if (suspended := held(asked.view.run)) is not None:
+        return suspended
     inputs_sha256 = asked.inputs_sha256
     asked = replace(asked, journal=asked.journal.with_inputs(inputs_sha256, deps.clock.now()))
     cleared = await authorise(asked, deps)

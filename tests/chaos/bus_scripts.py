@@ -192,6 +192,9 @@ class ScriptedWorld(BusWorld):
         assert self.took_s <= self.script.within_s, f"it took {self.took_s} s, {self.script.within_s} s are enough"
         return run
 
+    async def _hold(self) -> None:
+        """Nobody does."""
+
     async def _break_the_bus(self) -> None:
         if self.script.set_clock is not None:
             at_s, by_s = self.script.set_clock

@@ -51,6 +51,7 @@ from local_host.durable.functions import ActivityError
 from local_host.durable.records import InstanceFilter
 from planner_graph.degraded import DegradedComposer, DegradedPlanner
 from policy.builtin import BuiltinPolicyEngine
+from tests.chaos.bus_holds import suspend_and_resume
 from tests.chaos.host import ACTIVITIES, ORCHESTRATORS, WITH_CLIENT
 from tests.chaos.stores import InlineStorage
 from tests.support.durable_client import EngineClient
@@ -427,6 +428,8 @@ class BusWorld:
         self.deaths_left = {"worker": self.chance.randint(0, 6), "host": self.chance.randint(0, 4)}
         self.crashes: list[str] = []
         self.jumps_s: list[float] = []
+        self.holds = 0
+        self.unrecorded: list[str] = []
         self.runs = MemoryRunStore(self.clock)
         self.events, self.audit = MemoryEventLog(self.runs), MemoryAuditLog()
         self.assignments, self.payloads = MemoryAssignments(), MemoryPayloadStore()
@@ -526,9 +529,8 @@ class BusWorld:
         with patch("asyncio.to_thread", _inline):
             try:
                 await self._submit()
-                troubles = [
-                    self.background(work) for work in (self.bus.forge(), self._break_the_bus(), self._set_the_clock())
-                ]
+                works = (self.bus.forge(), self._break_the_bus(), self._set_the_clock(), self._hold())
+                troubles = [self.background(work) for work in works]
                 if self.is_cancelled:
                     self.background(self._cancel(self.chance.uniform(0, 200)))
                 run = await self._until_over()
@@ -565,6 +567,9 @@ class BusWorld:
         for _ in range(chance.choice((0, 0, 1, 3))):
             await self.clock.sleep_s(chance.uniform(0, 90))
             self.set_clock(chance.choice((1, -1)) * chance.choice((20, 100, 3_600)) * chance.uniform(0.5, 1.0))
+
+    async def _hold(self) -> None:
+        await suspend_and_resume(self)
 
     def set_clock(self, seconds: float) -> None:
         """Somebody sets the clock of all machines."""

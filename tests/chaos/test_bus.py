@@ -65,6 +65,7 @@ async def broken(world: BusWorld, run: Run) -> list[str]:
     budget = await world.budgets.state(TENANT, RUN)
     if budget is not None and budget.reserved_micro_usd:
         found.append(f"money is left reserved: {budget}")
+    found += world.unrecorded
     unasked = set(world.bus.dead) - {"deliveries"}
     return [*found, *(f"a command was poison: {code}" for code in unasked)]
 

@@ -11,10 +11,12 @@ import pytest
 
 from engine.domain.bus import AssignmentStatus, StepResult
 from engine.domain.errors import LivoaError
-from engine.domain.execute import ExecuteSucceeded
-from engine.domain.outcomes import Failed, Succeeded
+from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteResponse, ExecuteSucceeded
+from engine.domain.outcomes import Failed, Succeeded, Suspended
+from engine.domain.run import StepRecord
 from engine.domain.run_messages import POSTPONED
-from engine.domain.status import RunStatus
+from engine.domain.status import RunStatus, StepStatus
+from engine.ports.run_store import RunChange
 from tests.support.world import World, plan_of, step
 from tests.unit.triggers.world import FakeEngine
 from triggers import bus_step_results
@@ -64,8 +66,10 @@ class Desk:
         now = self.world.clock.now()
         await self.world.deps.assignments.lease(*OF, token, worker="w", nonce=nonce, now=now)
 
-    async def result(self, token: int = 1, nonce: str = NONCE, **other: str) -> StepResult:
-        response = ExecuteSucceeded(output={"n": 8})
+    async def result(
+        self, token: int = 1, nonce: str = NONCE, response: ExecuteResponse | None = None, **other: str
+    ) -> StepResult:
+        response = response or ExecuteSucceeded(output={"n": 8})
         ref = await self.world.deps.payloads.put(*OF[:2], response.model_dump_json().encode())
         of = {"tenant_id": "contoso", "run_id": "run-1", "key": KEY} | other
         return StepResult(**of, token=token, nonce=nonce, response_ref=ref)
@@ -83,6 +87,11 @@ class Desk:
     async def status(self) -> AssignmentStatus:
         found = await self.world.deps.assignments.get(*OF)
         return found.status
+
+    async def record(self) -> StepRecord:
+        found = await self.world.deps.runs.get_step("contoso", "run-1", "fit")
+        assert found is not None
+        return found
 
     async def swept(self):
         return (await sweep(self.world.deps, self.engine)).steps
@@ -214,6 +223,97 @@ async def test_an_answer_with_a_wrong_secret_an_old_or_future_token_or_for_anoth
     refused = [record.body for record in records if record.type.value == "result.refused"]
     assert [(one["reason"], one["token"]) for one in refused] == [("unknown", 1), ("superseded", 1)], "forged ones: one"
     assert "nnnn" not in json.dumps(refused)
+
+
+async def suspended(desk: Desk) -> None:
+    change = RunChange(status=RunStatus.SUSPENDED, suspended_reason="request")
+    await desk.world.deps.runs.change("contoso", "run-1", change, [])
+
+
+async def resumed(desk: Desk) -> None:
+    await desk.world.deps.runs.change("contoso", "run-1", RunChange(status=RunStatus.RUNNING), [])
+
+
+async def test_a_step_that_ends_while_its_run_is_suspended_is_recorded_then_and_not_when_it_is_resumed(desk):
+    await desk.lease()
+    await suspended(desk)
+    assert await desk.world.perform("fit") == Suspended(number=1), "it is not over"
+    await desk.take(await desk.result())
+    record = await desk.record()
+    assert (record.status, record.finished_at) == (StepStatus.SUCCEEDED, desk.world.clock.now())
+    assert (await desk.world.audit()).count("dispatch.result") == 1
+    assert (await desk.world.events()).count("step.succeeded") == 1
+    assert len(desk.engine.events) == 1
+    await resumed(desk)
+    assert await desk.world.perform("fit") == Succeeded()
+    assert (await desk.world.audit()).count("dispatch.result") == 1
+
+
+async def test_a_failure_during_a_suspension_is_recorded_and_nothing_is_tried_again_before_its_end(desk):
+    await desk.lease()
+    await suspended(desk)
+    failure = ExecuteFailed(error=ExecuteError(code="agent.busy", retryable=True))
+    await desk.take(await desk.result(response=failure))
+    record = await desk.record()
+    assert (record.status, record.error.code) == (StepStatus.WAITING, "agent.busy")
+    assert await desk.world.perform("fit", attempt=2) == Suspended(number=1)
+    assert (await desk.world.deps.assignments.get(*OF)).attempt == 1
+    await resumed(desk)
+    assert await desk.world.perform("fit") == Failed(code="agent.busy", retryable=True)
+
+
+async def test_the_sweep_records_what_ended_in_a_suspended_run_without_a_message(desk):
+    await desk.lease()
+    await suspended(desk)
+    result = await desk.result()
+    now = desk.world.clock.now()
+    await desk.world.deps.assignments.finish(*OF, 1, nonce=NONCE, response_ref=result.response_ref, now=now)
+    desk.world.clock.advance(10)
+    assert (await desk.swept()).told == 1
+    assert (await desk.record()).status is StepStatus.SUCCEEDED
+
+
+async def test_nothing_begins_in_a_suspended_run_though_the_assignment_is_gone_when_it_is_looked_at_again(
+    desk, monkeypatch
+):
+    await desk.lease()
+    await suspended(desk)
+    now, ref = desk.world.clock.now(), (await desk.result()).response_ref
+    await desk.world.deps.assignments.finish(*OF, 1, nonce=NONCE, response_ref=ref, now=now)
+    ended, sent = [await desk.world.deps.assignments.get(*OF)], len(desk.world.queue.sent)
+
+    async def once(*_):
+        return ended.pop() if ended else None
+
+    monkeypatch.setattr(desk.world.deps.assignments, "get", once)
+    assert await desk.world.perform("fit") == Suspended(number=1)
+    assert len(desk.world.queue.sent) == sent
+
+
+async def test_a_worker_that_dies_while_the_run_is_suspended_is_on_record_then(desk):
+    await desk.lease()
+    await suspended(desk)
+    desk.world.clock.advance(60)
+    assert (await desk.swept()).taken_back == 1
+    record = await desk.record()
+    assert (record.status, record.error.code) == (StepStatus.WAITING, "agent.lease_lost")
+
+
+async def test_a_store_that_fails_while_a_suspended_run_is_looked_at_keeps_nobody_from_being_told(desk, monkeypatch):
+    await desk.lease()
+    await suspended(desk)
+    result = await desk.result()
+
+    async def away(*_):
+        raise LivoaError("store.unavailable", "away", status=503)
+
+    monkeypatch.setattr(desk.world.deps.runs, "get", away)
+    await desk.take(result)
+    assert len(desk.engine.events) == 1
+    monkeypatch.undo()
+    desk.world.clock.advance(10)
+    await desk.swept()
+    assert (await desk.record()).status is StepStatus.SUCCEEDED
 
 
 async def test_an_answer_that_cannot_be_announced_is_announced_by_the_sweep_until_the_step_goes_on(desk):
