@@ -56,7 +56,7 @@ class BlobAnchors:
             rules = EgressRules.of([host], allow_private=True, allow_loopback=allow_loopback)
         except EgressRefusedError as err:
             raise LivoaError("settings.invalid", "The place of anchors has no ordinary host.", status=500) from err
-        self._client = GuardedClient(rules, ssl_context=ssl_context)
+        self._client = GuardedClient(rules, purpose="anchors of checkpoints", ssl_context=ssl_context)
         self._base = f"https://{parts.netloc}/{parts.path.strip('/')}"
         self._credential, self._clock = credential, clock
         self._known: dict[str, int] = {}

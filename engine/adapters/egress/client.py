@@ -5,7 +5,9 @@ it, and a cap on what the answer becomes. Retries are the caller's business.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +16,13 @@ from engine.domain.capped_body import BodyEncodingError, BodyTooLargeError, Infl
 from engine.domain.egress import EgressRefusedError, EgressRules
 
 _CHUNK_BYTES = 64 * 1024
+TELL_EVERY_S = 60.0
+GUARDED = frozenset(
+    f"egress.{name}" for name in ("scheme", "userinfo", "host_invalid", "not_allowed", "address_blocked", "redirect")
+)
+"""What the guard refuses; other codes say that the service does not do its part."""
+
+_LOG = logging.getLogger("livoa.security")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +35,24 @@ class Fetched:
 
 
 class GuardedClient:
-    """Requests under ``rules``. A session lives for one request: what needs many has a connector of its own."""
+    """Requests of the platform itself under ``rules``, for a ``purpose``: words for the log. A session lives for one request:
+    what needs many has a connector of its own.
+
+    What the guard does not let through is a line of the security log (``livoa.security``), once a minute for each code, and in no
+    audit chain: a record is committed to with a key that a vault unwraps, and held by an anchor, so that writing one may need the
+    very call that was refused.
+    """
 
     def __init__(
-        self, rules: EgressRules, *, ssl_context: ssl.SSLContext | None = None, lookup: Lookup = system_lookup
+        self,
+        rules: EgressRules,
+        *,
+        purpose: str = "",
+        ssl_context: ssl.SSLContext | None = None,
+        lookup: Lookup = system_lookup,
     ) -> None:
-        self._rules, self._ssl, self._lookup = rules, ssl_context, lookup
+        self._rules, self._purpose, self._ssl, self._lookup = rules, purpose, ssl_context, lookup
+        self._told: dict[str, float] = {}
 
     async def fetch(
         self,
@@ -49,11 +70,28 @@ class GuardedClient:
         ``egress.too_large`` beyond ``max_bytes`` after decompression, ``egress.encoding``, ``egress.timeout``,
         ``egress.unreachable``.
         """
+        try:
+            return await self._answered(method, url, deadline_s, dict(headers or {}), body, max_bytes)
+        except EgressRefusedError as refused:
+            self._tell(refused.code)
+            raise
+
+    def _tell(self, code: str) -> None:
+        """Of what the guard refused; what is merely out of order is told by who needed it."""
+        now = time.monotonic()
+        if code not in GUARDED or now - self._told.get(code, -TELL_EVERY_S) < TELL_EVERY_S:
+            return
+        self._told[code] = now
+        _LOG.warning("a call of the platform itself was not let out: %s", self._purpose, extra={"code": code})
+
+    async def _answered(
+        self, method: str, url: str, deadline_s: float, headers: dict[str, str], body: bytes | None, max_bytes: int
+    ) -> Fetched:
         import aiohttp
 
         try:
             async with asyncio.timeout(deadline_s):
-                return await self._fetch(method, url, dict(headers or {}), body, max_bytes)
+                return await self._fetch(method, url, headers, body, max_bytes)
         except TimeoutError:
             raise EgressRefusedError("egress.timeout") from None
         except BodyTooLargeError:

@@ -42,7 +42,7 @@ class HttpJwksFetcher:
             raise LivoaError(
                 "settings.invalid", "The address of the key document has no ordinary host.", status=500
             ) from err
-        self._client = GuardedClient(rules, ssl_context=ssl_context)
+        self._client = GuardedClient(rules, purpose="keys of tokens", ssl_context=ssl_context)
         self._url, self._timeout_s = url, timeout_s
 
     async def __call__(self) -> bytes:

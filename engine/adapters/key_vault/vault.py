@@ -47,7 +47,7 @@ class VaultKey:
             rules = EgressRules.of([host], allow_private=True, allow_loopback=allow_loopback)
         except EgressRefusedError as err:
             raise LivoaError("settings.invalid", "The vault of a key has no ordinary host.", status=500) from err
-        self._client = GuardedClient(rules, ssl_context=ssl_context)
+        self._client = GuardedClient(rules, purpose="a key in a vault", ssl_context=ssl_context)
         self._credential, self._unavailable = credential, unavailable
         self._base = f"https://{parts.netloc}/keys/{path[1]}"
         self._name, self._pinned = path[1], path[2]

@@ -19,7 +19,20 @@ from engine.plan import check_plan
 
 CATALOG = Path(__file__).resolve().parents[3] / "catalog"
 LOADED = FilesCatalog(CATALOG)
-SAMPLES = sorted(LOADED.capabilities)
+SAMPLES = (
+    "ads.set_budget",
+    "crm.find_buyers",
+    "insights.summarise",
+    "lakehouse.report",
+    "mail.send",
+    "marketing.compare_periods",
+    "marketing.query_performance",
+    "mmm.allocate_budget",
+    "mmm.fit",
+    "rag.search",
+    "rates.lookup",
+)
+"""The pages that are shipped. Pages of one's own beside them are not tested here: `./livoa catalog check` looks at them."""
 
 
 class Today:
@@ -50,19 +63,7 @@ def objects_in(schema: Any, pointer: str = "") -> list[tuple[str, dict[str, Any]
 
 
 def test_all_are_there() -> None:
-    assert set(SAMPLES) == {
-        "ads.set_budget",
-        "crm.find_buyers",
-        "insights.summarise",
-        "lakehouse.report",
-        "mail.send",
-        "marketing.compare_periods",
-        "marketing.query_performance",
-        "mmm.allocate_budget",
-        "mmm.fit",
-        "rag.search",
-        "rates.lookup",
-    }
+    assert set(SAMPLES) <= set(LOADED.capabilities)
 
 
 def test_every_input_is_classified_and_no_class_is_left_over(manifest: Capability) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -297,3 +298,32 @@ async def test_tls_and_host_keep_the_name_while_the_address_is_pinned(
             await client.fetch("GET", by_address, deadline_s=5, max_bytes=CAP_BYTES)
     assert names[0] == "localhost"
     assert f"Host: localhost:{server.port}".encode() in server.heads[0]
+
+
+async def test_what_the_platform_itself_may_not_call_is_a_line_once_a_minute_and_names_no_address(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "livoa.security")
+    client = GuardedClient(
+        EgressRules.of(["vault.example"]), purpose="a key in a vault", lookup=Resolver(["169.254.169.254"])
+    )
+    for _ in range(3):
+        for url, code in (
+            ("https://elsewhere.example/SECRET", "egress.not_allowed"),
+            ("https://vault.example/SECRET", "egress.address_blocked"),
+        ):
+            with pytest.raises(EgressRefusedError) as caught:
+                await client.fetch("GET", url, deadline_s=5, max_bytes=CAP_BYTES)
+            assert caught.value.code == code
+    said = [(record.getMessage(), record.__dict__["code"]) for record in caplog.records]
+    words = "a call of the platform itself was not let out: a key in a vault"
+    assert said == [(words, "egress.not_allowed"), (words, "egress.address_blocked")]
+
+
+async def test_a_service_that_is_out_of_order_is_no_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "livoa.security")
+    async with running(answering("200 OK")) as server:
+        url = f"http://127.0.0.1:{server.port}/"
+    with pytest.raises(EgressRefusedError, match="reached"):
+        await GuardedClient(LOCAL).fetch("GET", url, deadline_s=5, max_bytes=CAP_BYTES)
+    assert caplog.records == []
