@@ -233,6 +233,22 @@ async def test_what_comes_while_a_history_ends_is_neither_lost_nor_done_again(
     assert app.count("checkpoint_run") >= 3
 
 
+async def test_a_step_that_outlasts_a_history_is_not_held_back_with_the_others(tmp_path: Path) -> None:
+    after = range(6, 294)
+    lanes, long = (
+        layers(300, 3, expected_s=0.06).steps,
+        [SkeletonStep(f"x{n}", needs=(n,), expected_s=600.0) for n in after],
+    )
+    app = RollingApp(
+        Skeleton((*lanes, *long), 64, ""), lambda value: jittered_s(value) if value["step_id"][0] == "s" else 0.01
+    )
+    await seconds_of(app, tmp_path, 200)
+    assert app.count("checkpoint_run") >= 2
+    for n in after:
+        ready_s = app.started_s[f"s{n}"] + jittered_s({"step_id": f"s{n}"})
+        assert app.started_s[f"x{n}"] == pytest.approx(ready_s, abs=0.001)
+
+
 async def test_a_cancel_that_comes_while_steps_are_held_back_is_heard(tmp_path: Path, warm: bool) -> None:
     app = RollingApp(layers(60, 3), lambda value: 10.0 if value["step_id"] == "s4" else 1.0)
     async with running(app, tmp_path, warm=warm) as bench:
