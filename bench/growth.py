@@ -50,12 +50,22 @@ async def cpu_per_step_ms(steps: int, runs: int) -> float:
     return statistics.fmean(each)
 
 
+async def one_round(small: int, large: int) -> tuple[float, float]:
+    """CPU per step of both sizes in ms.
+
+    Half of the small runs come before the large one and half after it, for a machine that gets busier or quieter meanwhile.
+    """
+    half = max(1, large // small // 2)
+    before, of_large = await cpu_per_step_ms(small, half), await cpu_per_step_ms(large, 1)
+    return (before + await cpu_per_step_ms(small, half)) / 2, of_large
+
+
 async def growth(sizes: tuple[int, int], repeat: int) -> dict[str, Any]:
     """Both sizes in turn, after one of each that does not count: the ratio of the least figures, and that of each round."""
     small, large = sizes
     for size in sizes:
         await cpu_per_step_ms(size, 1)
-    rounds = [(await cpu_per_step_ms(small, large // small), await cpu_per_step_ms(large, 1)) for _ in range(repeat)]
+    rounds = [await one_round(small, large) for _ in range(repeat)]
     least_small, least_large = (min(figures) for figures in zip(*rounds, strict=True))
     return {
         f"cpu_ms_per_step_{small}": round(least_small, 3),
