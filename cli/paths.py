@@ -17,10 +17,14 @@ def home(override: str | os.PathLike[str] | None = None) -> Path:
     return Path(override or os.environ.get("LIVOA_HOME") or ROOT / ".livoa").expanduser().resolve()
 
 
+def catalog_folder() -> Path:
+    """The catalog that a host on this machine reads: LIVOA_CATALOG, else that of the repository."""
+    return Path(os.environ.get("LIVOA_CATALOG") or ROOT / "catalog")
+
+
 def known_tenants() -> list[str]:
-    """Names of the tenants in the catalog that a host on this machine reads (LIVOA_CATALOG). Empty when it cannot be read."""
-    catalog = Path(os.environ.get("LIVOA_CATALOG") or ROOT / "catalog")
-    return sorted(path.stem for path in (catalog / "tenants").glob("*.yaml"))
+    """Names of the tenants in that catalog. Empty when it cannot be read."""
+    return sorted(path.stem for path in (catalog_folder() / "tenants").glob("*.yaml"))
 
 
 def running_stack(data: Path) -> dict[str, Any] | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import print_json, progress, say
-from cli.paths import ROOT
+from cli.paths import catalog_folder
 
 if TYPE_CHECKING:
     from cli.catalog_desk import Examined
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> ExitCode:
     """Check and print."""
     from cli.catalog_desk import examine
 
-    root = options.catalog or Path(os.environ.get("LIVOA_CATALOG") or ROOT / "catalog")
+    root = options.catalog or catalog_folder()
     if not root.is_dir():
         raise CliError(f"there is no folder {root}", exit_code=ExitCode.USAGE, code="cli.file")
     found = asyncio.run(examine(root))

@@ -21,7 +21,7 @@ from cli.client import opener_for
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.output import progress
-from cli.paths import ROOT, STACK_FILE, running_stack
+from cli.paths import ROOT, STACK_FILE, catalog_folder, running_stack
 from cli.stack.supervisor import Child, ChildSpec, Supervisor
 from cli.tokens import open_issuer
 from sample_agents.endpoints import ENDPOINTS
@@ -79,6 +79,9 @@ class LocalStack:
             )
         try:
             return await self._start()
+        except CliError as err:
+            await self._close()
+            raise await _explained(err) from err
         except BaseException:
             await self._close()
             raise
@@ -207,6 +210,24 @@ def _is_healthy(url: str) -> bool:
             return int(response.status) == 200
     except OSError:
         return False
+
+
+async def _explained(err: CliError) -> CliError:
+    """The error of a process that would not start, or what is wrong with the catalog, which is the commonest cause of it."""
+    if not err.code.endswith("_failed") or "--port" in err.hint:
+        return err
+    from cli.catalog_desk import examine
+
+    found = (await examine(catalog_folder())).errors
+    if not found:
+        return err
+    return CliError(
+        f"the catalog cannot be used, so {err}",
+        hint="mend what is named; ./livoa catalog check looks again",
+        exit_code=err.exit_code,
+        code="catalog.invalid",
+        details=tuple(f"{fault.pointer}  {fault.code}: {fault.message}" for fault in found),
+    )
 
 
 async def _until_healthy(url: str) -> None:

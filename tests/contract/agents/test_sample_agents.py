@@ -22,6 +22,7 @@ from engine.domain.grants import GRANT_KEYS_FILE
 from engine.identity.development import DevelopmentIssuer
 from engine.plan import validate_inputs, validate_output
 from tests.contract.agents.harness import grants_in
+from tests.support.shipped import CAPABILITIES
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = load_manifests(ROOT / "catalog" / "capabilities")
@@ -93,8 +94,8 @@ async def caller(agents: dict[str, Any], issuer: DevelopmentIssuer, jwks: Path) 
     await invoker.close()
 
 
-async def test_one_process_serves_every_endpoint_that_the_catalog_names(agents: dict[str, Any]) -> None:
-    assert set(agents["endpoints"]) == {manifest.endpoint for manifest in MANIFESTS.values()}
+async def test_one_process_serves_every_endpoint_that_the_shipped_manifests_name(agents: dict[str, Any]) -> None:
+    assert set(agents["endpoints"]) == {MANIFESTS[name].endpoint for name in CAPABILITIES}
     assert agents["rates_url"] != agents["url"], "the rate service is somebody else's"
 
 

@@ -16,23 +16,10 @@ from engine.adapters.files.tenant_directory import FilesTenantDirectory
 from engine.domain.capability import Capability
 from engine.domain.tenant import TenantConfig
 from engine.plan import check_plan
+from tests.support.shipped import CAPABILITIES
 
 CATALOG = Path(__file__).resolve().parents[3] / "catalog"
 LOADED = FilesCatalog(CATALOG)
-SAMPLES = (
-    "ads.set_budget",
-    "crm.find_buyers",
-    "insights.summarise",
-    "lakehouse.report",
-    "mail.send",
-    "marketing.compare_periods",
-    "marketing.query_performance",
-    "mmm.allocate_budget",
-    "mmm.fit",
-    "rag.search",
-    "rates.lookup",
-)
-"""The pages that are shipped. Pages of one's own beside them are not tested here: `./livoa catalog check` looks at them."""
 
 
 class Today:
@@ -46,7 +33,7 @@ def tenant(tenant_id: str) -> TenantConfig:
     return found
 
 
-@pytest.fixture(params=SAMPLES)
+@pytest.fixture(params=CAPABILITIES)
 def manifest(request: pytest.FixtureRequest) -> Capability:
     return LOADED.capabilities[request.param]
 
@@ -63,7 +50,7 @@ def objects_in(schema: Any, pointer: str = "") -> list[tuple[str, dict[str, Any]
 
 
 def test_all_are_there() -> None:
-    assert set(SAMPLES) <= set(LOADED.capabilities)
+    assert set(CAPABILITIES) <= set(LOADED.capabilities)
 
 
 def test_every_input_is_classified_and_no_class_is_left_over(manifest: Capability) -> None:
@@ -108,7 +95,7 @@ def test_manifest_says_what_a_call_costs_and_how_it_may_be_trusted(manifest: Cap
 
 def test_documents_are_not_trusted_and_calls_outside_name_their_host() -> None:
     assert LOADED.capabilities["rag.search"].output_label.integrity == 0
-    for name in SAMPLES:
+    for name in CAPABILITIES:
         manifest = LOADED.capabilities[name]
         assert bool(manifest.egress_hosts) == (manifest.side_effect == "external"), name
 
@@ -218,4 +205,4 @@ def test_tenants_enable_only_what_exists_and_trust_no_directory_by_default(tenan
 
 
 def test_contoso_may_use_everything() -> None:
-    assert set(SAMPLES) - {"lakehouse.report"} <= set(tenant("contoso").enabled_capabilities)
+    assert set(CAPABILITIES) - {"lakehouse.report"} <= set(tenant("contoso").enabled_capabilities)

@@ -21,9 +21,10 @@ from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.paths import ROOT, running_stack
 from cli.stack.lifeline import die_with_parent
-from cli.stack.local import reserved_port
+from cli.stack.local import _explained, reserved_port
 from cli.stack.supervisor import ChildSpec, Supervisor
 from sample_agents.endpoints import ENDPOINTS
+from tests.support.shipped import CAPABILITIES
 
 READY = (
     "import json, os, sys, time\n"
@@ -199,6 +200,22 @@ def test_a_reserved_port_is_nobodys_but_who_asks_for_it() -> None:
                 assert client.getpeername()[1] == port
 
 
-def test_the_endpoints_named_before_the_agents_are_up_are_those_of_the_catalog() -> None:
-    manifests = load_manifests(ROOT / "catalog" / "capabilities").values()
-    assert set(ENDPOINTS) == {manifest.endpoint for manifest in manifests}
+def test_the_endpoints_named_before_the_agents_are_up_are_those_of_the_shipped_manifests() -> None:
+    manifests = load_manifests(ROOT / "catalog" / "capabilities")
+    assert set(ENDPOINTS) == {manifests[name].endpoint for name in CAPABILITIES}
+
+
+async def test_a_stack_that_would_not_start_says_what_is_wrong_with_the_catalog(tmp_path, monkeypatch) -> None:
+    died = CliError("the agents process ended", code="stack.agents_failed", exit_code=ExitCode.UNREACHABLE)
+    taken = CliError(
+        "the host process ended", code="stack.host_failed", hint="port 1 is taken: choose another with --port"
+    )
+    assert await _explained(died) is died, "the catalog is good"
+    monkeypatch.setenv("LIVOA_CATALOG", str(tmp_path))
+    (tmp_path / "capabilities").mkdir()
+    (tmp_path / "capabilities" / "rag.search.yaml").write_text("name: [")
+    told = await _explained(died)
+    assert (told.code, told.exit_code) == ("catalog.invalid", ExitCode.UNREACHABLE)
+    assert told.details[0].startswith("capabilities/rag.search.yaml#  catalog.page_invalid: is not YAML")
+    assert "./livoa catalog check" in told.hint
+    assert await _explained(taken) is taken

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sample_agents.app import CATALOG, SAMPLES, sample_agent
+from sample_agents.app import SAMPLES, sample_agent
+from tests.support.shipped import CAPABILITIES
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -17,8 +18,8 @@ def served(tmp_path: Path, *only: str) -> set[str]:
     return set(agent.capabilities)
 
 
-def test_every_capability_of_the_catalog_is_served(tmp_path: Path) -> None:
-    assert served(tmp_path) == {path.stem for path in (CATALOG / "capabilities").glob("*.yaml")}
+def test_every_shipped_capability_is_served(tmp_path: Path) -> None:
+    assert served(tmp_path) == set(CAPABILITIES)
 
 
 def test_a_container_serves_one_endpoint(tmp_path: Path) -> None:
