@@ -4,6 +4,7 @@ A receiver of the SDK belongs to one coroutine, which receives and settles; the 
 received without a free slot, so nothing waits in a worker that another could do. A queue with sessions is served by several
 receivers, each with one session for a turn. It is let go when the turn is over, when all slots are taken, and when it is empty
 while no other receiver of the queue is free for the next session: each new session costs a connection and a dozen round trips.
+Whoever waits for a session gives its slot to others after a second, so no queue that is empty keeps one that is not waiting.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ _LOG = logging.getLogger("livoa.worker")
 
 RECEIVE_S = 1.0
 """How long one look into a queue waits, and so how long a stop may go unnoticed."""
+SHORTEST_LOOK_S = 0.1
+"""How long at least, where many queues share few slots."""
 ACCEPT_S = 20.0
 """How long the bus looks for a session that has something."""
+GIVE_WAY_S = 1.0
+"""For so long whoever waits for a session has a slot meanwhile; and for so long one that was found waits for a slot."""
 TURN_S = 20.0
 """How long one session may keep a receiver while others wait; shorter than any lock."""
 SETTLE_S = 10.0
@@ -39,6 +44,31 @@ MAX_PUT_OFF = 120
 """How often a command comes again while the store cannot be reached: for about two hours in all."""
 RETRY_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Between tries to reach a bus that is away."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The slot of a receiver that waits for a session: given way with after a moment, and taken again for what was found."""
+
+    slots: asyncio.Semaphore
+    has: bool = True
+
+    def give_way(self) -> None:
+        """Let others have it."""
+        if self.has:
+            self.has = False
+            self.slots.release()
+
+    async def again(self) -> bool:
+        """Have it, or have it again. False when there is none soon: others may have one for what was found."""
+        if not self.has:
+            with suppress(TimeoutError):
+                self.has = await asyncio.wait_for(self.slots.acquire(), GIVE_WAY_S)
+        return self.has
+
+    def hand_on(self) -> None:
+        """Somebody else answers for it from here on."""
+        self.has = False
 
 
 @dataclass(slots=True)
@@ -69,9 +99,16 @@ class Service:
 
     @property
     def receivers(self) -> int:
-        """How many there are for each queue. Each has a slot while it looks, so together they are no more than there are slots:
-        those of queues that have nothing would keep all slots from one that has something."""
+        """How many there are for each queue. Each has a slot while it looks, so together they are no more than there are slots,
+        where that can be: those of queues that have nothing would keep all slots from one that has something."""
         return max(1, min(self.settings.receivers, self.settings.concurrency // len(self.queues)))
+
+    @property
+    def look_s(self) -> float:
+        """How long one look into a queue without sessions waits. Shorter where there are more queues than slots, so that all have
+        been looked into after about as long."""
+        share = self.settings.concurrency / (self.receivers * len(self.queues))
+        return max(SHORTEST_LOOK_S, RECEIVE_S * min(1.0, share))
 
     async def run(self) -> None:
         """Serve until ``stopping`` is set, then drain: steps end within the given time, or are handed back."""
@@ -131,7 +168,7 @@ class Service:
         """Until the bus fails or the worker stops: one receiver of a queue without sessions."""
         async with self._receiver(queue) as receiver:
             while await self._slot():
-                await self._receive(queue, receiver)
+                await self._receive(queue, receiver, self.look_s)
 
     async def _serve_sessions(self, queue: str) -> None:
         """The next session that has something, for one turn."""
@@ -140,26 +177,30 @@ class Service:
 
         if not await self._slot():
             return
-        opened = False
+        opened, slot = False, _Slot(self._slots)
+        timer = asyncio.get_running_loop().call_later(GIVE_WAY_S, slot.give_way)
         try:
             options = {"session_id": NEXT_AVAILABLE_SESSION, "max_wait_time": ACCEPT_S}
             async with self._receiver(queue, **options) as receiver:
-                opened = True  # from here on the turn answers for the slot
-                await self._turn(queue, receiver)
+                opened = True
+                timer.cancel()
+                if await slot.again():
+                    slot.hand_on()  # the turn answers for it
+                    await self._turn(queue, receiver)
         except OperationTimeoutError:
             if opened:
                 raise
             self.connected.add(queue)  # that there is nothing to do is an answer too
         finally:
-            if not opened:
-                self._slots.release()
+            timer.cancel()
+            slot.give_way()
 
     async def _turn(self, queue: str, receiver: Any) -> None:
         """What is in one session, for a while. Comes with a slot, and leaves with none."""
         loop = asyncio.get_running_loop()
         over_at = loop.time() + TURN_S
         while True:
-            received = await self._receive(queue, receiver)
+            received = await self._receive(queue, receiver, RECEIVE_S)
             if self.stopping.is_set() or loop.time() > over_at or self._slots.locked():
                 return
             if not received and not self._accepting[queue]:
@@ -191,11 +232,11 @@ class Service:
             self._opening.discard(task)
             self._accepting[queue] -= 1
 
-    async def _receive(self, queue: str, receiver: Any) -> bool:
+    async def _receive(self, queue: str, receiver: Any, look_s: float) -> bool:
         """Receive one command with a slot that was taken for it. False when there is none in time."""
         runs = False
         try:
-            messages = await receiver.receive_messages(max_message_count=1, max_wait_time=RECEIVE_S)
+            messages = await receiver.receive_messages(max_message_count=1, max_wait_time=look_s)
             if not messages:
                 return False
             runs, settle = await self._begin(queue, receiver, messages[0])

@@ -286,6 +286,64 @@ async def test_queues_that_have_nothing_keep_no_slots_from_one_that_has(tmp_path
         emulator.close()
 
 
+@pytest.mark.parametrize("sessions", [True, False], ids=["sessions", "plain"])
+async def test_a_queue_is_served_soon_though_there_are_more_queues_than_slots(tmp_path, sessions, monkeypatch):
+    """Whoever waits for a session would wait for as long as this test may take, and gives way with its slot."""
+    monkeypatch.setattr(receiving, "ACCEPT_S", 10 * WAIT_S)
+    idle = {f"idle-{number}": EntityOptions(sessions=sessions) for number in range(4)}
+    emulator = Emulator(tmp_path, QUEUES | idle)
+    stage = Stage(emulator, sessions=sessions)
+    try:
+        service = stage.serve(concurrency=1, queues=(*idle, stage.queue))
+        await stage.until(lambda: asyncio.sleep(0, service._slots.locked()))
+        await stage.begin()
+        await stage.until(stage.all_done)
+        assert len(stage.world.invoker.effects) == STEPS
+    finally:
+        await stage.stop()
+        assert service._slots._value == 1, "each slot was given back once"
+        await stage.connection.close()
+        emulator.close()
+
+
+async def test_a_session_that_is_found_without_a_slot_is_left_to_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(receiving, "GIVE_WAY_S", 0.05)
+    monkeypatch.setattr(receiving, "ACCEPT_S", 10 * WAIT_S)
+    long = EntityOptions(sessions=True, lock_s=5 * WAIT_S)  # it does not come free by itself
+    emulator = Emulator(tmp_path, QUEUES | {"with-sessions": long, "other": long})
+    stage = Stage(emulator, sessions=True)
+    stage.ids, opened = stage.ids[:1], []
+    try:
+        service = stage.serve(concurrency=1, queues=("with-sessions", "other"))
+        await stage.until(lambda: asyncio.sleep(0, service._accepting.total() == 2))
+        await service._slots.acquire()  # what a long step has
+        open_session = Service._open
+
+        async def counted(self, queue, receiver):
+            await open_session(self, queue, receiver)
+            opened.append(queue)
+
+        monkeypatch.setattr(Service, "_open", counted)
+        await stage.begin()
+        await stage.until(lambda: asyncio.sleep(0, service._accepting["with-sessions"] == 0))
+        await stage.until(lambda: asyncio.sleep(0, emulator.broker.accept_session("with-sessions") is not None))
+        assert opened == [], "it does not look again before it has a slot"
+    finally:
+        service._slots.release()
+        await stage.stop()
+        await stage.connection.close()
+        emulator.close()
+
+
+@pytest.mark.parametrize(
+    ("queues", "slots", "look_s"), [(1, 50, 1.0), (4, 4, 1.0), (4, 2, 0.5), (20, 2, 0.1), (100, 1, 0.1)]
+)
+def test_looks_are_shorter_where_queues_share_slots(queues, slots, look_s):
+    settings = WorkerSettings(concurrency=slots, queues=tuple(f"q{number}" for number in range(queues)))
+    service = Service(BusConnection(BusSettings(connection="Endpoint=sb://x")), None, settings)
+    assert service.look_s == pytest.approx(look_s)
+
+
 async def test_a_bus_that_goes_away_and_comes_back_loses_no_step(stage):
     await stage.begin()
     stage.emulator.stop()
