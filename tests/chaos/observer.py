@@ -14,12 +14,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from engine.adapters.otel.logs import JsonFormatter
-from engine.domain.audit import AuditRecord
 from engine.domain.ids import undo_id
 from engine.domain.names import REPAIR_PLAN, UNDO_STEP
 from engine.domain.run import StepRecord
 from engine.domain.status import StepStatus
-from engine.ports.calls import Closing, Opened, Opening, OpeningResult, Void
 from local_host.durable.clock import VirtualClock
 
 Key = tuple[str, int | None]
@@ -123,16 +121,12 @@ class Observer:
         elif (store, method) == ("audit", "append"):
             self.entries.setdefault(args[0].entry_id, self.next())
         elif store == "calls":
-            self._wrote_call(args[0], result)
-
-    def _wrote_call(self, writes: Opening | Closing, result: OpeningResult | tuple[bool, AuditRecord | None]) -> None:
-        """A commit around a call: what it held is on record now, all at once."""
-        written, record = result if isinstance(result, tuple) else (isinstance(result, Opened), None)
-        record = result.intent if isinstance(result, Opened) else record
-        if record is not None:
-            self.entries.setdefault(record.entry_id, self.next())
-        if written or isinstance(result, tuple | Void):
-            self._wrote_step(writes.step.record, written=written)
+            # A commit around a call: the entry that stands after it, and the step's record if it was asked for its place.
+            record, entry_id = args
+            if entry_id is not None:
+                self.entries.setdefault(entry_id, self.next())
+            if result is not None:
+                self._wrote_step(record, written=result)
 
     def _wrote_step(self, record: StepRecord, *, written: bool) -> None:
         key = (record.step_id, record.item)

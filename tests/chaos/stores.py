@@ -31,9 +31,11 @@ from engine.adapters.sql import (
     SqlEventLog,
     SqlRunStore,
 )
+from engine.domain.audit import AuditRecord
 from engine.domain.errors import LivoaError
+from engine.domain.run import StepRecord
 from engine.domain.tenant import TenantConfig
-from engine.ports.calls import CallLedger, Closing, Opening
+from engine.ports.calls import CallLedger, Closing, Opened, Opening, OutOfBudget
 from local_host.durable.clock import VirtualClock
 from local_host.durable.storage import Storage, StorageError
 from tests.chaos.adversary import Adversary
@@ -186,7 +188,8 @@ class FaultyCommits:
     def __init__(self, database: InlineDatabase, host: Mortal) -> None:
         self._database, self._host = database, host
         self.clock, self.wakeups = database.clock, database.wakeups
-        self.done: list[tuple[str, Any, Any]] = []
+        self._audit = SqlAuditLog(database)
+        self.done: list[tuple[str, StepRecord, AuditRecord | None, bool | None]] = []
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See ``Database.write``."""
@@ -198,8 +201,9 @@ class FaultyCommits:
                 raise refusal
         self.done.clear()
         result = await self._database.write(work)
-        for method, writes, said in self.done:
-            host.observer.wrote("calls", method, (writes,), said)
+        for method, step, record, written in self.done:
+            stands = record is not None and await self._audit.find(record.tenant_id, record.entry_id) == record
+            host.observer.wrote("calls", method, (step, record.entry_id if record and stands else None), written)
         await host.point("calls.commit:after")
         if host.adversary.loses_answer("calls"):
             host.observer.faults["calls.commit answer lost"] += 1
@@ -213,13 +217,15 @@ def observed(ledger: type[SqlCallLedger]) -> type[Any]:
     class Observed(ledger):  # type: ignore[valid-type, misc]  # made for the ledger that a test plants
         def _open(self, connection: Connection, opening: Opening, wanted: Any) -> Any:
             result = super()._open(connection, opening, wanted)
-            self._database.done.append(("open", opening, result))
+            record = result.intent if isinstance(result, Opened) else None
+            written = None if isinstance(result, OutOfBudget) else isinstance(result, Opened)
+            self._database.done.append(("open", opening.step.record, record, written))
             return result
 
         def _close(self, connection: Connection, closing: Closing, wanted: Any) -> Any:
-            result = super()._close(connection, closing, wanted)
-            self._database.done.append(("close", closing, result))
-            return result
+            written, record = super()._close(connection, closing, wanted)
+            self._database.done.append(("close", closing.step.record, record, written))
+            return written, record
 
     return Observed
 
