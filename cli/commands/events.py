@@ -57,10 +57,15 @@ def _events(api: Api, run_id: str, options: argparse.Namespace) -> Iterator[dict
         after = page["next_after"]
 
 
+_FIRST = {name: place for place, name in enumerate(("step_id", "subject", "code", "message"))}
+"""What a line that is too long must not lose."""
+
+
 def _line(event: dict[str, Any]) -> str:
     from cli.render.text import clean, number, one_line
 
-    data = "  ".join(f"{name}={number(v) if isinstance(v, float) else v}" for name, v in event.get("data", {}).items())
+    facts = sorted(event.get("data", {}).items(), key=lambda fact: _FIRST.get(fact[0], len(_FIRST)))
+    data = "  ".join(f"{name}={number(value) if isinstance(value, float) else value}" for name, value in facts)
     return (
         f"{event['seq']:>5}  {str(event['at'])[11:23]:<12}  {clean(event['type']):<18} {one_line(data, 160)}".rstrip()
     )

@@ -519,6 +519,12 @@ def test_help_alone_is_the_overview_and_on_no_command_says_so(livoa):
     assert (wrong.code, "did you mean run?" in wrong.err) == (ExitCode.USAGE, True)
 
 
+def test_a_line_that_is_cut_keeps_what_it_is_about_and_why(connected, double):
+    facts = {"approval_id": "a" * 200, "subject": "tv", "code": "approval.plan_changed", "message": "another plan"}
+    double.events = [event(1, "approval.voided", **facts)]
+    assert "subject=tv code=approval.plan_changed message=another plan approval_id=a" in connected("events", RUN_ID).out
+
+
 def test_figures_of_events_are_shown_rounded(connected, double):
     double.events = [event(1, "step.progressed", step_id="fit", progress=0.8500000000000001)]
     assert connected("events", RUN_ID).out.rstrip().endswith("step_id=fit progress=0.85")
