@@ -23,8 +23,8 @@ class SkeletonStep:
 
     ``tolerates`` lists the needs whose skip or failure does not skip this step, because every reference to them carries a
     default. ``undo`` says that its effect is to be undone when the run comes to nothing. ``retired``: a repair of the plan put
-    others in its place; it has its end and starts nothing. Durations in seconds; ``expected_s`` is an estimate that only
-    orders work.
+    others in its place; it has its end and starts nothing. Durations in seconds; ``expected_s`` is an estimate that
+    orders work and says for what a history of a long run waits before it ends (ADR 0001).
     """
 
     id: str

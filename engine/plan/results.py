@@ -14,9 +14,9 @@ from engine.plan.normal_form import canonical_bytes
 
 @dataclass(frozen=True, slots=True)
 class StepTiming:
-    """What scheduling needs to know of a step beyond the plan itself. ``expected_s`` only orders work; ``undo`` is true when the
-    plan says how the step is undone, or the manifest demands that it can be. ``capability`` may be open ``max_parallel`` times
-    at most, where its manifest bounds that."""
+    """What scheduling needs to know of a step beyond the plan itself. ``expected_s`` orders work and the ends of a long run's
+    histories, and decides nothing else; ``undo`` is true when the plan says how the step is undone, or the manifest demands that
+    it can be. ``capability`` may be open ``max_parallel`` times at most, where its manifest bounds that."""
 
     expected_s: float
     max_attempts: int
