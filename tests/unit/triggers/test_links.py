@@ -87,6 +87,27 @@ async def test_a_link_is_used_up_and_its_uses_are_counted_one_by_one(world: Worl
     assert (await follow(world, another)).status == 200
 
 
+async def test_uses_at_the_same_moment_have_a_number_each(world: World) -> None:
+    class Slow:
+        """Everybody looks before anybody writes, as processes do."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.audit, name)
+
+        async def find(self, tenant_id: str, entry_id: str) -> Any:
+            found = await world.audit.find(tenant_id, entry_id)
+            await asyncio.sleep(0)
+            return found
+
+    _, target = await linked(world)
+    world.with_deps(audit=Slow())
+    answers = await asyncio.gather(*(follow(world, target) for _ in range(MAX_USES + 5)))
+    assert sorted(answer.status for answer in answers) == [200] * MAX_USES + [410] * 5
+    read = await records(world, AuditType.CONTENT_READ)
+    assert sorted(one.body["number"] for one in read) == list(range(1, MAX_USES + 1))
+    assert len({one.body["use"] for one in read}) == MAX_USES
+
+
 async def test_links_have_permits_of_their_own_and_are_refused_without_one(world: World) -> None:
     run_id, _ = await linked(world)
     world.with_deps(admission=BlockAdmission(MemoryPermitLedger(world.clock), world.clock))
