@@ -304,7 +304,8 @@ def test_a_graph_is_compiled_once_for_each_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, 7, "done", {}, {"status": "exploded"}, {"status": "failed"}, {"status": "succeeded", "x": 1}]
+    "value",
+    [None, 7, "done", {}, {"status": "exploded"}, {"status": "failed"}, {"status": "succeeded", "item_count": "1"}],
 )
 def test_an_answer_that_makes_no_sense_is_a_failure_with_a_code(value: Any) -> None:
     assert step_outcome(value) == Failed(code="step.malformed_outcome")
