@@ -170,10 +170,16 @@ async def unbound_outcome(unbound: Unbound, journal: Journal) -> StepOutcome:
 
 
 async def _wait(view: StepView, journal: Journal, deps: Deps) -> StepOutcome:
-    """A wait is over at an instant fixed when it was first looked at."""
+    """A wait is over at an instant fixed when it was first looked at.
+
+    Whoever finds a length of time (``for_s``) begun in the future knows that the clock was set back, and counts it anew: so no
+    set-back makes it longer by more than its own length. An instant (``until``) is one of the clock, whatever that is set to.
+    """
     now = deps.clock.now()
     record = await deps.runs.get_step(view.run.tenant_id, view.run.run_id, view.step.id)
     started_at = record.started_at if record is not None and record.started_at is not None else now
+    if view.step.wait is not None and "for_s" in view.step.wait.model_fields_set:
+        started_at = min(started_at, now)
     until = bind_wait(view.step, view.environment(), started_at)
     if isinstance(until, Unbound):
         return await unbound_outcome(until, journal)

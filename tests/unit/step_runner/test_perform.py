@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from engine.domain.audit import AuditType
+from engine.domain.base import iso_utc
 from engine.domain.errors import LivoaError
 from engine.domain.execute import ExecuteSucceeded, Usage
 from engine.domain.outcomes import Cancelled, Denied, Failed, Skipped, Succeeded, Suspended, Waiting
@@ -252,6 +253,40 @@ async def test_a_wait_is_over_at_an_instant_fixed_once(world):
     assert await world.perform("w") == first.model_copy(update={"left_s": 30.0})
     world.clock.advance(31)
     assert await world.perform("w") == Succeeded()
+
+
+@pytest.mark.parametrize(("for_s", "back_s", "left_s"), [(60, 3_600, 60), (1_800, 900, 900), (60, 60, 60)])
+async def test_a_clock_that_is_set_back_makes_a_length_of_time_longer_by_no_more_than_itself(
+    world, for_s, back_s, left_s
+):
+    await world.submit(plan_of({"id": "w", "wait": {"for_s": for_s}}))
+    await world.perform("w")
+    world.clock.advance(for_s - back_s)  # it has waited long enough, and the clock was set back meanwhile
+    again = await world.perform("w")
+    until = world.clock.now() + timedelta(seconds=left_s)
+    assert (again.left_s, again.until_at) == (left_s, iso_utc(until))
+    assert (await world.perform("w")).until_at == again.until_at, "asked twice it is the same"
+    world.clock.advance(left_s)
+    assert await world.perform("w") == Succeeded()
+
+
+async def test_an_instant_is_one_of_the_clock_and_comes_later_when_that_is_set_back(world):
+    until = world.clock.now() + timedelta(seconds=600)
+    await world.submit(plan_of({"id": "w", "wait": {"until": iso_utc(until)}}))
+    assert (await world.perform("w")).left_s == 600
+    world.clock.advance(-3_600)
+    again = await world.perform("w")
+    assert (again.until_at, again.left_s) == (iso_utc(until), 4_200)
+    world.clock.advance(4_200)
+    assert await world.perform("w") == Succeeded()
+
+
+async def test_an_instant_far_ahead_stays_one_when_the_clock_is_set_back(world):
+    """At first it was no more than 30 days ahead; that is decided once."""
+    await world.submit(plan_of({"id": "w", "wait": {"until": iso_utc(world.clock.now() + timedelta(days=30))}}))
+    assert isinstance(await world.perform("w"), Waiting)
+    world.clock.advance(-3_600)
+    assert isinstance(await world.perform("w"), Waiting)
 
 
 async def test_nothing_starts_in_a_run_that_is_being_cancelled(world):
