@@ -24,8 +24,7 @@ POLICY_SET_HASH = hashlib.sha256("\n".join(("builtin 1", *_RULES)).encode()).hex
 _MAX_REASONS = 5
 
 
-def _allow() -> PolicyDecision:
-    return PolicyDecision(verdict=Verdict.ALLOW, policy_ids=(RULE_ENABLED,), policy_set_hash=POLICY_SET_HASH)
+_ALLOW = PolicyDecision(verdict=Verdict.ALLOW, policy_ids=(RULE_ENABLED,), policy_set_hash=POLICY_SET_HASH)
 
 
 def _deny(rule: str, code: str, *reasons: str) -> PolicyDecision:
@@ -63,7 +62,7 @@ class BuiltinPolicyEngine:
                 "policy.cost_over_bounds",
                 f"the plan is estimated at {request.estimated_cost_micro_usd} micro-USD; the tenant allows {limit}",
             )
-        return _allow()
+        return _ALLOW
 
     async def decide_step(self, request: StepPolicyRequest) -> PolicyDecision:
         """Deny a step unless its capability is known, enabled for the tenant, and the bound inputs fit its schema."""
@@ -82,7 +81,7 @@ class BuiltinPolicyEngine:
         violations = validate_inputs(request.capability, request.inputs)
         if violations:
             return _deny(RULE_INPUTS, "policy.inputs_invalid", *(f"{v.pointer}: {v.code}" for v in violations))
-        return _allow()
+        return _ALLOW
 
 
 def _refuse_tenant(request: PlanPolicyRequest | StepPolicyRequest) -> PolicyDecision | None:

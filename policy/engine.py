@@ -142,7 +142,8 @@ class GovernedPolicyEngine:
     def _decide_step(self, request: StepPolicyRequest, capability: Capability, bench: _Bench) -> PolicyDecision:
         if capability != self._catalog.capabilities.get(capability.name):
             return _refused("policy.capability_unknown", f"{capability.name} is not what the catalog says")
-        request = request.model_copy(update={"cures": _made(request)})
+        if (made := _made(request)) is not request.cures:
+            request = request.model_copy(update={"cures": made})
         facts = self._facts_of(request, capability)
         ask = Ask.of(request)
         hosts = hosts_of_tenant(request.tenant)
@@ -354,6 +355,8 @@ def _findings(decision: PolicyDecision) -> tuple[PolicyFinding, ...]:
 def _made(request: StepPolicyRequest) -> Cures:
     """The cures that were really made: a place counts as redacted or masked when the mark stands in it."""
     cures = request.cures
+    if not cures.redacted and not cures.masked:
+        return cures
     redacted = tuple(place for place in cures.redacted if _at(place, request.inputs) == REDACTED)
     masked = tuple(
         place for place in cures.masked if isinstance(text := _at(place, request.inputs), str) and has_mark(text)
@@ -396,14 +399,15 @@ def _stamped(decision: PolicyDecision, bench: _Bench, questions: list[CedarReque
     facts = hashlib.sha256()
     for one in questions:
         facts.update(f"{one.action.id}\n{one.context_text}\n".encode())
-    return _named(decision, bench).model_copy(update={"facts_hash": facts.hexdigest()})
+    return _named(decision, bench, facts_hash=facts.hexdigest())
 
 
-def _named(decision: PolicyDecision, bench: _Bench) -> PolicyDecision:
+def _named(decision: PolicyDecision, bench: _Bench, **also: str) -> PolicyDecision:
     update = {
         "policy_set_hash": bench.hash,
         "schema_hash": bench.words.hash,
         "engine_version": engine_version(),
+        **also,
     }
     return decision.model_copy(update=update)
 

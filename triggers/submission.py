@@ -23,6 +23,7 @@ from typing import Any, assert_never
 from pydantic import ValidationError
 
 from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.canonical import canonical_form
 from engine.domain.errors import ConflictError, LivoaError, Violation
 from engine.domain.events import EventType, RunEventData, new_event
 from engine.domain.ids import RunId, is_wire_id, run_id_from
@@ -90,9 +91,7 @@ async def read_submission(request: HttpRequest, max_bytes: int) -> Submission:
 
 def submission_of(value: Any, key: str | None) -> Submission:
     """The submission in a JSON value: no coercion, no unknown fields, every bad field listed (422 ``request.invalid``)."""
-    import rfc8785
-
-    canonical = rfc8785.dumps(value)
+    canonical = canonical_form(value)
     try:
         # From JSON text, because strictness then means JSON's types: an array is a tuple, but "63" is not a number.
         run_request = RunRequest.model_validate_json(canonical, strict=True)

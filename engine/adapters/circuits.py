@@ -42,6 +42,7 @@ PROBE_LOOK_S = 0.025
 MAX_CIRCUITS = 4_096
 _READS_AT_ONCE = 8
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_USUAL_RULES = tenants.BreakerRules()
 _LOG = logging.getLogger("livoa.circuits")
 
 
@@ -218,7 +219,7 @@ class EntityCircuits:
 def circuit_key(tenant: TenantConfig, capability: Capability) -> str:
     """The circuit of a capability: shared, or the tenant's own when its rules are. Always a wire id."""
     key = f"{capability.name}--{capability.region}"
-    if tenant.breaker != tenants.BreakerRules():
+    if tenant.breaker != _USUAL_RULES:
         key += f"--{tenant.tenant_id}"
     if is_wire_id(key):
         return key
@@ -243,7 +244,7 @@ def rules_of(tenant: TenantConfig) -> BreakerRules:
 
 def _operation(tenant: TenantConfig, value: JsonObject) -> JsonObject:
     """The input of an operation, with the rules where they are the tenant's own."""
-    return value if tenant.breaker == tenants.BreakerRules() else {**value, "rules": asdict(rules_of(tenant))}
+    return value if tenant.breaker == _USUAL_RULES else {**value, "rules": asdict(rules_of(tenant))}
 
 
 def _is_worth_telling(before: Breaker, outcome: CircuitOutcome, lease_id: str) -> bool:

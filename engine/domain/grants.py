@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 
-import rfc8785
 from pydantic import Field
 
 from engine.domain.base import Frozen, JsonObject
+from engine.domain.canonical import canonical_form
 from engine.domain.execute import ExecuteRequest
 from engine.domain.ids import WireId
 
@@ -56,7 +56,7 @@ def request_sha256(capability: str, inputs: JsonObject) -> str:
 
     Attempt, deadline and trace do not count. Raises ``ValueError`` for inputs that have no such form.
     """
-    return hashlib.sha256(rfc8785.dumps({"capability": capability, "inputs": inputs})).hexdigest()
+    return hashlib.sha256(canonical_form({"capability": capability, "inputs": inputs})).hexdigest()
 
 
 def differences(grant: Grant, request: ExecuteRequest) -> tuple[str, ...]:

@@ -10,9 +10,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import rfc8785
-
 from engine.domain.base import JsonObject
+from engine.domain.canonical import canonical_form
 from engine.domain.ids import PlanHash
 from engine.domain.plan import Plan, Retry, Step
 
@@ -58,7 +57,7 @@ def _without_defaults(members: Mapping[str, Any], defaults: Mapping[str, Any]) -
 
 def canonical_bytes(document: JsonObject) -> bytes:
     """The RFC 8785 form."""
-    return rfc8785.dumps(document)
+    return canonical_form(document)
 
 
 def hash_of(canonical: bytes) -> PlanHash:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,8 +120,8 @@ async def load_view(task: StepTask, run: Run, deps: Deps) -> StepView:
     tenant = await deps.tenants.get(run.tenant_id)
     if tenant is None:
         raise NotFoundError("policy.tenant_unknown", "the tenant is not known any more")
-    plan = await _plan(run, run.plan_ref, run.plan_hash, deps)
-    step = plan.step(task.step_id)
+    read = await _plan(run, run.plan_ref, run.plan_hash, deps)
+    plan, step = read.plan, read.steps.get(task.step_id)
     if step is None and task.purpose == "compensation":
         run, plan, step = await _replaced(run, plan, task, deps)
     if step is None:
@@ -131,25 +131,33 @@ async def load_view(task: StepTask, run: Run, deps: Deps) -> StepView:
     return StepView(run, tenant, plan, run.plan_hash or "", step, request, outputs)
 
 
-async def _plan(run: Run, ref: PayloadRef, plan_hash: str, deps: Deps) -> Plan:
+@dataclass(frozen=True, slots=True)
+class _ReadPlan:
+    """A plan, and its steps by id: every step of a run looks for its own."""
+
+    plan: Plan
+    steps: Mapping[str, Step]
+
+
+async def _plan(run: Run, ref: PayloadRef, plan_hash: str, deps: Deps) -> _ReadPlan:
     if ref.sha256 != plan_hash:  # the plan is stored in the form that its hash is the hash of
         raise LivoaError("plan.tampered", "the stored plan is not the one that was vetted", status=409)
-    plan: Plan = await _CACHE.read(run, ref, "plan", _parse_plan, deps)
-    return plan
+    read: _ReadPlan = await _CACHE.read(run, ref, "plan", _parse_plan, deps)
+    return read
 
 
 async def _replaced(run: Run, plan: Plan, task: StepTask, deps: Deps) -> tuple[Run, Plan, Step | None]:
     """The run as it was when the plan still had this step: a repair has replaced it, but what it did can be undone."""
     for version in reversed(run.earlier_plans):
         earlier = await _plan(run, version.plan_ref, version.plan_hash, deps)
-        if (step := earlier.step(task.step_id)) is not None:
+        if (step := earlier.steps.get(task.step_id)) is not None:
             then = {
                 "plan_ref": version.plan_ref,
                 "plan_hash": version.plan_hash,
                 "plan_version": version.plan_version,
                 "provenance": version.provenance,
             }
-            return run.model_copy(update=then), earlier, step
+            return run.model_copy(update=then), earlier.plan, step
     return run, plan, None
 
 
@@ -161,8 +169,9 @@ def _references(step: Step, task: StepTask) -> set[str]:
     return found - {step.id}
 
 
-def _parse_plan(data: bytes) -> Plan:
-    return parse_checked_plan(json.loads(data))
+def _parse_plan(data: bytes) -> _ReadPlan:
+    plan = parse_checked_plan(json.loads(data))
+    return _ReadPlan(plan, {step.id: step for step in plan.steps})
 
 
 async def _outputs(run: Run, step_ids: Iterable[str], deps: Deps) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from engine import VERSION
 from engine.adapters.otel.logs import confine
 from engine.adapters.otel.telemetry import OtelTelemetry
+from engine.adapters.otel.uncollected import UncollectedTelemetry
+from engine.ports.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -21,31 +23,26 @@ Exporter = Literal["none", "otlp", "azure_monitor"]
 SCOPE = "livoa"
 
 
-def configure_telemetry(exporter: Exporter, *, service_name: str) -> OtelTelemetry:
-    """Install providers for ``exporter`` and return the port. Call once per process."""
+def configure_telemetry(exporter: Exporter, *, service_name: str) -> Telemetry:
+    """Install providers for ``exporter`` and return the port. Call once per process.
+
+    Without an exporter spans still have ids: trace ids correlate logs, audit and calls to agents.
+    """
+    if exporter == "none":
+        return UncollectedTelemetry()
     from opentelemetry import metrics, trace
 
     if exporter == "otlp":
         _install_otlp(service_name)
-    elif exporter == "azure_monitor":
-        _install_azure_monitor(service_name)
     else:
-        _install_local(service_name)
-    return OtelTelemetry(trace.get_tracer(SCOPE), metrics.get_meter(SCOPE), collected=exporter != "none")
+        _install_azure_monitor(service_name)
+    return OtelTelemetry(trace.get_tracer(SCOPE), metrics.get_meter(SCOPE))
 
 
 def _resource(service_name: str) -> Resource:
     from opentelemetry.sdk.resources import Resource
 
     return Resource.create({"service.name": service_name, "service.version": VERSION})
-
-
-def _install_local(service_name: str) -> None:
-    """Real spans without an exporter: trace ids still correlate logs, audit and calls to agents."""
-    from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
-
-    trace.set_tracer_provider(TracerProvider(resource=_resource(service_name)))
 
 
 def _install_otlp(service_name: str) -> None:

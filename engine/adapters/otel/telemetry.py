@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 
 
 class OtelSpan:
-    """One running span; its attributes are kept where spans are ``collected``."""
+    """One running span."""
 
-    def __init__(self, span: Any, *, collected: bool = True) -> None:
-        self._span, self._collected = span, collected
+    def __init__(self, span: Any) -> None:
+        self._span = span
 
     def set(self, name: str, value: Attribute) -> None:
         """Set an attribute."""
-        if self._collected:
-            self._span.set_attribute(name, _clean(value))
+        self._span.set_attribute(name, _clean(value))
 
     def fail(self, error_type: str) -> None:
         """Mark the span as failed; ``error.type`` is the stable code."""
@@ -50,14 +49,11 @@ class OtelSpan:
 
 
 class OtelTelemetry:
-    """Spans and metrics through a tracer and a meter that somebody else configured.
+    """Spans and metrics through a tracer and a meter that somebody else configured. Where nobody collects them there is
+    ``UncollectedTelemetry``."""
 
-    Not ``collected``: nobody will read the spans, so they have ids, which go on to logs and agents, but no attributes.
-    """
-
-    def __init__(self, tracer: Tracer, meter: Meter, *, collected: bool = True) -> None:
+    def __init__(self, tracer: Tracer, meter: Meter) -> None:
         self._tracer = tracer
-        self._collected = collected
         self._meter = meter
         self._counters: dict[str, Any] = {}
         self._histograms: dict[str, Any] = {}
@@ -78,11 +74,11 @@ class OtelTelemetry:
             mask(name),
             context=_context(traceparent),
             kind=SpanKind[kind.upper()],
-            attributes=_all_clean(attributes) if self._collected else None,
+            attributes=_all_clean(attributes),
             record_exception=False,
             set_status_on_exception=False,
         ) as raw:
-            span = OtelSpan(raw, collected=self._collected)
+            span = OtelSpan(raw)
             try:
                 yield span
             except BaseException as err:

@@ -108,20 +108,6 @@ def test_no_text_gets_into_a_span_or_a_metric_unmasked(recorded):
     assert span.attributes["app.step.attempt"] == 1
 
 
-def test_spans_that_nobody_collects_have_ids_and_nothing_else():
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    telemetry = OtelTelemetry(provider.get_tracer("test"), MeterProvider().get_meter("test"), collected=False)
-    with telemetry.span("plan", attributes={"app.run.id": "r"}) as outer:
-        outer.set("app.step.id", "s1")
-        parent = outer.traceparent
-        with telemetry.span("execute_tool", traceparent=parent) as inner:
-            assert inner.traceparent is not None
-            assert inner.traceparent[:36] == parent[:36]
-            assert inner.traceparent != parent
-    assert [dict(span.attributes) for span in exporter.get_finished_spans()] == [{}, {}]
-
-
 def test_telemetry_says_which_service_and_version_it_is_of():
     from engine import VERSION
     from engine.adapters.otel.setup import _resource
