@@ -28,6 +28,8 @@ MAX_SET_POLICIES = 2_000
 
 MAX_ERRORS = 5
 
+_WRITE = json.JSONEncoder(separators=(",", ":")).encode
+
 _KEPT_ENTITIES = 256
 _KEPT_ENTITIES_CHARS = 32 * 1024
 """Entities of longer texts are read each time: together, kept ones hold some 8 MB of text at the most."""
@@ -72,7 +74,7 @@ class CedarRequest:
     @cached_property
     def context_text(self) -> str:
         """The context as JSON, written once for the question, for telling equal questions, and for the hash of the facts."""
-        return json.dumps(self.context, separators=(",", ":"))
+        return _WRITE(self.context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +160,12 @@ def decide(
     open_places = [place for place, answer in enumerate(answers) if answer is None]
     if open_places:
         # Large plans repeat themselves; the same question has the same answer, and most of its price is reading it.
-        distinct = {_key(requests[place]): requests[place] for place in open_places}
+        keys = [_key(requests[place]) for place in open_places]
+        distinct = {key: requests[place] for key, place in zip(keys, open_places, strict=True)}
         found = _ask(list(distinct.values()), policies, entities, schema)
         by_key = dict(zip(distinct, found, strict=True))
-        for place in open_places:
-            answers[place] = by_key[_key(requests[place])]
+        for key, place in zip(keys, open_places, strict=True):
+            answers[place] = by_key[key]
     return [answer if answer is not None else CedarAnswer("deny", code=ERROR) for answer in answers]
 
 

@@ -263,7 +263,8 @@ def _decide(bench: _Bench, ask: Ask, used: Iterable[Capability], cases: list[_Ca
     questions = [case.question for case in cases]
     # The first is the step, or the plan as a whole. The steps of a plan are asked again, and checked, when they are due.
     answers = bench.book.ask(questions[:1], entities, bench.words)
-    answers += bench.book.ask(questions[1:], entities, bench.words, checked=False)
+    if questions[1:]:
+        answers += bench.book.ask(questions[1:], entities, bench.words, checked=False)
     if bench.platform is not None:
         today = bench.platform.ask(questions, entities, bench.words)
         answers = [_stricter(pinned, now) for pinned, now in zip(answers, today, strict=True)]

@@ -31,6 +31,7 @@ from engine.ports.checkpoints import Signer, with_current_key
 from engine.ports.clock import Clock
 
 _PEM_END = b"-----END PUBLIC KEY-----"
+_WRITE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class SignedGrants:
@@ -123,7 +124,7 @@ def _jwk(block: bytes) -> JsonObject:
 
 
 def _json(value: JsonObject) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return _WRITE(value).encode()
 
 
 def _encode(data: bytes) -> bytes:

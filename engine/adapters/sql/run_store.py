@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, bindparam, insert, or_, select, update
@@ -64,6 +65,8 @@ _CLAIM = select(CLAIMS.c.request_sha256, CLAIMS.c.run_id).where(
     CLAIMS.c.subject == bindparam("p_subject"),
     CLAIMS.c.key_sha256 == bindparam("p_key"),
 )
+_KEPT_RUNS = 256
+"""How many documents of runs a process keeps parsed; one takes a few kilobytes."""
 _OF_STEP = (
     STEPS.c.tenant_id == bindparam("p_tenant"),
     STEPS.c.run_id == bindparam("p_run"),
@@ -318,13 +321,18 @@ def _narrowed(query: Select[Any], tenant_id: str, which: RunFilter, position: tu
 
 def run_of_row(row: Row[Any]) -> Run:
     """The run of a row of ``runs``."""
-    run = Run.model_validate_json(row.document)
+    run = _run_of(row.document)
     if row.version == run.version:
         return run
     # Costs of steps are added without rewriting the document.
-    return Run(
-        **(dict(run) | {"version": row.version, "cost_micro_usd": row.cost_micro_usd, "updated_at": row.updated_at})
-    )
+    beside = {"version": row.version, "cost_micro_usd": row.cost_micro_usd}
+    return run.model_copy(update=beside | {"updated_at": datetime.fromisoformat(row.updated_at)})
+
+
+@lru_cache(maxsize=_KEPT_RUNS)
+def _run_of(document: str) -> Run:
+    """The steps of a run read its document over and over, and hardly any of them changes it. Kept by all that it is read from."""
+    return Run.model_validate_json(document)
 
 
 def _run_row(run: Run) -> dict[str, Any]:
