@@ -23,7 +23,7 @@ from engine.plan import CheckedPlan
 from engine.ports.invoker import ProgressSink
 from tests.chaos.adversary import Fate
 from tests.chaos.observer import DELIVERY, CallFact, Key
-from tests.chaos.plans import CANARY, FRAIL, REVOCABLE
+from tests.chaos.plans import CANARY, CATALOG, FRAIL, REVOCABLE
 from tests.chaos.stores import Mortal
 
 FALLBACK = " by its fallback"
@@ -105,7 +105,9 @@ class Agent:
 
     async def _work(self, request: ExecuteRequest, fate: Fate, details: random.Random, host: Mortal) -> ExecuteResponse:
         seconds = details.choice((0, 0.2, details.uniform(0, 8)))
-        left_s = (request.deadline_at - host.clock.now()).total_seconds()
+        # As the real invoker bounds a call: a clock that was set back since the deadline was made gives nobody hours.
+        timeout_s = CATALOG.capabilities[request.capability].timeout_s
+        left_s = min((request.deadline_at - host.clock.now()).total_seconds(), timeout_s)
         if fate in ("unreachable", "busy", "refused"):
             await host.clock.sleep_s(min(seconds, left_s))
             return _refusal(fate, details)
