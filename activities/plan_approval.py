@@ -13,7 +13,7 @@ from engine.domain.run import ErrorInfo, PayloadRef, Run
 from engine.domain.tenant import TenantConfig
 from engine.evidence.approvals import approval_entry
 from engine.ports.deps import Deps
-from engine.step_runner import known_question
+from engine.step_runner import known_question, record_voided
 
 _MAX_FINDINGS = 20
 _REASONS = {
@@ -44,6 +44,7 @@ async def ask_about_plan(
         policy_set_hash=decision.policy_set_hash,
     )
     approval_id, known = await known_question(run.tenant_id, run.run_id, binding, deps)
+    is_new = known is None
     if known is None:
         known = _new(run, tenant, plan_ref, decision, binding, approval_id, deps)
         await deps.audit.append(approval_entry(known))
@@ -52,6 +53,8 @@ async def ask_about_plan(
             known = await deps.approvals.request(known)
         except ConflictError:
             return CANCELLED
+        if is_new:  # what it takes the place of is void now
+            await record_voided(run.tenant_id, run.run_id, deps)
     if known.binding != binding or known.run_id != run.run_id:
         return ErrorInfo(code="approval.mismatch", message="the approval on record is not the one that was asked for")
     if known.is_pending:

@@ -3,7 +3,7 @@
 Whoever wants a capability to run comes through here: plain steps, items of maps, compensations, and later fallbacks.
 """
 
-from engine.step_runner.asked import known_question
+from engine.step_runner.asked import known_question, record_voided
 from engine.step_runner.closing import finish_run
 from engine.step_runner.handover import send_command
 from engine.step_runner.maps import collect_map, expand_map
@@ -29,6 +29,7 @@ __all__ = [
     "parse_result",
     "perform_step",
     "record_meanwhile",
+    "record_voided",
     "reuse_finished",
     "send_command",
     "take_back",

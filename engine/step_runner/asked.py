@@ -1,8 +1,11 @@
-"""Finding a question by what is asked: its id is the same however often, and says nothing once the run's key is gone."""
+"""Finding a question by what is asked: its id is the same however often, and says nothing once the run's key is gone. And putting
+on record the questions that nobody can answer any more.
+"""
 
 from __future__ import annotations
 
-from engine.domain.approval import Approval, ApprovalBinding, approval_id_of, asked_sha256
+from engine.domain.approval import Approval, ApprovalBinding, ApprovalStatus, approval_id_of, asked_sha256
+from engine.evidence.approvals import approval_entry
 from engine.ports.deps import Deps
 
 
@@ -17,3 +20,13 @@ async def known_question(
         if (known := await deps.approvals.get(tenant_id, run_id, approval_id)) is not None:
             return approval_id, known
     return approval_id_of(commitment), None
+
+
+async def record_voided(tenant_id: str, run_id: str, deps: Deps) -> None:
+    """Put on record which approvals of the run are void, whatever made them so: another question, or the run's end.
+
+    From the store and not from what a write answered: whoever died between the two is made good by the next who looks.
+    """
+    for approval in await deps.approvals.of_run(tenant_id, run_id):
+        if approval.status is ApprovalStatus.VOID:
+            await deps.audit.append(approval_entry(approval))

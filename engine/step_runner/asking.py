@@ -18,7 +18,7 @@ from engine.evidence.approvals import approval_entry
 from engine.evidence.canonical import canonical_bytes, canonical_sha256
 from engine.plan import Plan, Step
 from engine.ports.deps import Deps
-from engine.step_runner.asked import known_question
+from engine.step_runner.asked import known_question, record_voided
 from engine.step_runner.records import Journal
 from engine.step_runner.task import StepTask
 from engine.step_runner.view import StepView
@@ -62,6 +62,7 @@ async def ask(
     approval_id, known = await known_question(task.tenant_id, task.run_id, binding, deps)
     if known is None and (known := await _survivor(binding, task, view, deps)) is not None:
         approval_id, binding = known.approval_id, known.binding
+    is_new = known is None
     if known is None:
         known = await _new(question, binding, approval_id, task, view, deps)
         await deps.audit.append(approval_entry(known))
@@ -73,6 +74,8 @@ async def ask(
             known = await deps.approvals.request(known)
         except ConflictError:
             return Unanswered(Cancelled())
+        if is_new:  # what it takes the place of is void now
+            await record_voided(task.tenant_id, task.run_id, deps)
     if known.binding != binding or known.run_id != task.run_id:
         return NotApproved("approval.mismatch", "the approval on record is not the one that was asked for")
     if known.is_pending:

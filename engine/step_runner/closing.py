@@ -12,9 +12,9 @@ from engine.domain.ids import undo_id
 from engine.domain.run import ErrorInfo, Run, StepRecord
 from engine.domain.status import RunStatus, StepStatus
 from engine.domain.telemetry_names import METRIC_RUNS_FINISHED
-from engine.evidence.approvals import approval_entry
 from engine.ports.deps import Deps
 from engine.ports.run_store import RunChange
+from engine.step_runner.asked import record_voided
 from engine.step_runner.leftovers import close_items, items_of, release_budget, with_untold
 from engine.step_runner.unknown import record_unknown_results
 
@@ -46,8 +46,8 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     status = RunStatus(payload["status"])
     # From here on no worker's answer counts, and its next heartbeat tells it so.
     await deps.assignments.void_run(run.tenant_id, run.run_id, deps.clock.now())
-    for approval in await deps.approvals.close(run.tenant_id, run.run_id):
-        await deps.audit.append(approval_entry(approval))
+    await deps.approvals.close(run.tenant_id, run.run_id)
+    await record_voided(run.tenant_id, run.run_id, deps)
     not_undone: dict[str, str] = payload.get("not_undone") or {}
     steps, codes = payload.get("steps") or {}, payload.get("codes") or {}
     await _close_steps(run, *await with_untold(run, steps, codes, payload.get("code"), deps), not_undone, deps)

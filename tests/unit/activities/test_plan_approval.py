@@ -123,6 +123,7 @@ async def test_a_yes_under_other_policies_asks_again() -> None:
     assert (await held.again())["status"] == "awaiting_approval"
     first, second = await held.approvals()
     assert (first.status, second.status) == (ApprovalStatus.VOID, ApprovalStatus.PENDING)
+    assert (await held.world.audit()).count("approval.voided") == 1
     await held.answer()
     assert (await held.again())["status"] == "planned"
 
@@ -178,6 +179,24 @@ async def test_the_end_of_the_run_voids_the_question() -> None:
     assert approval.status is ApprovalStatus.VOID
     assert (await held.world.events())[-2:] == ["approval.voided", "run.cancelled"]
     assert "approval.voided" in await held.world.audit()
+
+
+async def test_a_crash_between_voiding_a_question_and_its_record_is_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held()
+    await held.submit()
+    real = held.world.deps.approvals.close
+
+    async def close_and_die(tenant_id: str, run_id: str) -> None:
+        await real(tenant_id, run_id)
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(held.world.deps.approvals, "close", close_and_die)
+        with pytest.raises(RuntimeError):
+            await held.world.finish(RunStatus.CANCELLED, code="run.cancelled")
+    assert "approval.voided" not in await held.world.audit()
+    await held.world.finish(RunStatus.CANCELLED, code="run.cancelled")
+    assert (await held.world.audit()).count("approval.voided") == 1
 
 
 async def test_policies_that_change_between_asking_and_allowing_ask_again() -> None:

@@ -207,6 +207,9 @@ async def test_policies_that_changed_meanwhile_ask_again(governed: Governed) -> 
     first, second = await governed.approvals()
     assert (first.status, second.status) == (ApprovalStatus.VOID, ApprovalStatus.PENDING)
     assert governed.world.invoker.calls == []
+    (voided,) = await governed.audit_of("approval.voided")
+    assert voided.body["approval_id"] == first.approval_id
+    assert voided.body["void_code"] == "approval.policies_changed"
     await governed.answer()
     assert await governed.world.perform("a") == Succeeded()
 
