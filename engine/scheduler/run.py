@@ -13,7 +13,7 @@ from typing import assert_never
 from engine.domain.names import approval_event
 from engine.domain.status import RunStatus
 from engine.scheduler import steps
-from engine.scheduler.backoff import delay_s
+from engine.scheduler.backoff import RetryPolicy, delay_s
 from engine.scheduler.board import Draft, new_board
 from engine.scheduler.commands import (
     AcquireLease,
@@ -57,7 +57,7 @@ from engine.scheduler.ending import (
 )
 from engine.scheduler.pausing import Pause, watchdog
 from engine.scheduler.repairing import may_repair, repair_over, with_repair
-from engine.scheduler.run_state import CALL_RETRIES, MAX_TIMER, UNDO_RETRIES, RunState
+from engine.scheduler.run_state import CALL_RETRIES, MAX_TIMER, RECORDING_RETRIES, UNDO_RETRIES, RunState
 from engine.scheduler.steps import CANCELLED_CODE
 from engine.scheduler.transitions import RUN_TABLE, RunPhase, RunTrigger
 
@@ -210,7 +210,7 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
     state = replace(state, call_open=False, held_by=None, listening_to=None, announced=False)
     closing = state.phase in (RunPhase.UNDOING, RunPhase.FINISHING)
     if isinstance(outcome, Broken) and outcome.retryable and (closing or not state.cancelled):
-        retries = UNDO_RETRIES if state.phase is RunPhase.UNDOING else CALL_RETRIES
+        retries = _retries(state)
         delay = timedelta(seconds=delay_s(retries, f"{state.ref.run_id}/{state.phase}", state.attempt))
         in_time = state.give_up_at is None or event.at + delay < state.give_up_at
         if state.attempt < retries.max_attempts and in_time:
@@ -231,6 +231,14 @@ def _run_answered(state: RunState, event: RunAnswered) -> RunState:
             return state
         case _:
             assert_never(state.phase)
+
+
+def _retries(state: RunState) -> RetryPolicy:
+    """How the run's own call is repeated that is open now."""
+    if state.phase is RunPhase.UNDOING:
+        return UNDO_RETRIES
+    is_late = state.phase is RunPhase.FINISHING and state.attempt >= CALL_RETRIES.max_attempts
+    return RECORDING_RETRIES if is_late else CALL_RETRIES
 
 
 def _held(state: RunState, outcome: Held, at: datetime) -> RunState:

@@ -239,6 +239,26 @@ def test_a_cancelled_run_does_not_plan_again_but_insists_on_being_recorded() -> 
     assert replace(finish, attempt=2) in decide(evolve(state, Tick(state.retry_at)), state.retry_at)
 
 
+def test_recording_the_end_outlasts_a_store_that_is_away_for_a_day_and_is_bounded() -> None:
+    """Nobody else records it: a run that gave up would be shown as running for ever."""
+    state = evolve(new_run(REF), Issued((PlanRun(1),), NOW))
+    state, now = evolve(state, RunAnswered(PlanRun(1), Broken("plan.failed", False), NOW)), NOW
+    waits = []
+    while not state.is_over:
+        (finish,) = (command for command in decide(state, now) if isinstance(command, FinishRun))
+        state = evolve(
+            evolve(state, Issued((finish,), now)), RunAnswered(finish, Broken("store.unavailable", True), now)
+        )
+        if state.retry_at is not None:
+            waits.append(state.retry_at - now)
+            now = state.retry_at
+            state = evolve(state, Tick(now))
+    assert max(waits[:9]) <= timedelta(minutes=1)
+    assert max(waits) <= timedelta(minutes=10)
+    assert timedelta(days=1) < now - NOW < timedelta(days=5)
+    assert not state.recorded
+
+
 def test_a_cancel_after_the_end_is_decided_comes_too_late() -> None:
     state = evolve(new_run(REF), Issued((PlanRun(1),), NOW))
     state = evolve(state, RunAnswered(PlanRun(1), Broken("plan.failed", False), NOW))
