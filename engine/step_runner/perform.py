@@ -264,6 +264,8 @@ async def _prepare(call: Call, cleared: Cleared, inputs_sha256: str, amount: int
     opening = Opening(call.journal.start(), intent, call.task.attempt_key, amount, _abandoned(call.task))
     opened = await open_call(opening, call.deps)
     if isinstance(opened, OutOfBudget):
+        if (known := await call.journal.found()) is not None:  # void as well, so the money is nothing to stop a run for
+            return known
         await _tell_exhausted(call)
         if call.task.purpose != "compensation":
             return await suspend_for_budget(call.task, call.deps)

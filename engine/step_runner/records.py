@@ -196,9 +196,10 @@ class Journal:
 
     async def known(self) -> StepOutcome:
         """What another delivery, or a later attempt, has made of the step while this one was under way."""
-        return await self._known() or Failed(code="step.superseded")
+        return await self.found() or Failed(code="step.superseded")
 
-    async def _known(self) -> StepOutcome | None:
+    async def found(self) -> StepOutcome | None:
+        """What the stored record says of this attempt. None when it says nothing."""
         task = self.task
         stored = await self.deps.runs.get_step(task.tenant_id, task.run_id, task.record_id, task.item)
         return answered(stored, task.attempt) if stored is not None else None
@@ -224,7 +225,7 @@ class Journal:
             written = await (write() if write is not None else self._put(ending.step))
         except LivoaError:
             # The store may have done it and lost its answer; raising then would count a finished step as a lost one.
-            known = await self._known()
+            known = await self.found()
             if known is None:
                 raise
             return known

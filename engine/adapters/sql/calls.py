@@ -2,7 +2,8 @@
 
 Nothing else changes for a reader: the same rows, written by the same functions as those of the single stores. A transaction takes
 the run's row first, as every writer of a run does, then the accounts, then the head of the tenant's chain: what all runs of a
-tenant share is held shortest, and no two transactions wait for each other in a circle.
+tenant share is held shortest, and no two transactions wait for each other in a circle. But for midnight, where hosts whose clocks
+differ may hold two days the other way round: PostgreSQL notices, and the write is made again.
 """
 
 from __future__ import annotations

@@ -153,3 +153,37 @@ async def test_a_database_that_fails_once_before_the_call_is_told_and_once_after
     assert len(world.invoker.calls) == 1
     assert failures == []
     await world.database.dispose()
+
+
+class Overtaken:
+    """Circuits that let a first attempt through only after the second one has made the call."""
+
+    def __init__(self, world: SqlWorld) -> None:
+        self._world, self._inner = world, world.deps.circuits
+
+    async def permit(self, tenant: Any, capability: Any, key: str) -> Any:
+        if key.endswith("#1"):
+            assert await self._world.perform("a", attempt=2) == Succeeded()
+        return await self._inner.permit(tenant, capability, key)
+
+    async def report(self, passed: Any, outcome: Any) -> Any:
+        return await self._inner.report(passed, outcome)
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_delivery_that_was_overtaken_suspends_no_run_over_the_money_that_the_later_one_spent(
+    tmp_path: Path, together: bool
+) -> None:
+    world = SqlWorld(tmp_path, MemoryRunKeys(), tmp_path, together=together)
+    await world.submit(plan_of(step("a", retry={"max_attempts": 2})))
+    state = await world.deps.budgets.state("contoso", "run-1")
+    assert state is not None
+    left = state.limit_micro_usd - state.spent_micro_usd - 100  # what one call costs
+    assert await world.deps.budgets.reserve("contoso", "run-1", "run-1/all", amount_micro_usd=left)
+    world.deps = dataclasses.replace(world.deps, circuits=Overtaken(world))
+    assert await world.perform("a") == Succeeded()
+    run = await world.runs.get("contoso", "run-1")
+    assert run is not None
+    assert (run.status, run.cost_micro_usd) == (RunStatus.RUNNING, 100)
+    assert len(world.invoker.calls) == 1
+    await world.database.dispose()
