@@ -99,7 +99,7 @@ class StepContext:
         """Run CPU-bound work off the event loop.
 
         Work that has begun cannot be stopped: at the deadline the caller gets its answer, the execution goes on to its end and
-        its success is stored for the retry.
+        its success is stored for the retry. What follows the work has a few seconds then.
         """
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self.executor, lambda: function(*args, **kwargs))

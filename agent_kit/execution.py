@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from agent_kit.agent import Registered, StepContext
 from agent_kit.idempotency import Claimed, IdempotencyStore, InFlight, Mismatch, Replayed
@@ -40,6 +40,8 @@ _STOP_WAIT_S = 2.0
 """How long a caller who asks to stop is kept waiting for it."""
 _CUT_WAIT_S = 1.0
 """What is cut off at its deadline has so long to end before its caller is told."""
+_AFTER_COMPUTE_S = 5.0
+"""Work that could not be stopped at the deadline has so long, once it is over, to become an answer."""
 _TOLD_EVERY_S = 0.25
 """A stream says at most so often how far the execution is: who works in small steps does not flood its caller."""
 _SILENCE_S = 10.0
@@ -73,6 +75,10 @@ class Running:
     attempt: int
     """The latest that asked for it: an earlier one may no longer stop it."""
     task: asyncio.Task[bytes] | None = None
+    is_under_way: bool = False
+    """Whether its task has taken its first step: one that is cancelled before that settles nothing."""
+    outlasting: set[asyncio.Future[Any]] = field(default_factory=set)
+    """Work that could not be stopped when it should have been: when it is over, the execution is asked again to stop."""
     stopped: Reason | None = None
     cut_by: Reason | None = None
     """Set when being stopped is what ended it."""
@@ -89,11 +95,16 @@ class Running:
         return _running(*self.place, self.context)
 
     def stop(self, reason: Reason) -> None:
-        """Stop it, unless work that cannot be stopped is going on."""
+        """Stop it, or what follows work that cannot be stopped and is going on."""
         self.stopped = self.stopped or reason
         self.context.cancelled = self.context.cancelled or reason != "deadline"
         self.context.interrupted = self.context.interrupted or self.stopped == "draining"
-        if self.task is not None and not self.context.pending:
+        if self.task is None or not self.is_under_way:
+            return
+        for work in self.context.pending - self.outlasting:
+            self.outlasting.add(work)
+            work.add_done_callback(lambda done: done.get_loop().call_later(_AFTER_COMPUTE_S, self.stop, reason))
+        if not self.context.pending:
             self.task.cancel()
 
 
@@ -277,12 +288,7 @@ class Executions:
         keeper = asyncio.create_task(self._keep_lease(running))
         settled = False
         try:
-            try:
-                response = await perform(running.registered, running.context)
-            except asyncio.CancelledError:
-                if running.stopped is None:
-                    raise
-                response = _cut_off(running, running.stopped)
+            response = await self._performed(running)
             body = response.model_dump_json().encode()
             is_last_word = _is_last_word(running, response)
             keep = self.store.conclude if is_last_word else self.store.fail
@@ -295,6 +301,16 @@ class Executions:
             keeper.cancel()
             if not settled and (running.registered.manifest.is_repeatable or not running.context.begun):
                 self.store.release(*running.place, running.token)
+
+    async def _performed(self, running: Running) -> ExecuteResponse:
+        running.is_under_way = True
+        try:
+            if running.stopped is None:
+                return await perform(running.registered, running.context)
+        except asyncio.CancelledError:
+            if running.stopped is None:
+                raise
+        return _cut_off(running, running.stopped)
 
     async def _keep_lease(self, running: Running) -> None:
         while True:

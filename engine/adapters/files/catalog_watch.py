@@ -42,26 +42,28 @@ class FilesCatalogWatch:
         if before is not None and timedelta() <= now - before < timedelta(seconds=LOOK_AGAIN_AFTER_S):
             return self._found
         self._looked_at = now
-        found = await asyncio.to_thread(self._look)
+        # Kept only here: whoever is cancelled meanwhile has noticed nothing, and the next look tells it.
+        files, found = await asyncio.to_thread(self._look)
+        self._files = files
         if found != self._found:
             self._found = found
             _tell(found)
         return found
 
-    def _look(self) -> CatalogFiles:
+    def _look(self) -> tuple[tuple[tuple[FileState, ...], ...] | None, CatalogFiles]:
+        """The states of the files (None: whatever comes next is to be read), and what they come to."""
+        files = None
         try:
             files = catalog_states(self._root)
             if files == self._files:
-                return self._found
-            self._files = files
+                return files, self._found
             version = FilesCatalog(self._root).version
         except LivoaError as err:
-            return CatalogFiles("broken", tuple(err.violations[:_MAX_FAULTS]))
+            return files, CatalogFiles("broken", tuple(err.violations[:_MAX_FAULTS]))
         except OSError as err:
-            self._files = None  # whatever comes next is to be read
             fault = Violation(code="catalog.page_invalid", pointer="", message=f"cannot be read: {err.strerror}")
-            return CatalogFiles("broken", (fault,))
-        return CatalogFiles("as_loaded" if version == self._version else "changed")
+            return None, CatalogFiles("broken", (fault,))
+        return files, CatalogFiles("as_loaded" if version == self._version else "changed")
 
 
 def _tell(found: CatalogFiles) -> None:

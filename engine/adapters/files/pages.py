@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,15 +49,25 @@ FileState = tuple[str, int, int, int]
 
 
 def file_states(directory: Path) -> tuple[FileState, ...]:
-    """What tells that a file was changed, put there or taken away, for every file of a folder; nothing without the folder."""
+    """What tells that a file was changed, put there or taken away, for every file of a folder; nothing without the folder.
+
+    A link is what it leads to; one that leads nowhere is a file all the same, which whoever reads it cannot read.
+    """
     states = []
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         try:
-            found = path.stat()
+            found = _stat(path)
         except FileNotFoundError:
             continue  # removed while we looked
         states.append((path.name, found.st_mtime_ns, found.st_size, found.st_ino))
     return tuple(states)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError:
+        return path.lstat()
 
 
 def read_pages(

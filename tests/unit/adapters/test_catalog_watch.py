@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 from engine.adapters.files import FilesCatalog, FilesCatalogWatch
 from engine.adapters.memory import FixedClock
+from engine.domain.errors import LivoaError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -79,4 +81,30 @@ async def test_a_folder_that_cannot_be_read_is_broken_until_it_can(root: Path) -
         assert await watched.state() == "broken"
     finally:
         (root / "capabilities").chmod(0o755)
+    assert await watched.state() == "as_loaded"
+
+
+async def test_a_look_that_is_cancelled_has_noticed_nothing(root: Path) -> None:
+    watched = Watched(root)
+    (root / "capabilities" / "rag.search.yaml").write_text("")
+    watched.clock.advance(3)
+    look = asyncio.create_task(watched.watch.look())
+    await asyncio.sleep(0)
+    look.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await look
+    await asyncio.to_thread(lambda: None)
+    assert await watched.state() == "broken"
+
+
+@pytest.mark.parametrize("leads_to", ["nowhere.yaml", "odd.yaml"])
+async def test_a_link_that_leads_nowhere_is_a_page_that_cannot_be_read(root: Path, leads_to: str) -> None:
+    watched = Watched(root)
+    link = root / "capabilities" / "odd.yaml"
+    link.symlink_to(link.with_name(leads_to))
+    assert await watched.state() == "broken"
+    assert [fault.pointer for fault in (await watched.watch.look()).faults] == ["capabilities/odd.yaml#"]
+    with pytest.raises(LivoaError, match="cannot be read"):
+        FilesCatalog(root)
+    link.unlink()
     assert await watched.state() == "as_loaded"

@@ -481,6 +481,17 @@ def test_plan_check_lists_every_fault_at_once_offline(livoa, tmp_path):
     assert "plan.unknown_capability" in livoa("plan", "check", f"{tmp_path}/plan.json").out
 
 
+def test_nothing_that_a_plan_says_drives_the_terminal_of_who_checks_it(livoa, tmp_path):
+    odd = "a\x1b]0;owned\x07\x9b31m\u202eb"
+    plan = {"schema_version": "1.0", "goal": "g", "rationale": "r", odd: 1, "steps": [], "answer": {"uses": ["a"]}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    shown = livoa("plan", "check", f"{tmp_path}/plan.json").out
+    assert "a]0;owned31mb" in shown
+    result = livoa("plan", "check", f"{tmp_path}/plan.json", "--json")
+    assert any(error["pointer"] == f"/{odd}" for error in result.json["errors"]), "for a program it is as it was"
+    assert not set(shown + result.out) & set(odd) - set("a]0;owned31mb")
+
+
 def test_a_good_plan_passes_with_its_hash_and_critical_path(livoa, tmp_path):
     plan = {
         "schema_version": "1.0", "goal": "g", "rationale": "r",
