@@ -150,6 +150,12 @@ class RunStore(Protocol):
         """One step's (or item's) latest record, or None."""
         ...
 
+    async def get_with_step(
+        self, tenant_id: str, run_id: str, step_id: str, item: int | None = None
+    ) -> tuple[Run | None, StepRecord | None]:
+        """``get`` and ``get_step`` in one: what everything about a step begins with. A step without a run is no step."""
+        ...
+
     async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
         """All step records of a run without the items of maps, in order of step id."""
         ...

@@ -72,10 +72,9 @@ _LOG = logging.getLogger("livoa.steps")
 
 async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     """Perform one attempt and return its outcome. Expected failures are outcomes; only surprises raise."""
-    run = await deps.runs.get(task.tenant_id, task.run_id)
+    run, record = await deps.runs.get_with_step(task.tenant_id, task.run_id, task.step_id, task.item)
     if run is None:
         return Failed(code="run.not_found")
-    record = await deps.runs.get_step(task.tenant_id, task.run_id, task.step_id, task.item)
     known = answered(record, task.attempt) if record is not None else None
     if known is not None:
         return known

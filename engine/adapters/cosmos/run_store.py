@@ -7,6 +7,7 @@ run exists for a key, however many callers ask and wherever one of them stops.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -176,6 +177,13 @@ class CosmosRunStore:
         """See ``RunStore.get_step``."""
         document = await self._partitions.repository(tenant_id).read(run_id, _step_id(step_id, item))
         return _step_of(document) if document is not None else None
+
+    async def get_with_step(
+        self, tenant_id: str, run_id: str, step_id: str, item: int | None = None
+    ) -> tuple[Run | None, StepRecord | None]:
+        """See ``RunStore.get_with_step``. Two reads at the same time."""
+        run, step = await asyncio.gather(self.get(tenant_id, run_id), self.get_step(tenant_id, run_id, step_id, item))
+        return (run, step) if run is not None else (None, None)
 
     async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
         """See ``RunStore.steps``."""

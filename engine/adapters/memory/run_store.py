@@ -181,6 +181,14 @@ class MemoryRunStore:
             held = self._runs.get((tenant_id, run_id))
             return held.steps.get((step_id, item)) if held else None
 
+    async def get_with_step(
+        self, tenant_id: str, run_id: str, step_id: str, item: int | None = None
+    ) -> tuple[Run | None, StepRecord | None]:
+        """See ``RunStore.get_with_step``."""
+        with self._lock:
+            held = self._runs.get((tenant_id, run_id))
+            return (held.run, held.steps.get((step_id, item))) if held else (None, None)
+
     async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
         """See ``RunStore.steps``."""
         with self._lock:

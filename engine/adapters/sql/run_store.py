@@ -195,6 +195,18 @@ class SqlRunStore:
         document = await self._database.read(lambda connection: _STEP.scalar(connection, parameters))
         return StepRecord.model_validate_json(document) if document is not None else None
 
+    async def get_with_step(
+        self, tenant_id: str, run_id: str, step_id: str, item: int | None = None
+    ) -> tuple[Run | None, StepRecord | None]:
+        """See ``RunStore.get_with_step``."""
+        run, step = {"p_tenant": tenant_id, "p_run": run_id}, _step_key(tenant_id, run_id, step_id, item)
+        row, document = await self._database.read(
+            lambda connection: (_RUN.first(connection, run), _STEP.scalar(connection, step))
+        )
+        if row is None:
+            return None, None
+        return run_of_row(row), StepRecord.model_validate_json(document) if document is not None else None
+
     async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
         """See ``RunStore.steps``."""
         return await self._records(_STEPS_OF_RUN, {"p_tenant": tenant_id, "p_run": run_id})

@@ -230,6 +230,22 @@ async def test_a_step_is_read_back_as_it_was(stores: Stores) -> None:
     assert await stores.runs.get_step("contoso", "run-1", "other") is None
 
 
+async def test_a_step_is_read_together_with_its_run(stores: Stores) -> None:
+    await stores.runs.create(run(), [], None)
+    await stores.runs.put_step(step(cost_micro_usd=3), [event()], add_cost_micro_usd=3)
+    await stores.runs.put_step(step("map", item=0))
+    for step_id, item in (("spend", None), ("spend", 0), ("map", 0), ("map", None), ("other", None)):
+        found = await stores.runs.get_with_step("contoso", "run-1", step_id, item)
+        assert found == (
+            await stores.runs.get("contoso", "run-1"),
+            await stores.runs.get_step("contoso", "run-1", step_id, item),
+        )
+        assert found[0] is not None
+        assert found[0].cost_micro_usd == 3
+    assert await stores.runs.get_with_step("contoso", "run-2", "spend") == (None, None)
+    assert await stores.runs.get_with_step("fabrikam", "run-1", "spend") == (None, None)
+
+
 @pytest.mark.parametrize("final", [status for status in StepStatus if status.is_final])
 async def test_a_final_step_is_never_written_again(stores: Stores, final: StepStatus) -> None:
     await stores.runs.create(run(), [], None)
