@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from engine.domain.bus import Assignment, AssignmentStatus
 from engine.domain.errors import LivoaError
+from engine.domain.run import StepRecord
 from engine.domain.status import StepStatus
 from engine.ports.deps import Deps
 from engine.step_runner import record_meanwhile, send_command
@@ -63,9 +64,10 @@ async def care_for_steps(deps: Deps, client: DurableClient, now: datetime) -> Bu
 
 
 async def _take_back(assignment: Assignment, deps: Deps, client: DurableClient, now: datetime) -> bool:
-    """Void it if its lease ran out or its deadline passed, and say so to whoever waits."""
+    """Void it if its lease ran out, its deadline passed or its step is over, and say so to whoever waits."""
     of = (assignment.tenant_id, assignment.run_id, assignment.key, assignment.token)
-    void = await deps.assignments.void(*of, now=now, lapsed_only=True)
+    is_left = assignment.status is AssignmentStatus.QUEUED and await _is_left(assignment, deps)
+    void = await deps.assignments.void(*of, now=now, lapsed_only=not is_left)
     if void is None:
         return False
     await record_meanwhile(void, deps)
@@ -73,10 +75,24 @@ async def _take_back(assignment: Assignment, deps: Deps, client: DurableClient, 
     return True
 
 
+async def _is_left(assignment: Assignment, deps: Deps) -> bool:
+    """True when its attempt is over already: a store assigned it and lost the answer, so the attempt failed and nothing was sent.
+
+    Sent now, it would have its effect after the step is on record as failed.
+    """
+    record = await _record_of(assignment, deps)
+    if record is None or record.attempt < assignment.attempt:
+        return False
+    return record.attempt > assignment.attempt or record.status is not StepStatus.RUNNING
+
+
+async def _record_of(assignment: Assignment, deps: Deps) -> StepRecord | None:
+    return await deps.runs.get_step(assignment.tenant_id, assignment.run_id, assignment.step_id, assignment.item)
+
+
 async def _is_unheard(assignment: Assignment, deps: Deps, now: datetime) -> bool:
     """True while the step it was for has not gone on."""
     if assignment.ended_at is None or abs(now - assignment.ended_at) < timedelta(seconds=TELL_AFTER_S):
         return False
-    of = (assignment.tenant_id, assignment.run_id, assignment.step_id, assignment.item)
-    record = await deps.runs.get_step(*of)
+    record = await _record_of(assignment, deps)
     return record is not None and record.status is StepStatus.RUNNING and record.attempt == assignment.attempt

@@ -118,13 +118,15 @@ class AuditedRejections:
             over, self._window = self._window, _Window(number)
             self._settle(over)
         due, self._due = self._due[:at_most], self._due[at_most:]
-        for index, entry in enumerate(due):
-            try:
+        written = 0
+        try:
+            for entry in due:
                 await self._audit.append(entry)
-            except Exception:
-                _LOG.warning("counts of rejections cannot be audited yet: %d", len(due) - index)
-                self._due = due[index:] + self._due
-                return
+                written += 1
+        except Exception:
+            _LOG.warning("counts of rejections cannot be audited yet: %d", len(due) - written)
+        finally:  # also when whoever writes them is cancelled
+            self._due = due[written:] + self._due
 
     def _counts(self, speaker: Speaker) -> bool:
         told = self._window.told

@@ -20,7 +20,7 @@ _LOG = logging.getLogger("livoa.bus")
 async def record_meanwhile(assignment: Assignment, deps: Deps) -> bool:
     """Record what came of an assignment that has ended, if its run is suspended; whether it is.
 
-    A store that fails is logged: the sweep comes by again, and whoever resumes the run looks as well.
+    Whatever fails is logged, because others wait for theirs: the sweep comes by again, and whoever resumes the run looks as well.
     """
     try:
         run = await deps.runs.get(assignment.tenant_id, assignment.run_id)
@@ -28,9 +28,8 @@ async def record_meanwhile(assignment: Assignment, deps: Deps) -> bool:
             return False
         of = assignment.model_dump(include={"tenant_id", "run_id", "step_id", "item", "attempt"})
         await perform_step(StepTask.model_validate(of), deps)
-    except LivoaError as err:
-        _LOG.warning(
-            "a step of a suspended run is not recorded yet", extra={"run_id": assignment.run_id, "code": err.code}
-        )
+    except Exception as err:
+        code = err.code if isinstance(err, LivoaError) else type(err).__name__
+        _LOG.warning("a step of a suspended run is not recorded yet", extra={"run_id": assignment.run_id, "code": code})
         return False
     return True

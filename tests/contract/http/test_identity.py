@@ -363,6 +363,35 @@ async def test_counts_wait_for_a_store_that_is_away(door: Door) -> None:
     assert record.body["not_one_by_one"] == {"auth.client_not_allowed": 3}
 
 
+async def test_counts_outlive_who_was_writing_them_and_was_cancelled(door: Door) -> None:
+    class Slow(MemoryAuditLog):
+        is_writing = asyncio.Event()
+        go_on = asyncio.Event()
+
+        async def append(self, entry: AuditEntry) -> AuditRecord:
+            self.is_writing.set()
+            await self.go_on.wait()
+            return await super().append(entry)
+
+    audit = Slow()
+    audit.go_on.set()
+    rejections = AuditedRejections(audit, door.world.clock)
+    door.world.with_deps(rejections=rejections)
+    for _ in range(3):
+        await door.send(Token(user_claims(azp=OTHER_TID)).sign())
+    door.world.clock.pass_s(WINDOW_S)
+    audit.go_on.clear()
+    audit.is_writing.clear()
+    writer = asyncio.create_task(rejections.close())
+    await audit.is_writing.wait()
+    writer.cancel()
+    await asyncio.wait({writer})
+    audit.go_on.set()
+    await rejections.close()
+    *_, counted = await audit.read("contoso", after_seq=0, limit=10)
+    assert counted.body["not_one_by_one"] == {"auth.client_not_allowed": 2}
+
+
 async def test_a_record_that_cannot_be_written_changes_no_refusal(door: Door) -> None:
     class Down:
         async def append(self, entry: object) -> None:

@@ -299,13 +299,14 @@ async def test_a_worker_that_dies_while_the_run_is_suspended_is_on_record_then(d
     assert (record.status, record.error.code) == (StepStatus.WAITING, "agent.lease_lost")
 
 
-async def test_a_store_that_fails_while_a_suspended_run_is_looked_at_keeps_nobody_from_being_told(desk, monkeypatch):
+@pytest.mark.parametrize("error", [LivoaError("store.unavailable", "away", status=503), OSError("nobody expected it")])
+async def test_what_fails_while_a_suspended_run_is_looked_at_keeps_nobody_from_being_told(desk, monkeypatch, error):
     await desk.lease()
     await suspended(desk)
     result = await desk.result()
 
     async def away(*_):
-        raise LivoaError("store.unavailable", "away", status=503)
+        raise error
 
     monkeypatch.setattr(desk.world.deps.runs, "get", away)
     await desk.take(result)
@@ -400,3 +401,27 @@ async def test_the_end_of_a_run_is_nothing_to_tell(desk):
     desk.world.clock.advance(20)
     assert (await desk.swept()).told == 0
     assert desk.engine.events == []
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_a_step_that_failed_because_its_assignment_seemed_lost_is_never_sent(monkeypatch, attempts):
+    desk = Desk()
+    assign = desk.world.deps.assignments.assign
+
+    async def answer_lost(assignment):
+        await assign(assignment)
+        raise LivoaError("store.unavailable", "its answer is lost", status=503)
+
+    monkeypatch.setattr(desk.world.deps.assignments, "assign", answer_lost)
+    plan = plan_of(step("fit", "calc.fit", n=4, retry={"max_attempts": attempts}), uses=["fit"])
+    await desk.world.submit(plan)
+    assert await desk.world.perform("fit") == Failed(code="store.unavailable", retryable=True)
+    assert await desk.status() is AssignmentStatus.QUEUED
+    desk.world.clock.advance(16)
+    report = await desk.swept()
+    assert (report.sent, report.taken_back, report.failed) == (0, 1, 0)
+    assert (await desk.status(), desk.world.queue.sent) == (AssignmentStatus.VOID, [])
+    monkeypatch.undo()
+    if attempts > 1:
+        await desk.world.perform("fit", attempt=2)
+        assert [command.token for command in desk.world.queue.sent] == [2], "the next attempt is"
