@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 from engine.adapters.files.catalog import FilesCatalog, catalog_states
 from engine.adapters.files.pages import FileState
@@ -19,8 +22,12 @@ from engine.ports.clock import Clock
 
 LOOK_AGAIN_AFTER_S = 2.0
 """How long an answer holds before the files are looked at again."""
+LOOK_S = 5.0
+"""How long a look may keep whoever asks: readiness and the sweep do not hang with a share that hangs."""
 _MAX_FAULTS = 50
 _MAX_WORDS = 5
+
+_Seen = tuple[tuple[tuple[FileState, ...], ...] | None, CatalogFiles]
 
 _LOG = logging.getLogger("livoa.catalog")
 
@@ -34,6 +41,7 @@ class FilesCatalogWatch:
         self._files: tuple[tuple[FileState, ...], ...] | None = loaded.files
         self._found = CatalogFiles("as_loaded")
         self._looked_at: datetime | None = None
+        self._looking: Future[_Seen] | None = None
 
     async def look(self) -> CatalogFiles:
         """See ``CatalogWatch.look``."""
@@ -42,15 +50,29 @@ class FilesCatalogWatch:
         if before is not None and timedelta() <= now - before < timedelta(seconds=LOOK_AGAIN_AFTER_S):
             return self._found
         self._looked_at = now
+        try:
+            async with asyncio.timeout(LOOK_S):
+                files, found = await self._seen()
+        except TimeoutError:
+            _LOG.warning("the files of the catalog cannot be looked at: their folder does not answer")
+            return self._found
         # Kept only here: whoever is cancelled meanwhile has noticed nothing, and the next look tells it.
-        files, found = await asyncio.to_thread(self._look)
         self._files = files
         if found != self._found:
             self._found = found
             _tell(found)
         return found
 
-    def _look(self) -> tuple[tuple[tuple[FileState, ...], ...] | None, CatalogFiles]:
+    async def _seen(self) -> _Seen:
+        """A look in a thread of its own: one that hangs is the only one, and takes no thread that others need."""
+        if self._looking is None or self._looking.done():
+            looking: Future[_Seen] = Future()
+            looking.set_running_or_notify_cancel()  # who waits for it may go, and it goes on
+            Thread(target=lambda: _settle(looking, self._look), name="catalog", daemon=True).start()
+            self._looking = looking
+        return await asyncio.wrap_future(self._looking)
+
+    def _look(self) -> _Seen:
         """The states of the files (None: whatever comes next is to be read), and what they come to."""
         files = None
         try:
@@ -64,6 +86,13 @@ class FilesCatalogWatch:
             fault = Violation(code="catalog.page_invalid", pointer="", message=f"cannot be read: {err.strerror}")
             return None, CatalogFiles("broken", (fault,))
         return files, CatalogFiles("as_loaded" if version == self._version else "changed")
+
+
+def _settle(looking: Future[_Seen], look: Callable[[], _Seen]) -> None:
+    try:
+        looking.set_result(look())
+    except BaseException as err:
+        looking.set_exception(err)
 
 
 def _tell(found: CatalogFiles) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,8 +114,11 @@ def _page(path: Path, model: type[M]) -> M:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        if len(data) > MAX_PAGE_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would keep whoever opens it
+            raise _RefusedError("", "cannot be read: it is no file")
+        data = path.read_bytes() if found.st_size <= MAX_PAGE_BYTES else b""
+        if max(found.st_size, len(data)) > MAX_PAGE_BYTES:
             raise _RefusedError("", f"a page has at most {MAX_PAGE_BYTES} bytes")
         return data.decode()
     except OSError as err:

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
-from engine.adapters.files import FilesCatalog, FilesCatalogWatch
+from engine.adapters.files import FilesCatalog, FilesCatalogWatch, catalog_watch
+from engine.adapters.files.catalog import catalog_states
 from engine.adapters.memory import FixedClock
 from engine.domain.errors import LivoaError
 
@@ -108,3 +110,26 @@ async def test_a_link_that_leads_nowhere_is_a_page_that_cannot_be_read(root: Pat
         FilesCatalog(root)
     link.unlink()
     assert await watched.state() == "as_loaded"
+
+
+async def test_a_folder_that_does_not_answer_keeps_nobody(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, answers, threads = Watched(root), threading.Event(), threading.active_count()
+    monkeypatch.setattr(catalog_watch, "LOOK_S", 0.05)
+    monkeypatch.setattr(catalog_watch, "catalog_states", lambda root: catalog_states(root) if answers.wait(60) else ())
+    (root / "capabilities" / "rag.search.yaml").write_text("")
+    assert [await watched.state() for _ in range(4)] == ["as_loaded"] * 4
+    assert threading.active_count() == threads + 1, "one of them hangs, however often it is asked"
+    assert "does not answer" in caplog.text
+    answers.set()
+    monkeypatch.setattr(catalog_watch, "LOOK_S", 60.0)
+    assert await watched.state() == "broken"
+
+
+async def test_a_pipe_among_the_pages_is_no_page_and_keeps_nobody(root: Path) -> None:
+    watched = Watched(root)
+    os.mkfifo(root / "capabilities" / "pipe.yaml")
+    assert await watched.state() == "broken"
+    (fault,) = (await watched.watch.look()).faults
+    assert (fault.pointer, fault.message) == ("capabilities/pipe.yaml#", "cannot be read: it is no file")
