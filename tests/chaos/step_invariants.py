@@ -170,7 +170,7 @@ def malformed_output_is_no_success(evidence: Evidence) -> None:
 
 
 def maps_are_the_sum_of_their_items(evidence: Evidence) -> None:
-    """A map succeeds with all its items, or skips the bad ones; a denied item denies it."""
+    """A map succeeds with all its items, or skips the bad ones; an item that is denied before it has ended denies it."""
     for step in (step for plan in evidence.plans for step in plan.steps):
         record = evidence.steps.get(step.id)
         if not step.is_map or record is None:
@@ -179,9 +179,18 @@ def maps_are_the_sum_of_their_items(evidence: Evidence) -> None:
         if record.status is StepStatus.SUCCEEDED and step.on_failure != "skip":
             good = [item for item in items if item.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED)]
             assert len(good) == record.item_count, f"{step.id} succeeded with {len(good)} of {record.item_count} items"
-        if any(item.status is StepStatus.DENIED for item in items):
+        if _denied_before_it_ended(evidence, step.id):
             told = (StepStatus.DENIED, StepStatus.CANCELLED)
             assert record.status in told, f"an item of {step.id} was denied, and the map is {record.status}"
+
+
+def _denied_before_it_ended(evidence: Evidence, step_id: str) -> bool:
+    """A map may have failed for one item while others wait for people; who comes back to those later is not asked for it."""
+    of = [event for event in evidence.events if event.data.get("step_id") == step_id]
+    final = (EventType.STEP_SUCCEEDED, EventType.STEP_FAILED, EventType.STEP_DENIED, EventType.STEP_CANCELLED)
+    ended = [event.seq for event in of if event.type in final and event.data.get("item") is None]
+    denied = [event.seq for event in of if event.type is EventType.STEP_DENIED and event.data.get("item") is not None]
+    return bool(denied) and (not ended or min(denied) < min(ended))
 
 
 def retries_are_used(evidence: Evidence) -> None:
