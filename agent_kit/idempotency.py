@@ -55,6 +55,7 @@ _CLAIM = "INSERT OR REPLACE INTO executions (tenant_id, key, request_sha256, tok
 _LOSE = "UPDATE executions SET response = if_lost, until = ? WHERE response IS NULL AND if_lost IS NOT NULL"
 _RELEASE = "DELETE FROM executions WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
 _RENEW = "UPDATE executions SET until = ? WHERE tenant_id = ? AND key = ? AND token = ? AND response IS NULL"
+_SHORTEN = "UPDATE executions SET until = ? WHERE tenant_id = ? AND key = ? AND response IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,9 @@ class IdempotencyStore:
             if response is not None and not expired:
                 return Replayed(bytes(response))
             if response is None and not expired:
+                if until - now > lease_s:  # the clock was set back; who lives renews it long before
+                    until = now + lease_s
+                    self._db.execute(_SHORTEN, (until, tenant_id, key))
                 return InFlight(until - now)
         token = secrets.token_hex(16)
         self._db.execute(_CLAIM, (tenant_id, key, request_sha256, token, now + lease_s, if_lost))

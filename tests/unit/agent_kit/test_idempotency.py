@@ -186,6 +186,30 @@ def test_claims_of_a_killed_process_are_free_after_a_restart(tmp_path: Path) -> 
     store.close()
 
 
+def test_a_clock_that_is_set_back_lengthens_no_lease_of_a_dead_process(tmp_path: Path) -> None:
+    path, at = tmp_path / "x.db", START
+    dead, neighbour = IdempotencyStore(path, now=lambda: at), IdempotencyStore(path, now=lambda: at)
+    assert isinstance(dead.claim("contoso", "r/a", "one", LEASE_S, LOST), Claimed)
+    at -= timedelta(hours=3)
+    for _ in range(2):
+        assert neighbour.claim("contoso", "r/a", "one", LEASE_S, LOST) == InFlight(LEASE_S)
+    at += timedelta(seconds=LEASE_S)
+    assert neighbour.claim("contoso", "r/a", "one", LEASE_S, LOST) == Replayed(LOST)
+
+
+def test_a_clock_that_is_set_back_takes_no_lease_of_who_lives(tmp_path: Path) -> None:
+    path, at = tmp_path / "x.db", START
+    own, neighbour = IdempotencyStore(path, now=lambda: at), IdempotencyStore(path, now=lambda: at)
+    claimed = own.claim("contoso", "r/a", "one", LEASE_S, LOST)
+    assert isinstance(claimed, Claimed)
+    at -= timedelta(hours=3)
+    for _ in range(5):
+        assert isinstance(neighbour.claim("contoso", "r/a", "one", LEASE_S, LOST), InFlight)
+        at += timedelta(seconds=5)
+        assert own.renew("contoso", "r/a", claimed.token, LEASE_S)
+    assert own.conclude("contoso", "r/a", claimed.token, b"done")
+
+
 def test_old_successes_do_not_pile_up(tmp_path: Path) -> None:
     at = START
     store = IdempotencyStore(tmp_path / "executions.db", now=lambda: at)
