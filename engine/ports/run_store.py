@@ -153,7 +153,9 @@ class RunStore(Protocol):
     async def get_with_step(
         self, tenant_id: str, run_id: str, step_id: str, item: int | None = None
     ) -> tuple[Run | None, StepRecord | None]:
-        """``get`` and ``get_step`` in one: what everything about a step begins with. A step without a run is no step."""
+        """``get`` and ``get_step`` in one: what everything about a step begins with. A step without a run is no step.
+
+        Of a run that is ending the step is no older than the run: what was done before a cancel is not taken for undone."""
         ...
 
     async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:

@@ -181,9 +181,14 @@ class CosmosRunStore:
     async def get_with_step(
         self, tenant_id: str, run_id: str, step_id: str, item: int | None = None
     ) -> tuple[Run | None, StepRecord | None]:
-        """See ``RunStore.get_with_step``. Two reads at the same time."""
+        """See ``RunStore.get_with_step``. Two reads at the same time, and another one of the step where the run is ending: it may
+        have been done just before."""
         run, step = await asyncio.gather(self.get(tenant_id, run_id), self.get_step(tenant_id, run_id, step_id, item))
-        return (run, step) if run is not None else (None, None)
+        if run is None:
+            return None, None
+        if run.status.is_final or run.status is RunStatus.CANCELLING:
+            step = await self.get_step(tenant_id, run_id, step_id, item)
+        return run, step
 
     async def steps(self, tenant_id: str, run_id: str) -> tuple[StepRecord, ...]:
         """See ``RunStore.steps``."""

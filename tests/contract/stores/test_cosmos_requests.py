@@ -8,8 +8,10 @@ import pytest
 
 from engine.adapters.cosmos.definitions import AUDIT
 from engine.domain.events import EventType
-from engine.domain.status import StepStatus
+from engine.domain.run import Run
+from engine.domain.status import RunStatus, StepStatus
 from engine.evidence import verify
+from engine.ports.run_store import RunChange
 from tests.contract.stores.builders import entry, event, run, step
 from tests.contract.stores.conftest import CosmosWorld, Stores
 
@@ -114,3 +116,31 @@ async def test_processes_that_append_the_same_at_once_make_one_record(cosmos: Co
     made = await asyncio.gather(*(p.audit.append(entry(f"e{n}")) for p in processes for n in range(10)))
     assert len({record.seq for record in made}) == 10
     assert verify(await processes[0].audit.read("contoso", after_seq=0, limit=100), "contoso") == []
+
+
+@pytest.mark.parametrize("ends", [RunStatus.CANCELLING, RunStatus.CANCELLED])
+async def test_a_step_that_was_done_before_its_run_was_cancelled_is_not_read_as_open(
+    cosmos: CosmosWorld, monkeypatch: pytest.MonkeyPatch, ends: RunStatus
+) -> None:
+    stores, other = cosmos.open(), cosmos.open()
+    await stores.runs.create(run(), [], None)
+    await stores.runs.put_step(step(status=StepStatus.RUNNING))
+    get, get_step, was_read = stores.runs.get, stores.runs.get_step, asyncio.Event()
+
+    async def slow_get(tenant_id: str, run_id: str) -> Run | None:
+        await was_read.wait()
+        await other.runs.put_step(step(status=StepStatus.SUCCEEDED))
+        await other.runs.change("contoso", "run-1", RunChange(status=ends))
+        return await get(tenant_id, run_id)
+
+    async def quick_get_step(*of: str) -> object:
+        found = await get_step(*of)
+        was_read.set()
+        return found
+
+    monkeypatch.setattr(stores.runs, "get", slow_get)
+    monkeypatch.setattr(stores.runs, "get_step", quick_get_step)
+    found, record = await stores.runs.get_with_step("contoso", "run-1", "spend")
+    assert found is not None
+    assert record is not None
+    assert (found.status, record.status) == (ends, StepStatus.SUCCEEDED)
