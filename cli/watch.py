@@ -128,7 +128,9 @@ def _live(api: Api, state: RunState, deadline: float | None, on_event: Callable[
     console = human_console(stderr=True)
     with Live(_frame(state), console=console, refresh_per_second=8, transient=False) as live:
         for event in api.follow(
-            state.run_id, deadline=deadline, on_gap=lambda err: live.console.print(f"waiting: {err}", markup=False)
+            state.run_id,
+            deadline=deadline,
+            on_gap=lambda err: live.console.print(f"waiting: {one_line(err)}", markup=False),
         ):
             view = _advance(api, state, event)
             if view is not None:
