@@ -65,6 +65,8 @@ class StepContext:
     """Whether somebody asked to stop: for work in ``compute`` to look at, which nobody can stop from outside."""
     interrupted: bool = False
     """Whether it is the agent that is shut down: the call will be made again, and may find what goes on elsewhere."""
+    overdue: bool = False
+    """Whether its deadline has passed. For the kit."""
     begun: bool = False
     """Whether it may have had its effect: it was called, and has not said otherwise by ``CapabilityError``. For the kit."""
     latest: ExecuteProgress | None = None
@@ -99,10 +101,16 @@ class StepContext:
         """Run CPU-bound work off the event loop.
 
         Work that has begun cannot be stopped: at the deadline the caller gets its answer, the execution goes on to its end and
-        its success is stored for the retry. What follows the work has a few seconds then.
+        its success is stored for the retry. What follows the work has a few seconds then. Work that still waits for a thread
+        when the call is stopped or its deadline passes does not begin.
         """
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self.executor, lambda: function(*args, **kwargs))
+
+        def work() -> T:
+            if self.cancelled or self.overdue:
+                raise asyncio.CancelledError
+            return function(*args, **kwargs)
+
+        future = asyncio.get_running_loop().run_in_executor(self.executor, work)
         self.pending.add(future)
         try:
             result = await future

@@ -98,6 +98,7 @@ class Running:
         """Stop it, or what follows work that cannot be stopped and is going on."""
         self.stopped = self.stopped or reason
         self.context.cancelled = self.context.cancelled or reason != "deadline"
+        self.context.overdue = self.context.overdue or reason == "deadline"
         self.context.interrupted = self.context.interrupted or self.stopped == "draining"
         if self.task is None or not self.is_under_way:
             return

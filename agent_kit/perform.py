@@ -53,7 +53,7 @@ async def perform(registered: Registered, context: StepContext) -> ExecuteRespon
 def _is_stopped(context: StepContext) -> bool:
     """False when the capability waited for something of its own that was cancelled: an error that nobody expected."""
     task = asyncio.current_task()
-    return context.cancelled or task is None or task.cancelling() > 0
+    return context.cancelled or context.overdue or task is None or task.cancelling() > 0
 
 
 def failed(code: str, message: str, *, retryable: bool = False) -> ExecuteFailed:

@@ -133,3 +133,28 @@ async def test_what_follows_work_that_outlasts_the_deadline_has_an_end(
     assert begun.task.done()
     assert not executions.running
     assert await said(executions, begin(executions, count)) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"), [("cancelled", ("agent.cancelled", False)), ("deadline", UNKNOWN), ("draining", UNKNOWN)]
+)
+async def test_work_that_waits_for_a_thread_when_it_is_stopped_has_no_effect_later(
+    executions: Executions, executor: ThreadPoolExecutor, reason: execution.Reason, code: tuple[str, bool]
+) -> None:
+    go_on, effects = threading.Event(), list[str]()
+    executor.submit(go_on.wait)
+
+    async def send(inputs: Note, context: StepContext) -> Any:
+        return await context.compute(effects.append, "sent")
+
+    begun = begin(executions, send)
+    assert isinstance(begun, Running)
+    while not begun.context.pending:  # noqa: ASYNC110 - nobody tells that it waits
+        await asyncio.sleep(0.005)
+    begun.stop(reason)
+    go_on.set()
+    assert begun.task is not None
+    await asyncio.wait({begun.task}, timeout=30)
+    assert not effects
+    assert await said(executions, begin(executions, send)) == code
+    assert not effects
