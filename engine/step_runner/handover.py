@@ -76,12 +76,13 @@ async def handed_on_before(asked: CallInQuestion, deps: Deps) -> Assignment | No
     return known if known is not None and known.attempt >= task.attempt else None
 
 
-async def has_ended(task: StepTask, deps: Deps) -> bool:
-    """Whether this attempt was handed on and is over, so that nothing begins by taking it up."""
+async def has_ended(task: StepTask, deps: Deps, *, answered: bool = False) -> bool:
+    """Whether this attempt was handed on and is over, so that nothing begins by taking it up; ``answered``: by an answer."""
+    ends = (AssignmentStatus.FINISHED,) if answered else _ENDED
     for purpose in ("step", "fallback"):
         key = task.model_copy(update={"purpose": purpose}).key
         known = await deps.assignments.get(task.tenant_id, task.run_id, key)
-        if known is not None and known.attempt == task.attempt and known.status in _ENDED:
+        if known is not None and known.attempt == task.attempt and known.status in ends:
             return True
     return False
 

@@ -81,7 +81,8 @@ async def perform_step(task: StepTask, deps: Deps) -> StepOutcome:
     if run.status.is_final:
         # An earlier delivery may have announced its call after the run was closed.
         await record_unknown_results(run, deps)
-    if run.status.is_final or run.status is RunStatus.CANCELLING:
+    is_cancelling = run.status is RunStatus.CANCELLING
+    if run.status.is_final or (is_cancelling and not await has_ended(task, deps, answered=True)):
         return Cancelled()
     if (suspended := held(run)) is not None and not await has_ended(task, deps):
         return suspended

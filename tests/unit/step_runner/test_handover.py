@@ -12,6 +12,7 @@ from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, E
 from engine.domain.outcomes import Cancelled, Denied, Dispatched, Failed, Succeeded
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.assignments import Finished, NoAssignments, NotLeased
+from engine.ports.run_store import RunChange
 from engine.ports.step_queue import NoStepQueue
 from engine.step_runner import StepTask, perform_step
 from tests.support.world import World, plan_of, step
@@ -209,6 +210,20 @@ async def test_what_was_taken_back_is_tried_again_unless_the_run_ends(world):
     await world.perform("fit")
     await world.deps.assignments.void(*OF, 1, now=world.clock.now(), lapsed_only=False)
     assert await world.perform("fit") == Failed(code="agent.lease_lost", retryable=True)
+
+
+async def test_a_cancel_keeps_what_a_worker_has_answered_and_waits_for_nothing_else(world):
+    await world.perform("fit")
+    await taken(world)
+    await world.runs.change("contoso", "run-1", RunChange(status=RunStatus.CANCELLING))
+    assert await world.perform("fit") == Cancelled()
+    await answered(world)
+    assert await world.perform("fit") == Succeeded()
+    assert (await world.deps.budgets.state("contoso", "run-1")).spent_micro_usd == 100
+    await world.finish(RunStatus.CANCELLED, code="run.cancelled")
+    audit = await world.audit()
+    assert audit.count("dispatch.result") == 1
+    assert "result.unknown" not in audit
 
 
 async def test_an_old_attempt_does_not_conclude_a_new_one(world):
