@@ -119,7 +119,7 @@ class LocalStack:
             self._spec("host", self._host_command, environment),
             *(self._spec(name, _worker_command(name), environment) for name in names),
         ]
-        return list(await asyncio.gather(*(self._supervisor.start(spec) for spec in specs)))
+        return await self._supervisor.start_all(specs)
 
     def _spec(
         self, name: str, command: Callable[[Mapping[str, Any]], list[str]], environment: Mapping[str, str]

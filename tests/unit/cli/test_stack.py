@@ -21,7 +21,7 @@ from cli.errors import CliError
 from cli.exit_codes import ExitCode
 from cli.paths import ROOT, running_stack
 from cli.stack.lifeline import die_with_parent
-from cli.stack.local import _explained, reserved_port
+from cli.stack.local import LocalStack, _explained, reserved_port
 from cli.stack.supervisor import ChildSpec, Supervisor
 from sample_agents.endpoints import ENDPOINTS
 from tests.support.shipped import CAPABILITIES
@@ -130,6 +130,72 @@ async def test_a_chatty_child_is_not_blocked_by_its_own_output(tmp_path):
     )
     await wait_until(done.exists, "the child hangs on its output")
     await supervisor.stop()
+
+
+class SmallStack(LocalStack):
+    """Agents that die once the host is being started, and a host that is ready only when it is told to end."""
+
+    @property
+    def _begun(self) -> str:
+        return str(self._data / "begun")
+
+    def _agents_command(self, last):
+        code = f"import os, sys, time\nwhile not os.path.exists({self._begun!r}): time.sleep(0.01)\nsys.exit('no page')"
+        return [sys.executable, "-c", code]
+
+    def _host_command(self, last):
+        code = (
+            f"import signal, sys\ndef leave(*_):\n    {READY.splitlines()[0]}\n"
+            + "".join(f"    {line}\n" for line in READY.splitlines()[1:])
+            + f"    sys.exit(0)\nsignal.signal(signal.SIGTERM, leave)\nopen({self._begun!r}, 'a').write('x')\nsignal.pause()"
+        )
+        return [sys.executable, "-c", code]
+
+
+async def test_a_stack_that_would_not_start_stops_what_is_starting_and_restarts_nothing(tmp_path):
+    said: list[str] = []
+    with pytest.raises(CliError) as caught:
+        await asyncio.wait_for(SmallStack(tmp_path, 0, said.append, workers=0).__aenter__(), 60)
+    assert caught.value.code == "stack.agents_failed"
+    assert said == []
+    assert (tmp_path / "begun").read_text() == "x"
+    assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(("keep", "start"))] == []
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_start_that_is_cancelled_at_any_moment_ends_and_leaves_no_process(tmp_path, turns):
+    supervisor = Supervisor(lambda line: None)
+    starting = asyncio.create_task(supervisor.start(spec(tmp_path, READY + "time.sleep(60)")))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    starting.cancel()
+    done, _ = await asyncio.wait({starting}, timeout=20)
+    assert done, "the start hangs"
+    await supervisor.stop()
+    assert [child for child in supervisor._children if child.process and child.process.returncode is None] == []
+
+
+async def test_a_stop_that_is_cancelled_goes_on_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("cli.stack.supervisor.STOP_GRACE_S", 0.3)
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    supervisor = Supervisor(lambda line: None)
+    child = await supervisor.start(spec(tmp_path, deaf + READY + "time.sleep(60)"))
+    stopping = asyncio.create_task(supervisor.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert not is_alive(child.facts["pid"])
+
+
+async def test_a_stopped_supervisor_starts_nothing(tmp_path):
+    supervisor = Supervisor(lambda line: None)
+    await supervisor.stop()
+    with pytest.raises(CliError) as caught:
+        await supervisor.start(spec(tmp_path, READY + "open('started', 'w')"))
+    assert caught.value.code == "stack.stopping"
+    await supervisor.stop()
+    assert not (tmp_path / "started").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
