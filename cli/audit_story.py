@@ -79,17 +79,24 @@ def _head(records: Sequence[Record], people: People) -> list[str]:
     else:
         lines.append("  ended   not yet, or its end is not on record")
     denied = sum(record["body"].get("verdict") == "deny" for record in records)
+    granted, voided = (_approvals(records, f"approval.{end}") for end in ("granted", "voided"))
     told = {
         "call": kinds["dispatch.intended"],
         "prompt": kinds["planner.prompt"],
         "denied": denied,
-        "approval granted": kinds["approval.granted"],
+        "approval granted": len(granted - voided),
+        "approval voided": len(voided),
         "result unknown": kinds["result.unknown"],
     }
     lines.append(
         "  holds   " + ", ".join(counted(count, name) for name, count in told.items() if count or name == "call")
     )
     return lines
+
+
+def _approvals(records: Iterable[Record], kind: str) -> set[Any]:
+    """The ids of the approvals that have a record of this kind."""
+    return {record["body"].get("approval_id", record["seq"]) for record in records if record["type"] == kind}
 
 
 def _call(record: Record) -> tuple[Any, ...] | None:

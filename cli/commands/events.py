@@ -59,6 +59,8 @@ def _events(api: Api, run_id: str, options: argparse.Namespace) -> Iterator[dict
 
 _FIRST = {name: place for place, name in enumerate(("step_id", "subject", "code", "message"))}
 """What a line that is too long must not lose."""
+_SHOWN_CHARS = 160
+"""So much of an event stands on a terminal; a pipe gets all of it."""
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -66,6 +68,5 @@ def _line(event: dict[str, Any]) -> str:
 
     facts = sorted(event.get("data", {}).items(), key=lambda fact: _FIRST.get(fact[0], len(_FIRST)))
     data = "  ".join(f"{name}={number(value) if isinstance(value, float) else value}" for name, value in facts)
-    return (
-        f"{event['seq']:>5}  {str(event['at'])[11:23]:<12}  {clean(event['type']):<18} {one_line(data, 160)}".rstrip()
-    )
+    shown = one_line(data, _SHOWN_CHARS if sys.stdout.isatty() else None)
+    return f"{event['seq']:>5}  {str(event['at'])[11:23]:<12}  {clean(event['type']):<18} {shown}".rstrip()

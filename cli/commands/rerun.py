@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from cli.connection import add_options, connect, run_id_of
 from cli.exit_codes import ExitCode
@@ -21,11 +22,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
 
 
+def _unsure(steps: list[dict[str, Any]]) -> list[str]:
+    """The steps of which nobody knows whether they had an effect that must not be repeated."""
+    from engine.domain.execute import MAY_HAVE_HAD_ITS_EFFECT
+
+    return [
+        str(step["id"])
+        for step in steps
+        if str((step.get("error") or {}).get("message") or "").endswith(MAY_HAVE_HAD_ITS_EFFECT)
+    ]
+
+
 def run(options: argparse.Namespace) -> ExitCode:
     """A new run with the same plan, vetted anew. What succeeded is taken over: its effects are not repeated."""
     api = connect(options)
     body = {} if options.from_step is None else {"from": options.from_step}
-    answer = api.rerun(run_id_of(api, options.run_id), body)
+    run_id = run_id_of(api, options.run_id)
+    unsure = _unsure(api.steps(run_id))
+    answer = api.rerun(run_id, body)
+    if unsure:
+        progress(f"warning: it does again what may have had its effect already: {', '.join(unsure)}")
     if options.json:
         print_json(answer)
     else:

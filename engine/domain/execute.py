@@ -31,6 +31,12 @@ EXECUTE_AUDIENCE = "api://livoa-agents"
 CONTRACT_VERSION = "1.0"
 RESULT_UNKNOWN = "agent.result_unknown"
 """The effect may have happened, nobody knows, and nobody will under this key: the last word on a call."""
+LEAVES_OPEN = frozenset(
+    {"agent.timeout", "agent.unreachable", "agent.execution_lost", "agent.lease_lost", RESULT_UNKNOWN}
+)
+"""Codes that leave open whether a capability that is not safe to repeat had its effect (ADR 0014)."""
+MAY_HAVE_HAD_ITS_EFFECT = "It may have had its effect: look before doing it again."
+"""What the message of such a failure ends with."""
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_RESPONSE_BYTES = 1024 * 1024
 MAX_USAGE = 10**12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.domain.approval import Approval, ApprovalStatus
-from engine.domain.audit import AuditEntry, AuditType
+from engine.domain.audit import ENGINE_ACTOR, AuditEntry, AuditType
 from engine.domain.base import JsonObject
 
 _TYPES = {
@@ -42,6 +42,7 @@ def approval_entry(approval: Approval) -> AuditEntry:
         type=kind,
         at=approval.decided_at or approval.requested_at,
         run_id=approval.run_id,
-        actor=approval.decided_by or approval.requested_by,
+        # Void is what the engine makes of it, and no act of who had granted it.
+        actor=ENGINE_ACTOR if kind is AuditType.APPROVAL_VOIDED else approval.decided_by or approval.requested_by,
         body=body | {name: value for name, value in optional.items() if value is not None},
     )

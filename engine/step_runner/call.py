@@ -23,6 +23,7 @@ from engine.step_runner.in_turn import close_call
 from engine.step_runner.persistence import persistently
 from engine.step_runner.records import Ending, Journal
 from engine.step_runner.task import StepTask
+from engine.step_runner.unsure import told
 from engine.step_runner.view import StepView
 
 _LOG = logging.getLogger("livoa.steps")
@@ -70,9 +71,15 @@ def request_of(call: Call, capability: Capability, deadline_at: datetime) -> Exe
     )
 
 
-async def conclude(call: Call, capability: Capability, response: ExecuteResponse, reserved: int) -> StepOutcome:
-    """Check, store, and close the call. A result that cannot be written down is asked for again under the same key."""
+async def conclude(
+    call: Call, capability: Capability, response: ExecuteResponse, reserved: int, *, begun: bool = True
+) -> StepOutcome:
+    """Check, store, and close the call. A result that cannot be written down is asked for again under the same key.
+
+    ``begun`` is False when nobody took the call up, so that there is no effect to warn of."""
     output, error, cost = await _assess(call, capability, response, reserved)
+    if error is not None and begun:
+        error = error.model_copy(update={"message": told(error.code, error.message, capability)})
     status = "succeeded" if error is None else "failed"
     entry = result_entry(
         call.task,

@@ -38,6 +38,7 @@ from engine.step_runner.caching import may_reuse, remember
 from engine.step_runner.call import Call, conclude, settle
 from engine.step_runner.persistence import persistently
 from engine.step_runner.task import StepTask
+from engine.step_runner.unsure import told
 
 _LOG = logging.getLogger("livoa.steps")
 
@@ -144,7 +145,7 @@ async def take_up(asked: CallInQuestion, assignment: Assignment, deps: Deps) -> 
         look_by = iso_utc(deps.clock.now() + _READ_AGAIN_AFTER)
         return Dispatched(event=ended.event, look_by=look_by, left_s=_READ_AGAIN_AFTER.total_seconds())
     if response is None:
-        return await _voided(asked, deps)
+        return await _voided(asked, capability, ended, deps)
     record = await deps.runs.get_step(task.tenant_id, task.run_id, task.record_id, task.item)
     journal = asked.journal.with_inputs(asked.inputs_sha256, assignment.created_at)
     if record is not None and record.attempt == task.attempt:
@@ -154,7 +155,8 @@ async def take_up(asked: CallInQuestion, assignment: Assignment, deps: Deps) -> 
     if passed.granted:
         given_s = (ended.deadline_at - ended.created_at).total_seconds()
         await circuit.report(passed, circuit.circuit_outcome(response, capability, given_s), task, deps)
-    outcome = await conclude(call, capability, response, capability.cost.per_call_micro_usd)
+    reserved, begun = capability.cost.per_call_micro_usd, ended.worker is not None
+    outcome = await conclude(call, capability, response, reserved, begun=begun)
     if isinstance(outcome, Succeeded) and may_reuse(asked.view.step, capability, task.purpose):
         await _remember(asked, ended, capability, deps)
     return outcome
@@ -221,11 +223,14 @@ async def _answer(ended: Assignment, ref: PayloadRef, deps: Deps) -> ExecuteResp
     return response
 
 
-async def _voided(asked: CallInQuestion, deps: Deps) -> StepOutcome:
+async def _voided(asked: CallInQuestion, capability: Capability, ended: Assignment, deps: Deps) -> StepOutcome:
     run = await deps.runs.get(asked.task.tenant_id, asked.task.run_id)
     if run is None or run.status.is_final or run.status is RunStatus.CANCELLING:
         return Cancelled()
-    return await asked.journal.failed(LEASE_LOST, "it was taken back from its worker", retryable=True)
+    words = "it was taken back from its worker"
+    if ended.worker is not None:
+        words = told(LEASE_LOST, words, capability)
+    return await asked.journal.failed(LEASE_LOST, words, retryable=True)
 
 
 async def send_command(assignment: Assignment, deps: Deps) -> None:

@@ -66,6 +66,15 @@ def test_the_head_says_who_asked_how_it_ended_and_what_it_holds() -> None:
     assert story([]) == []
 
 
+def test_a_grant_that_was_voided_does_not_count_as_one() -> None:
+    def approval(seq: int, end: str, of: str) -> dict[str, Any]:
+        return record(seq, f"approval.{end}", {"approval_id": of, "subject": "a"})
+
+    ends = [approval(3, "granted", "ap-1"), approval(4, "voided", "ap-1"), approval(5, "granted", "ap-2")]
+    assert story([SUBMITTED, *ends])[3] == "  holds   0 calls, 1 approval granted, 1 approval voided"
+    assert story([SUBMITTED, *ends[:2]])[3] == "  holds   0 calls, 1 approval voided"
+
+
 def test_a_result_names_its_intent_and_how_long_it_took() -> None:
     lines = story(
         [SUBMITTED, intent(3, "a"), intent(4, "b"), result(6, "b"), result(8, "a", status="failed", code="agent.x")]

@@ -14,6 +14,7 @@ from cli.exit_codes import MEANINGS, ExitCode
 from cli.main import COMMANDS
 from cli.output import write_bytes
 from cli.paths import ROOT
+from engine.domain.execute import MAY_HAVE_HAD_ITS_EFFECT
 from tests.unit.cli.api_double import EVENTS, RUN_ID, event, problem
 
 
@@ -530,12 +531,31 @@ def test_help_alone_is_the_overview_and_on_no_command_says_so(livoa):
     assert (wrong.code, "did you mean run?" in wrong.err) == (ExitCode.USAGE, True)
 
 
-def test_a_line_that_is_cut_keeps_what_it_is_about_and_why(connected, double):
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_line_is_cut_on_a_terminal_alone_and_keeps_what_it_is_about_and_why(
+    connected, double, monkeypatch, is_terminal
+):
+    monkeypatch.setattr("cli.commands.events.sys.stdout.isatty", lambda: is_terminal, raising=False)
     facts = {"approval_id": "a" * 200, "subject": "tv", "code": "approval.plan_changed", "message": "another plan"}
     double.events = [event(1, "approval.voided", **facts)]
-    assert "subject=tv code=approval.plan_changed message=another plan approval_id=a" in connected("events", RUN_ID).out
+    out = connected("events", RUN_ID).out
+    assert "subject=tv code=approval.plan_changed message=another plan approval_id=a" in out
+    assert (out.rstrip().endswith("a" * 200), out.rstrip().endswith("a…")) == (not is_terminal, is_terminal)
 
 
 def test_figures_of_events_are_shown_rounded(connected, double):
     double.events = [event(1, "step.progressed", step_id="fit", progress=0.8500000000000001)]
     assert connected("events", RUN_ID).out.rstrip().endswith("step_id=fit progress=0.85")
+
+
+@pytest.mark.parametrize("unsure", [True, False])
+def test_doing_again_what_may_have_had_its_effect_comes_with_a_warning(connected, double, unsure):
+    words = f"The agent did not answer within 4.0 s. {MAY_HAVE_HAD_ITS_EFFECT if unsure else ''}".strip()
+    failed = {**double.steps()[1], "status": "failed", "error": {"code": "agent.timeout", "message": words}}
+    steps = {"run_id": RUN_ID, "steps": [double.steps()[0], failed]}
+    double.scripts[f"GET /api/runs/{RUN_ID}/steps"] = lambda asked: (200, steps)
+    double.scripts[f"POST /api/runs/{RUN_ID}/rerun"] = lambda asked: (202, {"run_id": "run-2", "status": "accepted"})
+    told = connected("rerun", RUN_ID)
+    assert told.code == ExitCode.OK
+    assert ("warning: it does again what may have had its effect already: fit\n" in told.err) == unsure
+    assert (MAY_HAVE_HAD_ITS_EFFECT in connected("show", RUN_ID).out) == unsure

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.domain.approval import Approval, ApprovalAnswer, ApprovalStatus, approval_id_of, asked_sha256
+from engine.domain.audit import ENGINE_ACTOR
 from engine.domain.base import iso_utc
 from engine.domain.errors import LivoaError
 from engine.domain.outcomes import AwaitingApproval, Cancelled, Denied, Failed, Succeeded
@@ -210,6 +211,7 @@ async def test_policies_that_changed_meanwhile_ask_again(governed: Governed) -> 
     (voided,) = await governed.audit_of("approval.voided")
     assert voided.body["approval_id"] == first.approval_id
     assert voided.body["void_code"] == "approval.policies_changed"
+    assert voided.actor == ENGINE_ACTOR, "it is no act of who had granted it"
     await governed.answer()
     assert await governed.world.perform("a") == Succeeded()
 

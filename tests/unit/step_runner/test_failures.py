@@ -3,7 +3,7 @@
 import pytest
 
 from engine.domain.errors import LivoaError
-from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteSucceeded
+from engine.domain.execute import MAY_HAVE_HAD_ITS_EFFECT, RESULT_UNKNOWN, ExecuteError, ExecuteFailed, ExecuteSucceeded
 from engine.domain.outcomes import Failed, Skipped, Succeeded
 from engine.domain.status import StepStatus
 from tests.support.world import World, failing, plan_of, step
@@ -92,3 +92,25 @@ async def test_an_agents_own_words_stand_masked_in_the_record_and_in_no_event(wo
     assert (told["a"]["code"], "message" in told["a"]) == ("agent.refused", False)
     assert "schema" in told["b"]["message"]
     assert "Ann" not in str([one.data for one in events])
+
+
+@pytest.mark.parametrize(
+    ("capability", "code", "warned"),
+    [
+        ("mail.send", "agent.timeout", True),
+        ("mail.send", "agent.unreachable", True),
+        ("mail.send", "agent.execution_lost", True),
+        ("mail.send", RESULT_UNKNOWN, True),
+        ("mail.send", "agent.refused", False),
+        ("calc.double", "agent.timeout", False),
+    ],
+)
+async def test_a_failure_that_leaves_an_effect_open_says_so_however_long_its_reason(world, capability, code, warned):
+    await world.submit(plan_of(step("a", capability)))
+    error = ExecuteError(code=code, message="The agent " + "did " * 200, retryable=False)
+    world.invoker.behaviours[capability] = lambda request: ExecuteFailed(error=error)
+    assert (await world.perform("a")).code == code
+    message = (await world.runs.get_step("contoso", "run-1", "a")).error.message
+    assert message.startswith("The agent did")
+    assert message.endswith(f". {MAY_HAVE_HAD_ITS_EFFECT}") == warned
+    assert (MAY_HAVE_HAD_ITS_EFFECT in message) == warned

@@ -6,16 +6,17 @@ import dataclasses
 
 import pytest
 
+from engine.adapters.memory import MemoryCatalog
 from engine.domain.bus import AssignmentStatus
 from engine.domain.errors import LivoaError
-from engine.domain.execute import ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteSucceeded
+from engine.domain.execute import MAY_HAVE_HAD_ITS_EFFECT, ExecuteError, ExecuteFailed, ExecuteRequest, ExecuteSucceeded
 from engine.domain.outcomes import Cancelled, Denied, Dispatched, Failed, Succeeded
 from engine.domain.status import RunStatus, StepStatus
 from engine.ports.assignments import Finished, NoAssignments, NotLeased
 from engine.ports.run_store import RunChange
 from engine.ports.step_queue import NoStepQueue
 from engine.step_runner import StepTask, perform_step
-from tests.support.world import World, plan_of, step
+from tests.support.world import World, capability, plan_of, step
 
 KEY = "run-1/fit"
 OF = ("contoso", "run-1", KEY)
@@ -132,6 +133,21 @@ async def test_what_nobody_takes_in_time_has_timed_out(world):
     world.clock.advance(600)
     assert await world.perform("fit") == Failed(code="agent.timeout", retryable=True)
     assert "no worker took it" in (await record(world)).error.message
+
+
+@pytest.mark.parametrize(("was_taken", "waits_s"), [(True, 600), (True, 60), (False, 600)])
+async def test_what_a_worker_had_begun_may_have_had_its_effect_and_what_nobody_took_has_not(was_taken, waits_s):
+    effect = {"side_effect": "external", "idempotent": False}
+    catalog = MemoryCatalog((capability("calc.fit", delivery="service_bus", timeout_s=600, lease_s=60, **effect),))
+    world = World()
+    world.deps = dataclasses.replace(world.deps, catalog=catalog)
+    await world.submit(plan_of(step("fit", "calc.fit", n=4), uses=["fit"]))
+    await world.perform("fit")
+    if was_taken:
+        await taken(world)
+    world.clock.advance(waits_s)
+    assert isinstance(await world.perform("fit"), Failed)
+    assert ((await record(world)).error.message.endswith(MAY_HAVE_HAD_ITS_EFFECT)) == was_taken
 
 
 async def test_an_error_of_the_agent_is_the_steps(world):
