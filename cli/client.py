@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from cli.errors import CliError
 from cli.exit_codes import ExitCode
-from cli.paths import known_tenants
+from cli.problems import Place, problem_of, run_named_in
 
 T = TypeVar("T")
 
@@ -273,7 +273,8 @@ class Api:
                 return read(response)
         except urllib.error.HTTPError as err:
             with err:
-                raise problem_of(err.code, err.read(MAX_RESPONSE_BYTES), self.url) from err
+                place = Place(self.url, run_named_in(urlsplit(request.full_url).path), self.again)
+                raise problem_of(err.code, err.read(MAX_RESPONSE_BYTES), place) from err
         except (OSError, HTTPException) as err:
             raise self._unreachable(err) from err
 
@@ -322,76 +323,4 @@ def _too_late(run_id: str, again: str) -> CliError:
         hint=f"./livoa events {run_id} --follow{again}, or ./livoa cancel {run_id}{again}",
         exit_code=ExitCode.TIMEOUT,
         code="cli.timeout",
-    )
-
-
-_HINTS = {
-    400: "change what is named above and send it again",
-    401: "the host does not accept this token: use the data folder the host uses (--data or LIVOA_HOME), or set LIVOA_TOKEN",
-    403: "use a token with the role: ./livoa token --role ROLE, handed over as LIVOA_TOKEN",
-    404: "./livoa runs lists the runs you may see; --tenant chooses another tenant",
-    412: "read it again: somebody else has changed it meanwhile",
-    422: "change what is named above and send it again",
-    413: "put less into the request; a request holds at most 4 MiB",
-    503: "try again in a few seconds; logs/host.log in the data folder tells more",
-}
-
-
-def _known_tenants() -> str:
-    names = ", ".join(known_tenants())
-    return f"choose a tenant with --tenant; the catalog here has {names}" if names else _HINTS[401]
-
-
-_SOMEBODY_ELSE = "somebody else has to answer: --as NAME chooses another development user"
-_ITS_STEPS = "./livoa show RUN lists its steps"
-_HINTS_OF_CODES = {
-    "approval.app_only": _SOMEBODY_ELSE,
-    "approval.closed": "./livoa approvals RUN shows what became of it",
-    "approval.not_found": "./livoa approvals lists what waits for an answer",
-    "approval.self": _SOMEBODY_ELSE,
-    "audit.no_such_content": "./livoa audit show RUN lists the hashes",
-    "auth.tenant_suspended": "only the operator lets it go on: a higher version in catalog/tenants/TENANT.yaml, docs/tenants.md",
-    "idempotency.in_flight": "the same request is being taken at this moment: send it again in a few seconds",
-    "idempotency.mismatch": "this key has made a run of another request: take another --idempotency-key, or leave it out; to see "
-    "the run of the first request, send that one again",
-    "plan.invalid": "./livoa plan check FILE tells the same without a host",
-    "run.erased": "./livoa audit show RUN has what is left: its audit records",
-    "run.finished": "./livoa show RUN has its end, ./livoa rerun RUN does it again",
-    "run.no_plan": './livoa show RUN has the reason; ./livoa run "…" submits it again',
-    "run.not_finished": "./livoa cancel RUN asks it to stop, ./livoa terminate RUN ends it at once",
-    "step.no_output": _ITS_STEPS,
-    "step.unknown": _ITS_STEPS,
-    "tenants.invalid": "mend what is named, or remove a file that is no page; pages are read again within two seconds",
-}
-
-
-def _hint_for(code: str, status: int) -> str:
-    if code == "auth.tenant_unknown":
-        return _known_tenants()
-    return _HINTS_OF_CODES.get(code) or _HINTS.get(status, "")
-
-
-def problem_of(status: int, data: bytes, url: str) -> CliError:
-    """The CliError for a problem document (RFC 9457), or for whatever else came with an error status."""
-    try:
-        body = json.loads(data)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict) or "code" not in body:
-        return CliError(
-            f"{url} answered {status} without a problem document",
-            hint="is something else listening there? Check LIVOA_URL",
-            exit_code=ExitCode.FORBIDDEN if status in {401, 403} else ExitCode.FAILED,
-            code=f"http.{status}",
-        )
-    errors = [entry for entry in body.get("errors", ()) if isinstance(entry, dict)]
-    details = [f"{e.get('pointer') or '/'}  {e.get('code', '')}: {e.get('message', '')}" for e in errors]
-    if body.get("incident"):
-        details.append(f"incident {body['incident']}")
-    return CliError(
-        f"{body.get('detail') or body.get('title')} ({body['code']}, HTTP {status})",
-        hint=_hint_for(str(body["code"]), status),
-        exit_code=ExitCode.FORBIDDEN if status in {401, 403} else ExitCode.FAILED,
-        code=str(body["code"]),
-        details=tuple(details),
     )

@@ -15,7 +15,7 @@ from engine.adapters.memory import SystemClock
 from engine.domain.errors import LivoaError, Violation
 from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest
 from engine.domain.principal import Principal, Role
-from engine.domain.run import PlanProvenance, RunRequest
+from engine.domain.run import PlanProvenance, RunConstraints, RunRequest
 from engine.domain.tenant import TenantConfig
 from engine.plan import CheckResult, check_plan
 from engine.ports.policy import PolicyText, PolicyTexts
@@ -99,13 +99,16 @@ class Desk:
             changes.extend(_changes(await self._try(tenant, self._library), after))
         return (), changes
 
-    async def plan(self, document: bytes, tenant_id: str) -> tuple[CheckResult, PlanPolicyDecision | None]:
-        """What the checks and the policies say to a plan that a person of the tenant brings. None when the checks refuse it."""
+    async def plan(
+        self, document: bytes, tenant_id: str, constraints: RunConstraints | None = None
+    ) -> tuple[CheckResult, PlanPolicyDecision | None]:
+        """What the checks and the policies say to a plan that a person of the tenant brings, with what the run is to keep to.
+        None when the checks refuse it."""
         tenant = await self._tenants.get(tenant_id)
         if tenant is None:
             known = ", ".join(sorted(found.tenant_id for found in await self._tenants.all()))
             raise _no_tenant(tenant_id, known)
-        result = check_plan(document, tenant=tenant, catalog=self._catalog)
+        result = check_plan(document, tenant=tenant, catalog=self._catalog, constraints=constraints)
         if result.plan is None:
             return result, None
         caller = Principal(

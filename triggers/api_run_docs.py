@@ -153,7 +153,7 @@ RUN_DOCS: dict[str, Doc] = {
             {
                 409: ("step.no_output",),
                 410: ("run.erased", "payload.erased"),
-                422: ("request.invalid",),
+                422: ("request.invalid", "step.unknown"),
                 429: ("quota.links",),
                 503: ("audit.unavailable", "payload.key_unavailable", "link.unavailable"),
             },

@@ -22,6 +22,7 @@ from engine.ports.deps import Deps, DepsProvider
 from engine.ports.payload_links import Linked, link_invalid
 from triggers.endpoint import Call, Endpoint, OpenEndpoint, build_blueprint
 from triggers.http_adapter import JSON, HttpRequest, HttpResponse, json_response
+from triggers.http_runs import require_step
 from triggers.run_access import READERS, run_of
 from triggers.submission import append_audit, not_recorded, read_json_body, require_permit, violations_of
 
@@ -55,7 +56,7 @@ class Link(Frozen):
 
 
 async def make_link(call: Call) -> HttpResponse:
-    """``POST /api/runs/{run_id}/links``. 409 ``step.no_output`` where there is none, 429 ``quota.links``.
+    """``POST /api/runs/{run_id}/links``. 409 ``step.no_output`` where there is none, 422 ``step.unknown``, 429 ``quota.links``.
 
     A link costs the tenant one of the permits that it has for links.
     """
@@ -67,6 +68,8 @@ async def make_link(call: Call) -> HttpResponse:
     message = "This tenant asks for more than it may at the moment; no link was made."
     await require_permit(tenant, call.principal, _ROUTE, call.deps, code="quota.links", message=message, door="links")
     record = await call.deps.runs.get_step(run.tenant_id, run.run_id, wanted.step_id, wanted.item)
+    if record is None:
+        await require_step(run, wanted.step_id, call.deps)
     if record is None or record.output_ref is None:
         raise ConflictError("step.no_output", "This step, or this item of it, has no output.")
     now = call.deps.clock.now()

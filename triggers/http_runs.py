@@ -161,7 +161,7 @@ async def get_step_output(call: Call) -> HttpResponse:
     item = integer_query(call, "item", default=0, low=0, high=9_999) if "item" in call.request.query else None
     record = await call.deps.runs.get_step(run.tenant_id, run.run_id, step_id, item) if is_wire_id(step_id) else None
     if record is None:
-        await _require_step(run, step_id, call.deps)
+        await require_step(run, step_id, call.deps)
         if item is not None and run.status.is_final:
             raise LivoaError("step.item_unknown", "This step has no such item.", status=422, pointer="/item")
     if record is None or record.output_ref is None:
@@ -173,7 +173,8 @@ async def get_step_output(call: Call) -> HttpResponse:
     return HttpResponse(200, (("content-type", media_type), ("etag", f'"{record.output_ref.sha256}"')), data)
 
 
-async def _require_step(run: Run, step_id: str, deps: Deps) -> None:
+async def require_step(run: Run, step_id: str, deps: Deps) -> None:
+    """Raises ``LivoaError("step.unknown", status=422)`` for a step that the plan of the run does not have."""
     plan = await _plan(run, deps)
     if not any(entry["id"] == step_id for entry in (plan or {}).get("steps", ())):
         raise LivoaError("step.unknown", "The plan of this run has no such step.", status=422, pointer="/step_id")

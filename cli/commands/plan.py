@@ -18,6 +18,7 @@ from cli.tokens import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from engine.domain.policy import PlanPolicyDecision
+    from engine.domain.run import RunConstraints
     from engine.plan import CheckResult
 
 EXAMPLE = """
@@ -51,8 +52,9 @@ def run(options: argparse.Namespace) -> ExitCode:
         return _plan(options)
     if options.intent != _CHECK:
         raise CliError("an intent is one argument", hint="put it in quotes", exit_code=ExitCode.USAGE, code="cli.usage")
+    constraints = _constraints_of(options)
     document = _read(options.file)
-    result, decision = _judge(document, options.tenant or DEFAULT_TENANT, options.catalog)
+    result, decision = _judge(document, options.tenant or DEFAULT_TENANT, options.catalog, constraints)
     denied = decision is not None and decision.verdict.value == "deny"
     if options.json:
         judged = {"decision": decision.model_dump(mode="json")} if decision is not None else {}
@@ -100,13 +102,31 @@ def _read(name: str) -> bytes:
         raise CliError(f"cannot read {name}: {err.strerror}", exit_code=ExitCode.USAGE, code="cli.file") from err
 
 
-def _judge(document: bytes, tenant_id: str, catalog_dir: Path) -> tuple[CheckResult, PlanPolicyDecision | None]:
+def _constraints_of(options: argparse.Namespace) -> RunConstraints:
+    """What the run would be asked to keep to. Raises CliError (USAGE) for what a plan of one's own has no use for."""
+    from pydantic import ValidationError
+
+    from engine.domain.run import RunConstraints
+
+    for name in ("goal", "value", "document"):
+        if getattr(options, name):
+            raise CliError(f"`plan {_CHECK}` takes no --{name}", exit_code=ExitCode.USAGE, code="cli.usage")
+    try:
+        return RunConstraints(max_steps=options.max_steps, deadline_s=options.deadline)
+    except ValidationError as err:
+        message = "--max-steps and --deadline must be more than 0"
+        raise CliError(message, exit_code=ExitCode.USAGE, code="cli.usage") from err
+
+
+def _judge(
+    document: bytes, tenant_id: str, catalog_dir: Path, constraints: RunConstraints
+) -> tuple[CheckResult, PlanPolicyDecision | None]:
     """What the checks and the policies say, by the engine's own code. No decision on a plan with errors."""
     from cli.policy_desk import Desk
     from engine.domain.errors import LivoaError
 
     try:
-        return asyncio.run(Desk(catalog_dir).plan(document, tenant_id))
+        return asyncio.run(Desk(catalog_dir).plan(document, tenant_id, constraints))
     except LivoaError as err:
         raise CliError(str(err), hint=f"mend the catalog in {catalog_dir}", code=err.code) from err
 

@@ -137,6 +137,7 @@ async def test_an_item_of_a_map_has_a_link_of_its_own(world: World) -> None:
     target = str(answer.json["url"]).removeprefix("http://livoa.test")
     assert (await follow(world, target)).json == {"item": 4}
     assert (await world.post(f"/api/runs/{run_id}/links", {"step_id": "first"})).code == "step.no_output"
+    assert (await world.post(f"/api/runs/{run_id}/links", {"step_id": "nosuch"})).code == "step.unknown"
 
 
 @pytest.mark.parametrize(
