@@ -41,7 +41,7 @@ from policy.facts import TRUSTED, Label, PlanFacts, StepFacts
 from policy.flow import plan_facts, step_facts
 from policy.flow.hosts import entry_of
 from policy.hashes import sha256_of
-from policy.library import InForce, PolicyLibrary
+from policy.library import UNAVAILABLE, InForce, PolicyLibrary
 from policy.questions import Ask, NotSayableError, entities_of, hosts_of_tenant, sayable, step_question, submit_question
 from policy.rules import Rule
 from policy.verdicts import Subject, refusal, verdict_of
@@ -421,7 +421,8 @@ def _refused(code: str, words: str, pointer: str = "", step_id: str | None = Non
 def _broken(error: Exception) -> PolicyDecision:
     """Whatever went wrong, the answer is no; the place is logged, values are not."""
     if isinstance(error, LivoaError):
-        _LOG.error("policies unavailable", extra={"code": error.code})
+        if error.code != UNAVAILABLE:  # of that the library tells once, not with each decision
+            _LOG.error("the decision failed: %s", error.pointer or "no place", extra={"code": error.code})
         return _refused(error.code, error.message, error.pointer or "")
     _LOG.exception("the decision failed")
     words = str(error) if isinstance(error, CedarError) else type(error).__name__

@@ -18,12 +18,13 @@ from typing import Protocol
 from engine.domain.base import JsonObject
 from engine.domain.errors import LivoaError, Violation
 from engine.ports.catalog import Catalog
-from engine.ports.policy import PolicySource, PolicyText, PolicyTexts
+from engine.ports.policy import PolicySource, PolicyState, PolicyText, PolicyTexts
 from policy.admission import Admitted, admit, admit_in_child
 from policy.book import Book, Words
 from policy.cedar import CedarError, PolicySet
 from policy.hashes import sha256_of
 from policy.rules import Layer, Rule, rule_of
+from policy.trouble import PolicyTrouble
 
 UNAVAILABLE = "policy.unavailable"
 FAILURE_KEPT_S = 5.0
@@ -96,6 +97,7 @@ class PolicyLibrary:
     """Policies by tenant, compiled. One per process; safe to use from several threads and loops.
 
     ``required`` are ids of platform policies that must be there (``GUARANTEES`` wherever tenants are served).
+    ``trouble`` hears whether policies can be used, each time they are asked for.
     """
 
     def __init__(
@@ -105,9 +107,11 @@ class PolicyLibrary:
         archive: PolicyArchive | None = None,
         *,
         required: frozenset[str] = frozenset(),
+        trouble: PolicyTrouble | None = None,
     ) -> None:
         self._source = source
         self._required = required
+        self._trouble = trouble
         self._catalog = catalog
         self._archive = archive if archive is not None else MemoryPolicyArchive()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -129,6 +133,25 @@ class PolicyLibrary:
 
     async def in_force(self, tenant_id: str) -> InForce:
         """Today's policies. Raises ``LivoaError("policy.unavailable")`` (503) with everything that is wrong with them."""
+        try:
+            found = await self._in_force(tenant_id)
+        except LivoaError as error:
+            if self._trouble is not None:
+                self._trouble.broken(tenant_id, error)
+            raise
+        if self._trouble is not None:
+            self._trouble.mended(tenant_id)
+        return found
+
+    async def look(self, tenant_id: str) -> PolicyState:
+        """See ``PolicyWatch.look``."""
+        try:
+            await self.in_force(tenant_id)
+        except LivoaError:
+            return "broken"
+        return "in_force"
+
+    async def _in_force(self, tenant_id: str) -> InForce:
         texts = await self._source.texts(tenant_id)
         kept = self._kept.get(tenant_id)
         if kept is None or not self._holds(kept, texts):

@@ -275,6 +275,7 @@ READY: dict[str, Any] = {
     "version": "0.1.0",
     "catalog": PLAN_HASH,
     "catalog_files": "as_loaded",
+    "policies": "in_force",
 }
 SCHEMA_LIST: dict[str, Any] = {"schemas": [{"name": "plan", "path": "/api/schemas/plan"}]}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine import VERSION
 from engine.ports.deps import DepsProvider
+from engine.ports.policy import PolicyState, PolicyWatch
 from triggers.endpoint import Call, Endpoint, PublicEndpoint, build_blueprint
 from triggers.http_adapter import HttpRequest, HttpResponse, json_response
 
@@ -43,8 +44,17 @@ async def ready(call: Call) -> HttpResponse:
         "catalog": call.deps.catalog.version,
         # What is broken stands in the log: a tenant's people are not the catalog's owner.
         "catalog_files": (await call.deps.catalog_watch.look()).state,
+        "policies": await _policies(call.deps.policy_watch, tenant_id),
     }
     return json_response(body, 200 if well else 503, () if well else (("retry-after", "5"),))
+
+
+async def _policies(watch: PolicyWatch, tenant_id: str) -> PolicyState:
+    try:
+        return await asyncio.wait_for(watch.look(tenant_id), CHECK_TIMEOUT_S)
+    except Exception:
+        _LOG.warning("the policies cannot be looked at", exc_info=True)
+        return "broken"
 
 
 async def _passes(name: str, check: Awaitable[object]) -> bool:

@@ -118,7 +118,7 @@ def _tenancy(
     from engine.adapters.tenant_configs import VersionedTenants
     from engine.identity import TenantEnvelopes
 
-    versioned = VersionedTenants(FilesTenantDirectory(settings.catalog_dir, clock), versions, clock)
+    versioned = VersionedTenants(FilesTenantDirectory(settings.catalog_dir, clock, tells=True), versions, clock)
     tokens, tenants, agent_credential = _identity(settings, versioned, clock)
     ports = {
         "tokens": tokens,

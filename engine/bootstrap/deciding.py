@@ -15,7 +15,7 @@ from engine.ports.clock import Clock
 from engine.ports.deps import Deps
 from engine.ports.models import ChatModels, NoChatModels
 from engine.ports.personal_data import PersonalDataDetector
-from engine.ports.policy import PolicyEngine
+from engine.ports.policy import PolicyEngine, PolicyWatch
 
 if TYPE_CHECKING:
     from planner_graph.routing import CatalogRouters
@@ -64,16 +64,16 @@ def deciding(
     from planner_graph.degraded import DegradedComposer, DegradedPlanner
 
     return {
-        "policy": _policy(settings, catalog, clock, detector, audit),
+        **_policies(settings, catalog, clock, detector, audit),
         "models": _models(settings),
         "planner": DegradedPlanner(catalog, clock, routers=_routers(settings)),
         "composer": DegradedComposer(),
     }
 
 
-def _policy(
+def _policies(
     settings: Settings, catalog: Catalog, clock: Clock, detector: PersonalDataDetector, audit: AuditLog
-) -> PolicyEngine:
+) -> dict[str, PolicyEngine | PolicyWatch]:
     """The decision point over the policies of the catalog's folder; sets that runs are pinned to are kept in the data folder.
 
     What it decides by goes on record when it changes."""
@@ -84,11 +84,14 @@ def _policy(
     from policy.library import GUARANTEES, PolicyLibrary
     from policy.on_record import RecordingPolicyEngine
     from policy.personal_data import DetectingPolicyEngine
+    from policy.trouble import PolicyTrouble
 
     archive = FilesPolicyArchive(settings.data_dir / "policies")
-    library = PolicyLibrary(FilesPolicySource(settings.catalog_dir, clock), catalog, archive, required=GUARANTEES)
+    source, trouble = FilesPolicySource(settings.catalog_dir, clock), PolicyTrouble()
+    library = PolicyLibrary(source, catalog, archive, required=GUARANTEES, trouble=trouble)
     detecting = DetectingPolicyEngine(GovernedPolicyEngine(catalog, library), detector, catalog)
-    return RecordingPolicyEngine(detecting, library, catalog, InForceRecords(audit, clock))
+    recording = RecordingPolicyEngine(detecting, library, catalog, InForceRecords(audit, clock))
+    return {"policy": recording, "policy_watch": library}
 
 
 def _routers(settings: Settings) -> CatalogRouters:

@@ -28,7 +28,7 @@ from engine.ports.payload_links import NoPayloadLinks, PayloadLinks
 from engine.ports.payload_store import PayloadStore
 from engine.ports.personal_data import NoDetector, PersonalDataDetector
 from engine.ports.planner import AnswerComposer, Planner
-from engine.ports.policy import PolicyEngine
+from engine.ports.policy import NoPolicyWatch, PolicyEngine, PolicyWatch
 from engine.ports.quota import Admission, NoAdmission
 from engine.ports.result_cache import NoResultCache, ResultCache
 from engine.ports.run_keys import NoRunKeys, RunKeys
@@ -102,6 +102,7 @@ class Deps:
     grants: Grants = field(default_factory=NoGrants)
     personal_data: PersonalDataDetector = field(default_factory=NoDetector)
     catalog_watch: CatalogWatch = field(default_factory=NoCatalogWatch)
+    policy_watch: PolicyWatch = field(default_factory=NoPolicyWatch)
     calls: CallLedger | None = None
 
 

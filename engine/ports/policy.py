@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from engine.domain.policy import PlanPolicyDecision, PlanPolicyRequest, PolicyDecision, StepPolicyRequest
 
@@ -19,6 +19,26 @@ class PolicyEngine(Protocol):
     async def decide_step(self, request: StepPolicyRequest) -> PolicyDecision:
         """The authoritative answer for one step with bound inputs."""
         ...
+
+
+PolicyState = Literal["unwatched", "in_force", "broken"]
+"""Of a tenant's policies. ``broken``: they cannot be used, so that nothing is allowed."""
+
+
+class PolicyWatch(Protocol):
+    """Looks whether policies can be used."""
+
+    async def look(self, tenant_id: str) -> PolicyState:
+        """Whether a tenant's policies, the platform's among them, can be used now. Logs each change once."""
+        ...
+
+
+class NoPolicyWatch:
+    """The policies of a process that decides nothing."""
+
+    async def look(self, tenant_id: str) -> PolicyState:
+        """See ``PolicyWatch.look``."""
+        return "unwatched"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,14 +55,14 @@ class FilesPolicySource:
 
     def _read(self, tenant_id: str) -> PolicyTexts:
         if not is_wire_id(tenant_id) or tenant_id.startswith("."):
-            raise _unavailable("the tenant's name is no folder name")
+            raise _unavailable("the tenant's name is no folder name", "tenants")
         platform = self._folder("platform")
         if not platform:
-            raise _unavailable("the platform's policies are missing")
+            raise _unavailable("the platform's policies are missing", "platform")
         own = self._folder(f"tenants/{tenant_id}")
         if not own and (self._is_there(tenant_id) or tenant_id in self._have_own):
             # The policies for tenants without their own may allow what these forbade.
-            raise _unavailable("the tenant's own policies have gone")
+            raise _unavailable("the tenant's own policies have gone", f"tenants/{tenant_id}")
         if own:
             self._have_own.add(tenant_id)
         return PolicyTexts(platform, self._folder("default"), own)
@@ -71,24 +71,29 @@ class FilesPolicySource:
         try:
             return (self._root / "tenants" / tenant_id).is_dir()
         except OSError as error:
-            raise _unavailable(f"the tenant's folder cannot be read ({type(error).__name__})") from error
+            raise _unavailable(
+                f"the tenant's folder cannot be read ({type(error).__name__})", f"tenants/{tenant_id}"
+            ) from error
 
     def _folder(self, name: str) -> tuple[PolicyText, ...]:
         folder = self._root / name
         try:
             paths = sorted(path for path in folder.iterdir() if path.suffix == ".cedar") if folder.is_dir() else []
             if len(paths) > _MAX_FILES:
-                raise _unavailable(f"{name} has more than {_MAX_FILES} files")
-            return tuple(PolicyText(f"{name}/{path.name}", _text(path)) for path in paths)
-        except (OSError, UnicodeDecodeError) as error:
-            raise _unavailable(f"{name} cannot be read ({type(error).__name__})") from error
+                raise _unavailable(f"{name} has more than {_MAX_FILES} files", name)
+        except OSError as error:
+            raise _unavailable(f"{name} cannot be read ({type(error).__name__})", name) from error
+        return tuple(PolicyText(f"{name}/{path.name}", _text(path, f"{name}/{path.name}")) for path in paths)
 
 
-def _text(path: Path) -> str:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise _unavailable(f"{path.name} has more than {MAX_FILE_BYTES} bytes")
-    return path.read_text(encoding="utf-8")
+def _text(path: Path, name: str) -> str:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise _unavailable(f"{name} has more than {MAX_FILE_BYTES} bytes", name)
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unavailable(f"{name} cannot be read ({type(error).__name__})", name) from error
 
 
-def _unavailable(words: str) -> LivoaError:
-    return LivoaError("policy.unavailable", f"The policies cannot be read: {words}.", status=503)
+def _unavailable(words: str, pointer: str) -> LivoaError:
+    return LivoaError("policy.unavailable", f"The policies cannot be read: {words}.", status=503, pointer=pointer)

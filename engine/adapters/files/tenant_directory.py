@@ -7,6 +7,7 @@ that somebody has just tried to suspend.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,8 @@ from engine.ports.clock import Clock
 LOOK_AGAIN_AFTER_S = 2.0
 """How long tenants are taken from memory before the files are looked at again."""
 
+_LOG = logging.getLogger("livoa.tenants")
+
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
@@ -32,11 +35,14 @@ class FilesTenantDirectory:
     """Tenants below ``root/tenants``.
 
     Every method raises ``LivoaError("tenants.invalid")`` (503) with one violation per offence while a page is wrong, two tenants
-    trust the same (issuer, directory), or there are no tenants at all.
+    trust the same (issuer, directory), or there are no tenants at all. With ``tells`` the log hears of it once, and
+    once when it is mended.
     """
 
-    def __init__(self, root: Path, clock: Clock) -> None:
+    def __init__(self, root: Path, clock: Clock, *, tells: bool = False) -> None:
         self._root = root
+        self._tells = tells
+        self._told = ""
         self._clock = clock
         self._loaded: _Loaded | None = None
 
@@ -58,8 +64,23 @@ class FilesTenantDirectory:
         # The lower bound: after a clock was set back, "not yet" could last for hours.
         if loaded is not None and timedelta() <= now - loaded.looked_at < timedelta(seconds=LOOK_AGAIN_AFTER_S):
             return loaded.tenants
-        self._loaded = await asyncio.to_thread(self._look, loaded, now)
+        try:
+            self._loaded = await asyncio.to_thread(self._look, loaded, now)
+        except LivoaError as err:
+            self._tell(err)
+            raise
+        self._tell(None)
         return self._loaded.tenants
+
+    def _tell(self, err: LivoaError | None) -> None:
+        words = err.message if err is not None else ""
+        if words == self._told or not self._tells:
+            return
+        self._told = words
+        if err is not None:
+            _LOG.error("no tenant is served: %s", words, extra={"code": err.code})
+        else:
+            _LOG.info("the tenants' configuration is mended: tenants are served again")
 
     def _look(self, loaded: _Loaded | None, now: datetime) -> _Loaded:
         # The state of the files before they are read: a change in between is seen next time.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,28 @@ async def test_a_broken_page_makes_the_directory_unavailable_until_it_is_mended(
         assert "tenants/contoso.yaml#/status" in {v.pointer for v in caught.value.violations}
     write(tmp_path, TENANTS[1])
     assert await directory.by_directory(ISSUER, "d1") == TENANTS[1]
+
+
+async def test_the_log_hears_once_of_a_broken_page_and_once_when_it_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "livoa.tenants")
+    clock = FixedClock()
+    write(tmp_path, *TENANTS)
+    directory = FilesTenantDirectory(tmp_path, clock, tells=True)
+    await directory.all()
+    for text in ("status: suspnded\n", "name: [", None):
+        if text is None:
+            write(tmp_path, TENANTS[1])
+        else:
+            (tmp_path / "tenants" / "contoso.yaml").write_text(text)
+        for _ in range(3):
+            clock.advance(LOOK_AGAIN_AFTER_S)
+            with contextlib.suppress(LivoaError):
+                await directory.all()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "INFO"]
+    assert "tenants/contoso.yaml#/status" in caplog.records[0].getMessage()
+    assert "tenants/contoso.yaml#" in caplog.records[1].getMessage()
 
 
 async def test_pages_that_trust_the_same_directory_are_refused_with_their_place(tmp_path: Path) -> None:

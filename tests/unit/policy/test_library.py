@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from engine.adapters.memory import FixedClock
 from engine.domain.errors import LivoaError
 from engine.ports.policy import PolicyText
 from policy.library import GUARANTEES, MemoryPolicyArchive, PolicyLibrary
+from policy.trouble import PolicyTrouble
 from tests.unit.policy.conftest import CATALOG, ROOT, Gate, Texts, library, tenant
 
 NOTES = {"id": "notes", "capability": "rag.search", "inputs": {"query": "budget"}}
@@ -189,3 +192,55 @@ async def test_a_tenants_folder_without_policies_is_half_written_and_not_a_wish_
     for path in (root / "policies" / "tenants" / "contoso").glob("*.cedar"):
         path.rename(path.with_suffix(".cedar.new"))
     await faults(FilesPolicySource(root, clock))
+
+
+class Told:
+    """A library over the shipped policies that tells the log, asked by two tenants without policies of their own."""
+
+    def __init__(self, root: Path, clock: FixedClock) -> None:
+        self.library, self.clock = (
+            PolicyLibrary(FilesPolicySource(root, clock), CATALOG, trouble=PolicyTrouble()),
+            clock,
+        )
+
+    async def look(self) -> list[str]:
+        self.clock.advance(3)
+        return [await self.library.look(name) for name in ("adatum", "adatum", "wingtip")]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (b"permit (nonsense", "platform/kill-switch.cedar"),
+        (b"\xff", "platform/kill-switch.cedar: The policies cannot be read"),
+    ],
+)
+async def test_the_log_hears_once_of_broken_policies_and_once_when_they_are_mended(
+    root: Path, clock: FixedClock, caplog: pytest.LogCaptureFixture, text: bytes, place: str
+) -> None:
+    caplog.set_level(logging.INFO, "livoa.policy")
+    told, page = Told(root, clock), root / "policies" / "platform" / "kill-switch.cedar"
+    good = page.read_bytes()
+    assert await told.look() == ["in_force"] * 3
+    page.write_bytes(text)
+    assert [await told.look() for _ in range(2)] == [["broken"] * 3] * 2
+    page.write_bytes(good)
+    assert [await told.look() for _ in range(2)] == [["in_force"] * 3] * 2
+    page.write_bytes(text)
+    assert await told.look() == ["broken"] * 3
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "ERROR"]
+    assert place in caplog.records[0].getMessage()
+    assert caplog.records[0].__dict__["code"] == "policy.unavailable"
+
+
+async def test_the_log_names_the_tenant_whose_own_policies_cannot_be_used(
+    root: Path, clock: FixedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = PolicyLibrary(FilesPolicySource(root, clock), CATALOG, trouble=PolicyTrouble())
+    assert await told.look("contoso") == "in_force"
+    shutil.rmtree(root / "policies" / "tenants" / "contoso")
+    clock.advance(3)
+    with contextlib.suppress(LivoaError):
+        await told.in_force("contoso")
+    (record,) = caplog.records
+    assert "tenant contoso: tenants/contoso: The policies cannot be read: the tenant's own" in record.getMessage()

@@ -198,6 +198,25 @@ async def test_broken_files_of_the_catalog_are_told_and_the_host_stays_ready(wor
     assert b"SECRET" not in answer.body
 
 
+@pytest.mark.parametrize("fault", [None, RuntimeError("SECRET")])
+async def test_broken_policies_are_told_and_the_host_stays_ready(world: World, fault: Exception | None) -> None:
+    assert (await world.get("/api/health/ready")).json["policies"] == "unwatched"
+    asked: list[str] = []
+
+    class Broken:
+        async def look(self, tenant_id: str) -> str:
+            asked.append(tenant_id)
+            if fault is not None:
+                raise fault
+            return "broken"
+
+    world.with_deps(policy_watch=Broken())
+    answer = await world.get("/api/health/ready")
+    assert (answer.status, answer.json["policies"]) == (200, "broken")
+    assert asked == ["contoso"]
+    assert b"SECRET" not in answer.body
+
+
 async def test_liveness_asks_nothing(world: World) -> None:
     assert (await world.get("/api/health/live", token=None)).json == {"status": "ok"}
     assert world.telemetry.spans == []
