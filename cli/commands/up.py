@@ -43,10 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _workers(text: str) -> int:
     from cli.stack.local import MAX_WORKERS
 
-    number = int(text)
-    if not 0 <= number <= MAX_WORKERS:
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= MAX_WORKERS):
         raise argparse.ArgumentTypeError(f"must be 0 to {MAX_WORKERS}")
-    return number
+    return int(text)
 
 
 def _port(text: str) -> int:

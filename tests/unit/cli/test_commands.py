@@ -360,6 +360,13 @@ def test_wrong_usage_says_what_is_wrong_and_what_to_do_next(livoa, arguments):
     assert "_port" not in result.err
 
 
+@pytest.mark.parametrize("number", ["x", "", "1.5", "-1", "9", "9" * 5_000])
+def test_a_number_of_workers_that_cannot_be_is_told_in_words(livoa, number):
+    result = livoa("up", f"--workers={number}", "--json")
+    assert result.code == ExitCode.USAGE
+    assert json.loads(result.out)["error"]["message"] == "argument --workers: must be 0 to 8"
+
+
 def test_help_lists_every_command_and_loads_nothing_heavy():
     code = (
         "import sys; from cli.main import main; main(['--help'])\n"
