@@ -44,6 +44,8 @@ MAX_PUT_OFF = 120
 """How often a command comes again while the store cannot be reached: for about two hours in all."""
 RETRY_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Between tries to reach a bus that is away."""
+NOT_YET = 4
+"""So many tries, about nine seconds, a bus may be late without a warning: a worker starts beside it."""
 
 
 @dataclass(slots=True)
@@ -158,8 +160,12 @@ class Service:
                 continue
             except Exception as err:
                 reason = err.code if isinstance(err, LivoaError) else type(err).__name__
-            if queue in self.connected or failures == 0:
+            if queue in self.connected:
                 _LOG.warning("queue lost: %s", reason, extra={"queue": queue})
+            elif failures == 0:
+                _LOG.info("queue not reached yet: %s", reason, extra={"queue": queue})
+            elif failures == NOT_YET:
+                _LOG.warning("queue not reached: %s", reason, extra={"queue": queue})
             self.connected.discard(queue)
             await self._pause(RETRY_PAUSES_S[min(failures, len(RETRY_PAUSES_S) - 1)])
             failures += 1
