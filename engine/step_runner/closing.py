@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from engine.domain.audit import AuditEntry, AuditType
@@ -15,6 +16,7 @@ from engine.domain.telemetry_names import METRIC_RUNS_FINISHED
 from engine.ports.deps import Deps
 from engine.ports.run_store import RunChange
 from engine.step_runner.asked import record_voided
+from engine.step_runner.end_words import STEP_MESSAGES, run_error, step_words
 from engine.step_runner.leftovers import close_items, items_of, release_budget, with_untold
 from engine.step_runner.unknown import record_unknown_results
 
@@ -50,14 +52,16 @@ async def finish_run(payload: dict[str, Any], deps: Deps) -> dict[str, Any]:
     await record_voided(run.tenant_id, run.run_id, deps)
     not_undone: dict[str, str] = payload.get("not_undone") or {}
     steps, codes = payload.get("steps") or {}, payload.get("codes") or {}
-    await _close_steps(run, *await with_untold(run, steps, codes, payload.get("code"), deps), not_undone, deps)
-    error = _with_effects(run.error or _error(payload.get("code")), not_undone)
+    settled = await with_untold(run, steps, codes, payload.get("code"), deps)
+    stopped = status in (RunStatus.CANCELLED, RunStatus.TERMINATED)
+    known = await _close_steps(run, *settled, not_undone, deps, stopped=stopped)
+    error = _with_effects(run.error or run_error(payload.get("code"), known), not_undone)
     body = await _facts(run, status, error, not_undone, deps)
     await record_unknown_results(run, deps)
     told = await deps.audit.append(_entry(run, body, deps))
     if told.body.get("status") != status.value:
         # Somebody else recorded another end first, as one who terminates a run that is just finishing: there is one end.
-        status, error = RunStatus(told.body["status"]), _error(told.body.get("code"))
+        status, error = RunStatus(told.body["status"]), run_error(told.body.get("code"), known)
     data = RunEventData(
         code=error.code if error else None,
         message=error.message if error else None,
@@ -110,21 +114,28 @@ async def _anchor(run: Run, deps: Deps) -> None:
 
 
 async def _close_steps(
-    run: Run, steps: dict[str, list[str]], codes: dict[str, str], not_undone: dict[str, str], deps: Deps
-) -> None:
-    """Leave nothing open: money first, while the open records still say where it may be."""
+    run: Run,
+    steps: dict[str, list[str]],
+    codes: dict[str, str],
+    not_undone: dict[str, str],
+    deps: Deps,
+    *,
+    stopped: bool,
+) -> Sequence[StepRecord]:
+    """Leave nothing open: money first, while the open records still say where it may be. Returns the records as they were."""
     before = await deps.runs.steps(run.tenant_id, run.run_id)
     items = await items_of(run, before, deps)
     begun = {record.step_id for record in before}
     lost = [*steps.get(StepStatus.FAILED.value, ()), *steps.get(StepStatus.CANCELLED.value, ())]
     await release_budget(run, [step_id for step_id in lost if step_id not in begun], [*before, *items], deps)
-    await _record_unrun(run, steps, codes, deps)
+    await _record_unrun(run, steps, codes, deps, stopped=stopped)
     if not_undone:
         await _record_not_undone(run, not_undone, deps)
         # Items of undoings are listed under their map, which may have got its record only now.
         items = await items_of(run, await deps.runs.steps(run.tenant_id, run.run_id), deps)
     if items:
         await close_items(items, await deps.runs.steps(run.tenant_id, run.run_id), deps)
+    return before
 
 
 async def _close(run: Run, status: RunStatus, error: ErrorInfo | None, data: RunEventData, deps: Deps) -> None:
@@ -138,12 +149,6 @@ async def _close(run: Run, status: RunStatus, error: ErrorInfo | None, data: Run
             raise
 
 
-def _error(code: str | None) -> ErrorInfo | None:
-    if code is None:
-        return None
-    return ErrorInfo(code=code, message=_MESSAGES.get(code, f"the run ended with {code}"))
-
-
 def _with_effects(error: ErrorInfo | None, not_undone: dict[str, str]) -> ErrorInfo | None:
     """The error, with the steps whose effects still stand."""
     if error is None or not not_undone:
@@ -155,13 +160,6 @@ def _with_effects(error: ErrorInfo | None, not_undone: dict[str, str]) -> ErrorI
 
 
 _MAX_NAMED = 10
-_MESSAGES = {
-    "run.cancelled": "cancelled on request; finished steps and their outputs are kept",
-    "run.terminated": "terminated on request; finished steps and their outputs are kept, and nothing was undone",
-    "run.deadline": "the run's deadline passed; finished steps and their outputs are kept",
-    "quota.no_place": "the tenant has as many runs under way as it may; no place became free in time",
-    "run.steps_failed": "a step that the answer needs failed; see the steps",
-}
 
 
 async def _record_not_undone(run: Run, not_undone: dict[str, str], deps: Deps) -> None:
@@ -179,7 +177,7 @@ async def _record_not_undone(run: Run, not_undone: dict[str, str], deps: Deps) -
             attempt=before.attempt if before else 1,
             capability=before.capability if before else None,
             kind=step.kind if step else "call",
-            error=ErrorInfo(code=code, message=_STEP_MESSAGES.get(code, f"the effect still stands: {code}")),
+            error=ErrorInfo(code=code, message=STEP_MESSAGES.get(code, f"the effect still stands: {code}")),
             started_at=before.started_at if before else None,
             finished_at=deps.clock.now(),
         )
@@ -187,7 +185,9 @@ async def _record_not_undone(run: Run, not_undone: dict[str, str], deps: Deps) -
         await deps.runs.put_step(record, [new_event(EventType.STEP_FAILED, data, f"step.settled/{record.step_id}")])
 
 
-async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, str], deps: Deps) -> None:
+async def _record_unrun(
+    run: Run, steps: dict[str, list[str]], codes: dict[str, str], deps: Deps, *, stopped: bool
+) -> None:
     """Write the steps that the scheduler settled without running them to an end (skipped, cancelled, out of time)."""
     settled = {record.step_id: record for record in await deps.runs.steps(run.tenant_id, run.run_id)}
     for status, event_type in _STEP_EVENT.items():
@@ -197,7 +197,7 @@ async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, 
             for _ in range(_MAX_LATE_STARTS):
                 if before is not None and before.status.is_final:
                     break
-                record = _unrun(run, step_id, before, status, code, deps)
+                record = _unrun(run, step_id, before, status, code, deps, stopped=stopped)
                 data = StepEventData(step_id=step_id, attempt=record.attempt, capability=record.capability, code=code)
                 if await deps.runs.put_step(record, [new_event(event_type, data, f"step.settled/{step_id}")]):
                     break
@@ -205,7 +205,9 @@ async def _record_unrun(run: Run, steps: dict[str, list[str]], codes: dict[str, 
                 before = await deps.runs.get_step(run.tenant_id, run.run_id, step_id)
 
 
-def _unrun(run: Run, step_id: str, before: StepRecord | None, status: StepStatus, code: str, deps: Deps) -> StepRecord:
+def _unrun(
+    run: Run, step_id: str, before: StepRecord | None, status: StepStatus, code: str, deps: Deps, *, stopped: bool
+) -> StepRecord:
     return StepRecord(
         tenant_id=run.tenant_id,
         run_id=run.run_id,
@@ -215,7 +217,7 @@ def _unrun(run: Run, step_id: str, before: StepRecord | None, status: StepStatus
         capability=before.capability if before else None,
         kind=before.kind if before else "call",
         item_count=before.item_count if before else None,
-        error=ErrorInfo(code=code, message=_STEP_MESSAGES.get(code, code)),
+        error=ErrorInfo(code=code, message=step_words(code, before, stopped=stopped)),
         degraded=before.degraded if before else None,
         started_at=before.started_at if before else None,
         finished_at=deps.clock.now(),
@@ -224,17 +226,3 @@ def _unrun(run: Run, step_id: str, before: StepRecord | None, status: StepStatus
 
 _MAX_LATE_STARTS = 5
 """How often a step is looked at again because an attempt of it began meanwhile; nothing starts once its record is final."""
-
-_STEP_MESSAGES = {
-    "step.needs_failed": "a step it needs did not succeed",
-    "step.needs_denied": "policy denied a step it needs",
-    "step.needs_skipped": "a step it needs was skipped",
-    "step.needs_cancelled": "a step it needs was cancelled",
-    "step.never_begun": "the run ended before this step was begun",
-    "step.replaced": "a repair of the plan put other steps in its place",
-    "activity.crashed": "the engine failed while the step ran; nothing is known of its result",
-    "undo.still_open": "nothing is known of the step's end, so its effect may stand",
-    "run.cancelled": "the run was cancelled first",
-    "run.terminated": "the run was terminated first",
-    "run.deadline": "the run's deadline passed first",
-}

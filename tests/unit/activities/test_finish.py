@@ -10,6 +10,7 @@ import pytest
 from activities.compose_answer import compose_answer
 from activities.steps import expand
 from engine.domain.status import RunStatus, StepStatus
+from engine.step_runner.end_words import NOT_AGAIN
 from tests.support.world import World, failing, plan_of, step
 
 REF = {"tenant_id": "contoso", "run_id": "run-1"}
@@ -169,3 +170,37 @@ async def test_an_attempt_that_begins_while_the_run_is_being_finished_leaves_no_
     record = await world.runs.get_step("contoso", "run-1", "a")
     assert record is not None
     assert (record.status, record.attempt) == (StepStatus.FAILED, 2)
+
+
+@pytest.mark.parametrize(("status", "said"), [(RunStatus.FAILED, True), (RunStatus.CANCELLED, False)])
+async def test_a_step_that_had_no_time_to_be_tried_again_says_so_and_why_it_failed(status, said) -> None:
+    world = World()
+    await world.submit(plan_of(step("a", retry={"max_attempts": 3})))
+    world.invoker.behaviours["calc.double"] = failing("agent.busy")
+    await world.perform("a")
+    run = await world.finish(status, code="agent.busy", steps={"failed": ["a"]}, codes={"a": "agent.busy"})
+    record = await world.runs.get_step("contoso", "run-1", "a")
+    assert (record.status, record.error.code) == (StepStatus.FAILED, "agent.busy")
+    assert record.error.message == ("no; " + NOT_AGAIN if said else "no")
+    assert run.error.message == "step a did not succeed", "an agent's words stand in no event"
+
+
+async def test_a_run_that_was_denied_has_the_words_of_the_denial() -> None:
+    world = World()
+    await world.submit(plan_of(step("a")))
+    world.tenant = world.tenant.model_copy(update={"enabled_capabilities": ("mail.send",)})
+    world.deps.tenants._tenants["contoso"] = world.tenant
+    await world.perform("a")
+    record = await world.runs.get_step("contoso", "run-1", "a")
+    code = record.error.code
+    run = await world.finish(RunStatus.DENIED, code=code, steps={"denied": ["a"]}, codes={"a": code})
+    assert run.error.code == code
+    assert run.error.message == f"step a: {record.error.message}"
+
+
+async def test_a_step_that_ended_for_a_reason_without_words_does_not_repeat_its_code() -> None:
+    world = World()
+    await world.submit(plan_of(step("a")))
+    await world.finish(RunStatus.FAILED, code="step.x", steps={"failed": ["a"]}, codes={"a": "step.x"})
+    record = await world.runs.get_step("contoso", "run-1", "a")
+    assert (record.error.code, "step.x" in record.error.message) == ("step.x", False)
