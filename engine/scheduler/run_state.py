@@ -22,9 +22,10 @@ MAX_TIMER = timedelta(days=5)
 """Longest durable timer (the Azure Storage backend ends at six days); a longer sleep takes several."""
 CALL_RETRIES = RetryPolicy(max_attempts=10, backoff_s=1.0, factor=2.0, max_backoff_s=60.0)
 """How calls of the run itself (plan, compose, finish) are repeated when they may be."""
-RECORDING_RETRIES = RetryPolicy(max_attempts=450, backoff_s=600.0, factor=1.0, max_backoff_s=600.0)
-"""How recording the end goes on after as many attempts as other calls have: every 5 to 10 minutes for two days or more. Nobody
-else would record it, and a run that nobody closes is shown as running for ever; a store may be away for longer than minutes."""
+RECORDING_RETRIES = RetryPolicy(max_attempts=90, backoff_s=60.0, factor=1.2, max_backoff_s=1_800.0)
+"""How recording the end goes on after as many attempts as other calls have: after some minutes, ever later, in the end every 15
+to 30 minutes, for a day or more. Nobody else would record it, and a run that nobody closes is shown as running for ever; a
+store may be away for longer than minutes."""
 
 UNDO_RETRIES = RetryPolicy(max_attempts=UNDO_ATTEMPTS, backoff_s=1.0, factor=3.0, max_backoff_s=60.0)
 """How the undoing of a step is repeated when it may be."""
