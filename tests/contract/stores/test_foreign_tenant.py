@@ -54,6 +54,7 @@ CALLS: dict[tuple[type, str], tuple[Call, Any]] = {
         lambda s: s.runs.change(FOREIGN, "run-1", RunChange(status=RunStatus.CANCELLING), [event("foreign")]), NotFoundError),
     (RunStore, "put_step"): (lambda s: s.runs.put_step(step(tenant_id=FOREIGN, status=StepStatus.FAILED)), NotFoundError),
     (RunStore, "get_step"): (lambda s: s.runs.get_step(FOREIGN, "run-1", "spend"), None),
+    (RunStore, "get_with_step"): (lambda s: s.runs.get_with_step(FOREIGN, "run-1", "spend"), (None, None)),
     (RunStore, "steps"): (lambda s: s.runs.steps(FOREIGN, "run-1"), ()),
     (RunStore, "items"): (lambda s: s.runs.items(FOREIGN, "run-1", "map"), ()),
     (EventLog, "append"): (lambda s: s.events.append(FOREIGN, "run-1", [event("foreign")]), NotFoundError),

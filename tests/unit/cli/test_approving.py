@@ -85,7 +85,7 @@ def test_a_refusal_says_what_would_help(connected, double):
     double.scripts[path] = lambda asked: (409, problem("approval.closed", 409, "It is closed."))
     closed = connected("reject", RUN_ID, "tell")
     assert closed.code == ExitCode.FAILED
-    assert "./livoa approvals RUN" in closed.err
+    assert f"./livoa approvals {RUN_ID}" in closed.err
     double.scripts[path] = lambda asked: (403, problem("auth.tenant_suspended", 403, "This tenant is suspended."))
     assert "docs/tenants.md" in connected("approve", RUN_ID, "tell").err
 
